@@ -1,0 +1,1 @@
+"""The contracts: what a model, an agent, a state and a batch are."""

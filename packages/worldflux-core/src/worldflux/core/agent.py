@@ -1,0 +1,129 @@
+"""Who learns and who acts: `Learner`, `Agent`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from worldflux.config import Config
+from worldflux.core.batch import Batch
+from worldflux.core.interfaces import Draws
+from worldflux.core.model import WorldModel
+from worldflux.core.output import UpdateResult
+from worldflux.core.payloads import ActionPayload
+from worldflux.core.state import State
+from worldflux.errors import StorageError
+from worldflux.specs import TensorSpec
+from worldflux.training import TrainingPlan
+
+Mode = Literal["train", "eval"]
+
+
+class Learner(nn.Module, ABC):
+    """Owns a world model and everything that trains it.
+
+    Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
+    schedules are buffers or frozen parameters, so that `state_dict` is complete. Optimisers go
+    into `self.optimizers`, by name, and are checkpointed beside it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.obs_spec = dict(obs_spec)
+        self.action_spec = dict(action_spec)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.provenance: dict[str, Any] = {}
+
+    world_model: WorldModel
+
+    @property
+    def replay_spec(self) -> Mapping[str, TensorSpec]:
+        """Extra columns this learner keeps in replay (latents, say), per step."""
+        return {}
+
+    @abstractmethod
+    def training_plan(self) -> TrainingPlan:
+        """How this learner wants to be trained."""
+
+    @abstractmethod
+    def update(
+        self,
+        batch: Batch,
+        phase: str,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> UpdateResult:
+        """One gradient update of `phase` (a name in the training plan)."""
+
+    def parameter_count(self) -> int:
+        """Number of trainable parameters, of the world model and everything beside it."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What `state_dict` leaves out: the optimisers' state, as flat named tensors."""
+        flat: dict[str, Tensor] = {}
+        for name, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                for key, value in values.items():
+                    flat[f"{name}/{index}/{key}"] = torch.as_tensor(value)
+        return flat
+
+    def load_training_state(self, flat: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` gave; a name that does not belong is an error."""
+        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.optimizers}
+        for path, value in flat.items():
+            name, _, rest = path.partition("/")
+            index, _, key = rest.partition("/")
+            if name not in states or not index.isdigit():
+                known = ", ".join(states) or "none"
+                raise StorageError(
+                    f"Training state has {path!r}, but the optimizers are: {known}. "
+                    "The checkpoint belongs to another agent or version."
+                )
+            states[name].setdefault(int(index), {})[key] = value
+        for name, optimizer in self.optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+
+    def save_pretrained(self, path: str | Path) -> Path:
+        """Write weights, configuration and identity to folder `path` (see `worldflux.hub`)."""
+        from worldflux.hub import save_pretrained
+
+        return save_pretrained(self, path)
+
+
+class Agent(Learner):
+    """A Learner that also acts in an environment."""
+
+    @abstractmethod
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        state: State | None,
+        is_first: Tensor,
+        mode: Mode = "eval",
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[ActionPayload, State]:
+        """Actions (B, ...) for observations (B, ...), and the State to hand back next time.
+
+        `state` is None at the very start; rows with `is_first` (B,) forget it. `mode` "train"
+        explores, "eval" does not. Continuous actions are in [-1, 1], discrete ones are indices.
+        """
+
+    def replay_values(self, state: State) -> dict[str, Tensor]:
+        """The `replay_spec` columns (B, ...) out of the State that `act` returned."""
+        return {}

@@ -1,0 +1,150 @@
+"""The five slots a world model is composed of.
+
+A slot is any `nn.Module` with these methods; the classes here are convenient bases. Everything
+works on a flat batch (B, ...); sequence forms add a time axis (B, T, ...) and agree with the step
+form to float precision. Functions that sample take `draws` (named tensors to use instead of
+sampling), else they draw from `generator`. A slot class given by name (`"package.module:Class"`)
+is constructed as `Class(model)`, with the model it will sit in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from worldflux.core.output import ModelOutput
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.state import State
+from worldflux.core.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from worldflux.core.model import WorldModel
+
+SLOTS = (
+    "observation_encoder",
+    "action_conditioner",
+    "dynamics_model",
+    "decoder_module",
+    "rollout_executor",
+)
+
+Draws = Mapping[str, Tensor]
+Policy = Callable[[State, int], Tensor]
+"""Chooses actions (B, ...) from a State at imagined step t."""
+
+
+class ObservationEncoder(nn.Module, ABC):
+    """Observations to a State: the latent itself, or features a recurrent dynamics consumes."""
+
+    @abstractmethod
+    def forward(self, obs: dict[str, Tensor]) -> State:
+        """(B, ...) per key -> State (B, ...)."""
+
+
+class ActionConditioner(nn.Module, ABC):
+    """Actions and conditions to the one tensor the dynamics takes."""
+
+    @abstractmethod
+    def forward(self, action: Tensor | None, conditions: ConditionPayload | None = None) -> Tensor:
+        """Action (..., A), indices (...) or one-hot -> (..., A')."""
+
+
+class DynamicsModel(nn.Module, ABC):
+    """The latent dynamics: `transition` is the prior, `observe` the posterior.
+
+    A feed-forward family leaves `recurrent` False and implements `transition` only. A recurrent
+    one sets it and implements `initial` and `observe` too.
+    """
+
+    recurrent: bool = False
+
+    def initial(self, batch_size: int, device: torch.device) -> State:
+        """The State (B, ...) before anything was seen."""
+        raise NotImplementedError(f"{type(self).__name__} is not recurrent: it has no initial.")
+
+    @abstractmethod
+    def transition(
+        self,
+        state: State,
+        action: Tensor,
+        *,
+        deterministic: bool = False,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The next State predicted from State (B, ...) and conditioned action (B, A')."""
+
+    def observe(
+        self,
+        state: State,
+        action: Tensor,
+        features: State,
+        is_first: Tensor,
+        *,
+        deterministic: bool = False,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The posterior after `action` (B, A') and the observation's features (B, ...).
+
+        Rows where `is_first` (B,) holds forget `state` and `action`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not recurrent: it has no observe.")
+
+    def observe_sequence(
+        self,
+        state: State,
+        action: Tensor,
+        features: State,
+        is_first: Tensor,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """`observe` over (B, T, ...); `action[:, t]` precedes `features[:, t]`.
+
+        This slow form makes every recurrent dynamics trainable; families override it.
+        """
+        states = []
+        for t in range(is_first.shape[1]):
+            state = self.observe(
+                state,
+                action[:, t],
+                State({key: value[:, t] for key, value in features.tensors.items()}),
+                is_first[:, t],
+                draws=None if draws is None else {key: x[:, t] for key, x in draws.items()},
+                generator=generator,
+            )
+            states.append(state)
+        return State(
+            {key: torch.stack([s.tensors[key] for s in states], 1) for key in states[0].tensors}
+        )
+
+
+class Decoder(nn.Module, ABC):
+    """A State to predictions: observations by their key, "reward", "continue" (probability)."""
+
+    @abstractmethod
+    def forward(
+        self, state: State, keys: Collection[str] | None = None
+    ) -> Mapping[str, Tensor] | ModelOutput:
+        """Predictions (B, ...) for `keys`, or all; computes nothing that is not asked for."""
+
+
+class RolloutExecutor(nn.Module, ABC):
+    """Runs the model forward: chains `transition`, then decodes what is needed at once."""
+
+    @abstractmethod
+    def forward(
+        self,
+        model: WorldModel,
+        state: State,
+        actions: Tensor | Policy,
+        conditions: ConditionPayload | None = None,
+        **options: Any,
+    ) -> Trajectory:
+        """From State (B, ...) and actions (H, B, ...), or a policy and `horizon`."""

@@ -1,0 +1,350 @@
+"""The base of every world model: five slots, and the operations that run through them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldflux.config import Config
+from worldflux.core.actions import action_tensor, time_major_actions
+from worldflux.core.async_twins import AsyncTwins
+from worldflux.core.batch import Batch
+from worldflux.core.contract import ModelContract
+from worldflux.core.interfaces import (
+    SLOTS,
+    Draws,
+    Policy,
+)
+from worldflux.core.output import LossOutput, ModelOutput
+from worldflux.core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
+from worldflux.core.rollout import AutoregressiveRollout
+from worldflux.core.state import State
+from worldflux.core.trajectory import Trajectory
+from worldflux.errors import CapabilityError, ContractError, did_you_mean
+from worldflux.specs import Capability, TensorSpec
+
+Observation = Tensor | dict[str, Tensor] | WorldModelInput
+
+
+class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
+    """A learned model of an environment, composed of five replaceable slots.
+
+    A family fills the slots in its constructor and defines `loss`, which runs through the same
+    slots; `composable_support` names those whose replacement takes effect. Observations are
+    dicts of (B, ...) tensors as in `obs_spec`; a bare tensor stands for the only key.
+    """
+
+    composable_support: frozenset[str] | set[str] = frozenset()
+    api_version: str = "v3"
+
+    def __init__(
+        self,
+        config: Config,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.obs_spec = dict(obs_spec)
+        self.action_spec = dict(action_spec)
+        self.observation_encoder: nn.Module | None = None
+        self.action_conditioner: nn.Module | None = None
+        self.dynamics_model: nn.Module | None = None
+        self.decoder_module: nn.Module | None = None
+        self.rollout_executor: nn.Module | None = AutoregressiveRollout()
+        self.slot_overrides: dict[str, str] = {}
+        self.provenance: dict[str, Any] = {}
+
+    def parameter_count(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    # Slots
+
+    def replace_slot(self, name: str, module: nn.Module, reference: str | None = None) -> None:
+        """Put `module` into slot `name`; it takes part in inference and training alike.
+
+        `reference` is the `"package.module:Class"` it can be rebuilt from (as `Class(model)`).
+        """
+        if name not in SLOTS:
+            raise ContractError(
+                f"{type(self).__name__} has no slot {name!r}.{did_you_mean(name, SLOTS)} "
+                f"Slots: {', '.join(SLOTS)}."
+            )
+        if name not in self.composable_support:
+            own = ", ".join(sorted(self.composable_support)) or "none"
+            raise ContractError(
+                f"{type(self).__name__} would ignore another {name!r}. It can replace: {own}."
+            )
+        setattr(self, name, module)
+        cls = type(module)
+        self.slot_overrides[name] = reference or f"{cls.__module__}:{cls.__qualname__}"
+
+    def observations(self, obs: Observation) -> dict[str, Tensor]:
+        """Any accepted form of observation as a dict by key."""
+        if isinstance(obs, WorldModelInput):
+            return obs.observations
+        if isinstance(obs, Tensor):
+            if len(self.obs_spec) != 1:
+                keys = ", ".join(self.obs_spec)
+                raise ContractError(
+                    f"A bare observation tensor is ambiguous: pass a dict of {keys}."
+                )
+            return {next(iter(self.obs_spec)): obs}
+        return obs
+
+    def condition(
+        self, action: ActionPayload | Tensor | None, conditions: ConditionPayload | None = None
+    ) -> Tensor:
+        """The conditioned action the dynamics takes."""
+        if conditions is not None:
+            conditions.validate(api_version=self.api_version)
+        tensor = action_tensor(action, self.api_version)
+        if tensor is None and not self.supports(Capability.UNCONDITIONAL):
+            raise ContractError(f"{type(self).__name__} needs an action, got None.")
+        if self.action_conditioner is None:
+            if tensor is None:
+                raise ContractError(f"{type(self).__name__} has no action_conditioner for None.")
+            return tensor
+        conditioned: Tensor = self.action_conditioner(tensor, conditions)
+        return conditioned
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the State depends on history, so that `observe` needs the previous one."""
+        return bool(getattr(self.dynamics_model, "recurrent", False))
+
+    # Inference
+
+    def initial(self, batch_size: int, device: torch.device | str | None = None) -> State:
+        """The State before anything was seen, of a recurrent model."""
+        return self._slot("dynamics_model", "initial").initial(  # type: ignore[no-any-return,operator]
+            batch_size, torch.device(device) if device is not None else self._device()
+        )
+
+    def encode(
+        self,
+        obs: Observation,
+        deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """Observations (B, ...) to a State, as the first of an episode."""
+        encoder = self._slot("observation_encoder", "encode")
+        features: State = encoder(self.observations(obs))
+        if not self.recurrent:
+            return features
+        first = torch.ones(features.batch_size, dtype=torch.bool, device=features.device)
+        return self._posterior(
+            self.initial(features.batch_size, features.device),
+            self._no_action(features.batch_size, features.device),
+            features,
+            first,
+            deterministic,
+            draws,
+            generator,
+        )
+
+    def transition(
+        self,
+        state: State,
+        action: ActionPayload | Tensor | None,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The next State (B, ...) predicted without an observation (the prior)."""
+        dynamics = self._slot("dynamics_model", "transition")
+        return dynamics.transition(  # type: ignore[no-any-return,operator]
+            state,
+            self.condition(action, conditions),
+            deterministic=deterministic,
+            draws=draws,
+            generator=generator,
+        )
+
+    def observe(
+        self,
+        state: State,
+        action: ActionPayload | Tensor,
+        obs: Observation,
+        is_first: Tensor,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The State after `action` led to `obs`; rows with `is_first` (B,) start anew."""
+        if not self.recurrent:
+            if not self.supports(Capability.STATELESS):
+                raise NotImplementedError(
+                    f"{type(self).__name__} does not define update. Give it a recurrent "
+                    "dynamics_model, or declare Capability.STATELESS if encode(obs) is its update."
+                )
+            return self.encode(obs, deterministic, draws=draws, generator=generator)
+        features: State = self._slot("observation_encoder", "update")(self.observations(obs))
+        conditioned = self.condition(action, conditions)
+        return self._posterior(
+            state, conditioned, features, is_first, deterministic, draws, generator
+        )
+
+    def update(
+        self,
+        state: State,
+        action: ActionPayload | Tensor,
+        obs: Observation,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The State after `action` led to `obs` (the posterior)."""
+        going_on = torch.zeros(state.batch_size, dtype=torch.bool, device=state.device)
+        return self.observe(
+            state,
+            action,
+            obs,
+            going_on,
+            conditions,
+            deterministic,
+            draws=draws,
+            generator=generator,
+        )
+
+    def decode(
+        self,
+        state: State,
+        conditions: ConditionPayload | None = None,
+        *,
+        keys: Collection[str] | None = None,
+    ) -> ModelOutput:
+        """Predictions (B, ...) from a State; only `keys`, where given (images are costly)."""
+        if self.decoder_module is None:
+            raise CapabilityError(f"{type(self).__name__} has no decoder_module: it cannot decode.")
+        output = self.decoder_module(state, keys)
+        if not isinstance(output, ModelOutput):
+            output = ModelOutput(predictions=dict(output))
+        output.state = state
+        output.prediction_spec = output.prediction_spec or self.prediction_spec()
+        return output
+
+    def rollout(
+        self,
+        initial_state: State,
+        action_sequence: ActionSequence
+        | ActionPayload
+        | Tensor
+        | list[ActionPayload]
+        | Policy
+        | None,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+        mode: str = "autoregressive",
+        **options: Any,
+    ) -> Trajectory:
+        """Imagine from `initial_state` along actions (T, B, ...), or a policy with `horizon=`.
+
+        Options: `decode=True` also decodes observations; `draws` (T, B, ...) and `generator`.
+        """
+        if mode != "autoregressive":
+            raise ValueError(f"Unknown rollout mode {mode!r}. The only mode is 'autoregressive'.")
+        executor = self._slot("rollout_executor", "rollout")
+        trajectory: Trajectory = executor(
+            self,
+            initial_state,
+            time_major_actions(action_sequence, self.api_version),
+            conditions,
+            deterministic=deterministic,
+            **options,
+        )
+        return trajectory
+
+    def plan_step(
+        self,
+        state: State,
+        action: ActionPayload | Tensor | None,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+    ) -> State:
+        """One step as a planner takes it; a family may have a cheaper one than `transition`."""
+        return self.transition(state, action, conditions, deterministic)
+
+    def sample_step(
+        self,
+        state: State,
+        action: ActionPayload | Tensor | None = None,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+    ) -> ModelOutput:
+        """Step with `action` if one is given, then decode."""
+        if action is not None:
+            state = self.transition(state, action, conditions, deterministic)
+        return self.decode(state, conditions)
+
+    def teacher_forcing_step(
+        self,
+        state: State,
+        action: ActionPayload | Tensor,
+        obs: Observation,
+        conditions: ConditionPayload | None = None,
+    ) -> State:
+        """One step fed with the true observation."""
+        return self.update(state, action, obs, conditions)
+
+    # Training and storage
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> LossOutput:
+        """The model's loss on a Batch, through the same slots as inference."""
+
+    def save_pretrained(self, path: str | Path) -> Path:
+        """Write weights, configuration and identity to folder `path` (see `worldflux.hub`)."""
+        from worldflux.hub import save_pretrained
+
+        return save_pretrained(self, path)
+
+    def _slot(self, name: str, operation: str) -> nn.Module:
+        module = getattr(self, name)
+        if module is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no {name}: {operation} needs one."
+            )
+        return module  # type: ignore[no-any-return]
+
+    def _posterior(
+        self,
+        state: State,
+        action: Tensor,
+        features: State,
+        is_first: Tensor,
+        deterministic: bool,
+        draws: Draws | None,
+        generator: torch.Generator | None,
+    ) -> State:
+        return self.dynamics_model.observe(  # type: ignore[no-any-return,operator,union-attr]
+            state,
+            action,
+            features,
+            is_first,
+            deterministic=deterministic,
+            draws=draws,
+            generator=generator,
+        )
+
+    def _no_action(self, batch_size: int, device: torch.device) -> Tensor:
+        spec = next(iter(self.action_spec.values()))
+        dtype = torch.int64 if spec.discrete else torch.float32
+        return self.condition(torch.zeros(batch_size, *spec.shape, dtype=dtype, device=device))
+
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.parameters()), torch.device("cpu"))

@@ -1,0 +1,49 @@
+"""What a model returns: predictions of a state, and losses of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from worldflux.core.spec import PredictionSpec, SequenceLayout
+from worldflux.core.state import State
+
+
+@dataclass
+class ModelOutput:
+    """Predictions decoded from `state`; `predictions["continue"]` is a probability."""
+
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    state: State | None = None
+    uncertainty: Tensor | None = None
+    aux: dict[str, Any] = field(default_factory=dict)
+    prediction_spec: PredictionSpec | None = None
+    sequence_layout: SequenceLayout | None = None
+
+
+@dataclass
+class LossOutput:
+    """The scalar to minimise, its named parts (unscaled means), and metrics (0-d or float)."""
+
+    loss: Tensor
+    components: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+
+    def items(self) -> ItemsView[str, Tensor]:
+        """The named parts."""
+        return self.components.items()
+
+
+@dataclass
+class UpdateResult:
+    """What one `Learner.update` reports.
+
+    `metrics` are 0-d tensors still on the device. `replay_writes` are per-step values
+    (B, T - context, ...) to be written back to the rows `batch.index[:, context:]`.
+    """
+
+    metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
+    replay_writes: Mapping[str, Tensor] = field(default_factory=dict)
