@@ -1,4 +1,4 @@
-"""What models and environments declare about themselves. Data only: this module imports no torch."""
+"""What models and environments declare about themselves. Data only, no torch."""
 
 from __future__ import annotations
 

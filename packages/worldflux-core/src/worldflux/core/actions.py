@@ -14,6 +14,9 @@ from worldflux.core.payloads import ActionPayload, ActionSequence, ConditionPayl
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
 
+Actions = ActionSequence | ActionPayload | Tensor | list[ActionPayload]
+"""Every accepted form of a sequence of actions."""
+
 
 def action_tensor(action: ActionPayload | Tensor | None, api_version: str = "v3") -> Tensor | None:
     """The tensor inside a validated payload; tensors and None pass through."""
@@ -26,12 +29,7 @@ def action_tensor(action: ActionPayload | Tensor | None, api_version: str = "v3"
 
 
 def time_major_actions(
-    actions: ActionSequence
-    | ActionPayload
-    | Tensor
-    | list[ActionPayload]
-    | Callable[..., Any]
-    | None,
+    actions: Actions | Callable[..., Any] | None,
     api_version: str = "v3",
 ) -> Any:
     """Actions (T, B, ...) of any accepted form of sequence; policies and None pass through."""

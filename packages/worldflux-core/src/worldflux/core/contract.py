@@ -97,5 +97,6 @@ def _require_keys(where: str, have: Mapping[str, Tensor], wanted: Mapping[str, T
 def _require_shape(where: str, tensor: Tensor, spec: TensorSpec, lead: int) -> None:
     if tuple(tensor.shape[lead:]) != spec.shape:
         raise ContractError(
-            f"{where} has shape {tuple(tensor.shape)}, expected {lead} leading axes and {spec.shape}."
+            f"{where} has shape {tuple(tensor.shape)}, expected {lead} leading axes and then "
+            f"{spec.shape}."
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.config import Config
-from worldflux.core.actions import action_tensor, time_major_actions
+from worldflux.core.actions import Actions, action_tensor, time_major_actions
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
 from worldflux.core.contract import ModelContract
@@ -21,7 +21,7 @@ from worldflux.core.interfaces import (
     Policy,
 )
 from worldflux.core.output import LossOutput, ModelOutput
-from worldflux.core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
+from worldflux.core.payloads import ActionPayload, ConditionPayload, WorldModelInput
 from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
@@ -241,12 +241,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
     def rollout(
         self,
         initial_state: State,
-        action_sequence: ActionSequence
-        | ActionPayload
-        | Tensor
-        | list[ActionPayload]
-        | Policy
-        | None,
+        action_sequence: Actions | Policy | None,
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         mode: str = "autoregressive",
