@@ -62,6 +62,15 @@ class DynamicsModel(nn.Module, ABC):
 
     recurrent: bool = False
 
+    def noise(
+        self,
+        lead: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The `draws` that steps of leading shape `lead` consume; empty if nothing is sampled."""
+        return {}
+
     def initial(self, batch_size: int, device: torch.device) -> State:
         """The State (B, ...) before anything was seen."""
         raise NotImplementedError(f"{type(self).__name__} is not recurrent: it has no initial.")
