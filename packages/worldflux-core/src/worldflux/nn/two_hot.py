@@ -1,0 +1,64 @@
+"""Scalars as a distribution over fixed bins: a target lies between its two neighbouring bins.
+
+`bins` (K,) are in the space of the scalar itself; a family that regresses in another space (TD-MPC2:
+symlog) transforms before and after.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldflux.nn.symlog import symexp
+
+
+def symexp_bins(count: int = 255, limit: float = 20.0) -> Tensor:
+    """Bins (K,) symexp(linspace(-limit, limit)), exactly symmetric around 0 (DreamerV3, eq. 10)."""
+    half = symexp(torch.linspace(-limit, 0, (count + 1) // 2))
+    return torch.cat([half, -half.flip(0)[count % 2 :]])
+
+
+def two_hot_weights(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For targets (...): indices and weights (...) of the bins below and above.
+
+    The weights sum to one and interpolate linearly; outside of the support all weight is on the
+    last bin.
+    """
+    count = bins.shape[0]
+    above = torch.searchsorted(bins, target.contiguous(), right=True)
+    below = (above - 1).clamp(0, count - 1)
+    above = above.clamp(0, count - 1)
+    same = below == above
+    to_below = torch.where(same, 1.0, (bins[below] - target).abs())
+    to_above = torch.where(same, 1.0, (bins[above] - target).abs())
+    total = to_below + to_above
+    return below, above, to_above / total, to_below / total
+
+
+def two_hot(target: Tensor, bins: Tensor) -> Tensor:
+    """Targets (...) as weights over the bins (..., K)."""
+    below, above, weight_below, weight_above = two_hot_weights(target, bins)
+    count = bins.shape[0]
+    lower = F.one_hot(below, count) * weight_below[..., None]
+    return lower + F.one_hot(above, count) * weight_above[..., None]
+
+
+def two_hot_cross_entropy(log_probs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
+    """Cross entropy (...) of log-probabilities (..., K) to scalar targets (...); no gradient to them."""
+    below, above, weight_below, weight_above = two_hot_weights(target.detach(), bins)
+    picked = log_probs.gather(-1, torch.stack([below, above], -1))  # (..., 2)
+    return -(picked * torch.stack([weight_below, weight_above], -1)).sum(-1)
+
+
+def two_hot_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """Expected bin (...) of logits (..., K).
+
+    Negative and positive bins are paired before summing: uniform logits give exactly 0.
+    """
+    probs = torch.softmax(logits.float(), -1)
+    half, odd = bins.shape[0] // 2, bins.shape[0] % 2
+    weighted = probs * bins
+    low, high = weighted[..., :half], weighted[..., half + odd :]
+    mean = (low.flip(-1) + high).sum(-1)
+    return mean + weighted[..., half] if odd else mean
