@@ -1,0 +1,161 @@
+"""The folder of one training run: where everything is, its metrics and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldflux.atomic import MANIFEST, check_seal, new_folder, read_json, seal, write_file
+from worldflux.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+_STEP = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Make one with `Run.create`, find an existing one with `Run.open`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> Run:
+        """A new run in a folder that is absent or empty."""
+        run = cls(Path(path))
+        if run.path.exists() and any(run.path.iterdir()):
+            raise StorageError(
+                f"{run.path} is not empty. Choose another --out, or continue the run in it with "
+                f"--resume {run.path}."
+            )
+        for folder in (run.checkpoints_path, run.replay_path, run.videos_path):
+            folder.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run in `path`."""
+        run = cls(Path(path))
+        if not run.config_path.is_file():
+            raise StorageError(
+                f"{run.path} is not a run: it has no {run.config_path.name}. Give the folder that "
+                "was passed to --out."
+            )
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration; running it again repeats the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        """What was logged, as text."""
+        return self.path / "run.log"
+
+    @property
+    def report_path(self) -> Path:
+        """The self-contained report."""
+        return self.path / "report.html"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Folder of the checkpoints, each named after its step."""
+        return self.path / "checkpoints"
+
+    @property
+    def replay_path(self) -> Path:
+        """Folder of the replay's blocks, shared by all checkpoints."""
+        return self.path / "replay"
+
+    @property
+    def videos_path(self) -> Path:
+        """Folder of the videos."""
+        return self.path / "videos"
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add one line to the metrics. Non-finite numbers are written as "nan", "inf", "-inf"."""
+        line = json.dumps({key: _to_json(value) for key, value in row.items()}) + "\n"
+        with self.metrics_path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line of the metrics; a last line cut off by a kill is left out."""
+        if not self.metrics_path.is_file():
+            return []
+        lines = self.metrics_path.read_text("utf-8").split("\n")[:-1]
+        return [self._parse(number, line) for number, line in enumerate(lines, 1)]
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop what was measured after `step`, so that a resumed run does not repeat it."""
+        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
+        lines = [json.dumps({key: _to_json(value) for key, value in row.items()}) for row in kept]
+        write_file(self.metrics_path, "".join(f"{line}\n" for line in lines).encode())
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        if not self.checkpoints_path.is_dir():
+            return []
+        names = [folder.name for folder in self.checkpoints_path.iterdir() if folder.is_dir()]
+        return sorted(int(name) for name in names if _STEP.fullmatch(name))
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Folder of the checkpoint taken after `step` steps; sorts by name."""
+        return self.checkpoints_path / f"{step:010d}"
+
+    @contextmanager
+    def new_checkpoint(self, step: int, **about: Any) -> Iterator[Path]:
+        """An empty folder to fill; leaving it seals it with sha256s and puts it in its place."""
+        with new_folder(self.checkpoint_path(step)) as draft:
+            yield draft
+            seal(draft, step=step, **about)
+
+    def intact_checkpoints(self) -> Iterator[Path]:
+        """Checkpoints whose every file is intact, newest first; others are logged and passed."""
+        for step in reversed(self.steps()):
+            folder = self.checkpoint_path(step)
+            try:
+                check_seal(folder)
+            except StorageError as error:
+                logger.warning("checkpoint %s is not used: %s", folder.name, error)
+            else:
+                yield folder
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest intact checkpoint."""
+        return next(self.intact_checkpoints(), None)
+
+    def manifest(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says about itself."""
+        return read_json(self.checkpoint_path(step) / MANIFEST)
+
+    def _parse(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise StorageError(
+                f"{self.metrics_path} line {number} is damaged: {error}. Delete that line."
+            ) from error
+        return {key: _from_json(value) for key, value in row.items()}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value
