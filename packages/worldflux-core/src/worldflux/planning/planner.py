@@ -1,0 +1,296 @@
+"""What all planners share: one call, its randomness, its memory and its result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from worldflux.core.interfaces import Draws
+from worldflux.core.model import WorldModel
+from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.state import State
+from worldflux.errors import CapabilityError, ContractError, did_you_mean
+from worldflux.planning.action_space import ActionSpace
+from worldflux.planning.config import PlannerConfig
+from worldflux.planning.elites import shift
+from worldflux.planning.score import default_score
+from worldflux.specs import Capability, TensorSpec
+
+HORIZON = "wf.planner.horizon"
+MEMORY = "wf.planner.memory"
+SCORE = "wf.planner.score"
+ACTION_MASK = "wf.action.mask"
+
+Trace = list[dict[str, Tensor]]
+_ConfigT = TypeVar("_ConfigT", bound=PlannerConfig)
+
+
+class DrawSpec(NamedTuple):
+    """Shape and distribution of one named draw."""
+
+    shape: tuple[int, ...]
+    kind: Literal["normal", "exponential"] = "normal"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an optimiser found, in search coordinates: actions (B, H, A), score (B,).
+
+    `memory` are the tensors (B, ...) the next plan starts from; `std` (B, A) is the spread of
+    the first action, where the planner knows one.
+    """
+
+    actions: Tensor
+    score: Tensor
+    memory: dict[str, Tensor]
+    std: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call: the model, where it stands, and the randomness to use."""
+
+    model: WorldModel
+    state: State
+    conditions: ConditionPayload | None
+    space: ActionSpace
+    config: PlannerConfig
+    draws: Mapping[str, Tensor]
+    generator: torch.Generator | None
+    trace: Trace | None = field(default=None)
+
+    @property
+    def batch(self) -> int:
+        """Number of environments B."""
+        return self.state.batch_size
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The permitted action dimensions or choices (B, 1, 1, A), or None for all."""
+        extras = self.conditions.extras if self.conditions is not None else {}
+        mask: Tensor | None = extras.get(ACTION_MASK)
+        return None if mask is None else mask.to(self.state.device)[:, None, None, :]
+
+    def score(self, candidates: Tensor, iteration: int) -> Tensor:
+        """Scores (B, N) of candidates (B, N, H, A); not-a-number counts as the worst."""
+        actions = self.space.to_model(candidates)
+        draws = self._draws_of("score", iteration)
+        own = getattr(self.model, "score", None)
+        if own is not None:
+            scores = own(
+                self.state, actions, self.conditions, draws=draws, generator=self.generator
+            )
+        else:
+            shape = actions.shape[:-1] + (self.space.spec.shape or (-1,))
+            scores = default_score(
+                self.model,
+                self.state,
+                actions if self.space.discrete else actions.reshape(shape),
+                self.conditions,
+                draws,
+                self.generator,
+                self.config.score,
+            )
+        if scores.shape != candidates.shape[:2]:
+            raise ContractError(
+                f"{type(self.model).__name__}.score returned shape {tuple(scores.shape)} for "
+                f"{candidates.shape[0]} environments and {candidates.shape[1]} candidates, "
+                f"expected {tuple(candidates.shape[:2])}."
+            )
+        lowest = torch.finfo(torch.float32).min
+        return scores.float().nan_to_num(nan=lowest, neginf=lowest)
+
+    def proposals(self) -> Tensor | None:
+        """The model's own candidates (B, P, H, A), or None where none are asked for."""
+        count, horizon = self.config.proposals, self.config.horizon
+        if count == 0:
+            return None
+        propose = getattr(self.model, "propose", None)
+        if propose is None:
+            raise CapabilityError(
+                f"proposals={count}, but {type(self.model).__name__} has no `propose(state, n, "
+                "horizon)`. Set proposals=0."
+            )
+        actions = propose(
+            self.state,
+            count,
+            horizon,
+            conditions=self.conditions,
+            draws=self._draws_of("propose"),
+            generator=self.generator,
+        )
+        wanted = (self.batch, count, horizon, self.space.size)
+        if tuple(actions.shape) != wanted:
+            raise ContractError(
+                f"{type(self.model).__name__}.propose returned shape {tuple(actions.shape)}, "
+                f"expected (B, n, H, A) = {wanted}."
+            )
+        return self.space.project(self.space.from_model(actions.float()), self.mask)
+
+    def record(self, **tensors: Tensor) -> None:
+        """Keep an iteration's tensors for whoever asked for a trace."""
+        if self.trace is not None:
+            self.trace.append({key: value.detach() for key, value in tensors.items()})
+
+    def _draws_of(self, prefix: str, iteration: int | None = None) -> dict[str, Tensor] | None:
+        """The draws named `prefix/...`, without the prefix; those of one iteration if given."""
+        found = {
+            name.removeprefix(f"{prefix}/"): value if iteration is None else value[iteration]
+            for name, value in self.draws.items()
+            if name.startswith(f"{prefix}/")
+        }
+        return found or None
+
+
+class Planner(ABC, Generic[_ConfigT]):
+    """Searches the actions (H) that a model scores highest, for B environments at once.
+
+    A subclass implements `optimize`, names its draws in `draw_specs` and its warm start in
+    `initial_memory`. Every row is planned on its own: it depends on no other row.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self, action_spec: Mapping[str, TensorSpec] | TensorSpec, config: _ConfigT
+    ) -> None:
+        self.space = ActionSpace(action_spec)
+        self.config = config
+
+    def __call__(
+        self,
+        model: WorldModel,
+        state: State,
+        *,
+        conditions: ConditionPayload | None = None,
+        previous: State | None = None,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+        explore: bool = False,
+        trace: Trace | None = None,
+    ) -> ActionPayload:
+        """Plan from State (B, ...): a payload (H, B, A), or indices (H, B) for one choice.
+
+        Its extras hold the plan's length, its predicted score (B,) and, as a State, the memory
+        to pass as `previous` next time. `draws` replaces the draws of `draw_specs` by name;
+        `score/NAME` (iterations, ...) and `propose/NAME` go to the model. `explore` perturbs the
+        first action. `trace` collects each iteration's tensors.
+        """
+        model.require(Capability.PLANNING)
+        known = self._complete(draws or {}, state.batch_size, state.device, generator)
+        memory = self._memory(previous, state.batch_size, state.device)
+        problem = Problem(
+            model, state, conditions, self.space, self.config, known, generator, trace
+        )
+        with torch.no_grad():
+            plan = self.optimize(problem, memory)
+            actions = self._explored(plan, problem) if explore else plan.actions
+            tensor = self.space.to_env(actions.transpose(0, 1))
+        return ActionPayload(
+            kind="discrete" if self.space.discrete else "continuous",
+            tensor=tensor,
+            extras={
+                HORIZON: self.config.horizon,
+                MEMORY: State({**plan.memory, "warm": torch.ones_like(plan.score).bool()}),
+                SCORE: plan.score,
+            },
+        )
+
+    @abstractmethod
+    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
+        """Search, starting from `memory`: that of `initial_memory` or of an earlier plan."""
+
+    def initial_memory(self, batch: int, device: torch.device | str = "cpu") -> State:
+        """The memory of rows that have not been planned for yet."""
+        device = torch.device(device)
+        mean = self.space.initial_mean(batch, self.config.horizon, device=device).clone()
+        return State({"mean": mean, "warm": torch.zeros(batch, dtype=torch.bool, device=device)})
+
+    @abstractmethod
+    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
+        """The random tensors one call consumes, by name."""
+
+    def sample_draws(
+        self, batch: int, device: torch.device | str, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Fresh draws for one call; compiled callers pass them in."""
+        return self._complete({}, batch, torch.device(device), generator)
+
+    def explore_spec(self, batch: int) -> dict[str, DrawSpec]:
+        """The draw that exploration consumes."""
+        return {"explore": DrawSpec((batch, self.space.size))}
+
+    def shifted(self, mean: Tensor, fill: Tensor | None = None) -> Tensor:
+        """The previous plan's mean (B, H, A) moved on by the actions executed since."""
+        if fill is None:
+            fill = self.space.initial_mean(1, 1, device=mean.device)
+        return shift(mean, fill, self.config.execute)
+
+    def _explored(self, plan: Plan, problem: Problem) -> Tensor:
+        scale = plan.std
+        if scale is None:
+            scale = torch.full_like(plan.actions[:, 0], self.config.exploration)
+        mask = problem.mask
+        first = self.space.perturb(
+            plan.actions[:, 0],
+            scale,
+            problem.draws["explore"],
+            None if mask is None else mask[:, 0, 0],
+        )
+        return torch.cat([first.unsqueeze(1), plan.actions[:, 1:]], 1)
+
+    def _complete(
+        self,
+        draws: Draws,
+        batch: int,
+        device: torch.device,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        """The caller's draws, checked, and fresh ones for the rest."""
+        specs = {**self.draw_specs(batch), **self.explore_spec(batch)}
+        complete = dict(draws)
+        for name, value in draws.items():
+            if name.startswith(("score/", "propose/")):
+                continue
+            if name not in specs:
+                raise ContractError(
+                    f"{type(self).__name__} has no draw {name!r}.{did_you_mean(name, specs)} "
+                    f"Draws: {', '.join(specs)}, score/..., propose/...."
+                )
+            if tuple(value.shape) != specs[name].shape:
+                raise ContractError(
+                    f"{type(self).__name__} draw {name!r} has shape {tuple(value.shape)}, "
+                    f"expected {specs[name].shape}."
+                )
+        for name, spec in specs.items():
+            if name not in complete:
+                complete[name] = _fresh(spec, device, generator)
+        return complete
+
+    def _memory(
+        self, previous: State | None, batch: int, device: torch.device
+    ) -> Mapping[str, Tensor]:
+        initial = self.initial_memory(batch, device).tensors
+        if previous is None:
+            return initial
+        expected = {key: tuple(value.shape) for key, value in initial.items()}
+        actual = {key: tuple(value.shape) for key, value in previous.tensors.items()}
+        if expected != actual:
+            raise ContractError(
+                f"{type(self).__name__} cannot start from this memory: expected {expected}, got "
+                f"{actual}. Pass the State under {MEMORY!r} of this planner's last plan."
+            )
+        return previous.tensors
+
+
+def _fresh(spec: DrawSpec, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    source = generator.device if generator is not None else device
+    if spec.kind == "normal":
+        return torch.randn(spec.shape, device=source, generator=generator).to(device)
+    empty = torch.empty(spec.shape, device=source)
+    return empty.exponential_(generator=generator).to(device)
