@@ -270,9 +270,14 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         action: ActionPayload | Tensor | None,
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
     ) -> State:
         """One step as a planner takes it; a family may have a cheaper one than `transition`."""
-        return self.transition(state, action, conditions, deterministic)
+        return self.transition(
+            state, action, conditions, deterministic, draws=draws, generator=generator
+        )
 
     def sample_step(
         self,
