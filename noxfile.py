@@ -1,0 +1,102 @@
+"""The project's commands: `nox -s train tests learning lint types packaging docs bench`.
+
+Every session but `lint` makes its own virtual environment with pip and installs the packages of
+this checkout, so that nothing a developer has lying around hides a missing step. Where torch is
+not installed yet, the constraints file pins the version development uses.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests"]
+
+ROOT = pathlib.Path(__file__).parent
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
+TEST_TOOLS = ["pytest>=8", "pytest-timeout", "hypothesis", "hatchling", "editables", "build"]
+TYPED = ["worldflux-core", "worldflux-train", "worldflux-envs", "worldflux-dreamer"]
+
+
+def install(session: nox.Session, *extra: str, extras: str = "") -> None:
+    """Install this checkout's packages, editable, under the constraints."""
+    wanted: list[str] = []
+    for name in PACKAGES:
+        suffix = extras if name == "worldflux-envs" else ""
+        wanted += ["-e", f"packages/{name}{suffix}"]
+    session.install("-q", "-c", "constraints.txt", *wanted, *extra)
+
+
+@nox.session
+def train(session: nox.Session) -> None:
+    """Set up and run the main job: DreamerV3 learns CartPole and writes its report."""
+    install(session, extras="[gym]")
+    session.run(
+        "worldflux",
+        "train",
+        "dreamerv3:size1m",
+        "--env",
+        "gym/CartPole-v1",
+        "--config",
+        "dreamerv3-cartpole",
+        *session.posargs,
+    )
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Set up and pass the default tests (without learning and other slow ones)."""
+    install(session, *TEST_TOOLS, extras="[test]")
+    session.install("-q", "-c", "constraints.txt", "-e", "examples/worldflux-ring")
+    session.run("pytest", *(session.posargs or ["tests", "examples"]))
+
+
+@nox.session
+def learning(session: nox.Session) -> None:
+    """The slow tests: learning runs on three seeds, long fault tests."""
+    install(session, *TEST_TOOLS, extras="[test]")
+    session.install("-q", "-c", "constraints.txt", "-e", "examples/worldflux-ring")
+    session.run("pytest", "-m", "slow", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting and lint rules."""
+    session.install("-q", "ruff>=0.14")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types, strict."""
+    install(session, "mypy>=1.18", "types-PyYAML", extras="[gym]")
+    paths = [f"packages/{name}/src" for name in TYPED]
+    session.run("mypy", *paths)
+
+
+@nox.session
+def packaging(session: nox.Session) -> None:
+    """Build every wheel and install each alone beside core, in an environment of its own."""
+    install(session, *TEST_TOOLS)
+    session.run("pytest", "-m", "slow or not slow", "tests/packaging", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation and run every code block in it."""
+    install(session, *TEST_TOOLS, "sphinx>=8,<9.1", "myst-parser", "furo", extras="[gym]")
+    shutil.rmtree(ROOT / "build" / "docs", ignore_errors=True)
+    session.run("sphinx-build", "-q", "-W", "-b", "html", "docs", "build/docs")
+    session.run("pytest", "-m", "slow or not slow", "tests/docs", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed; prints a table and writes build/bench.json."""
+    install(session, extras="[gym]")
+    session.run("python", "-m", "benchmarks", *session.posargs)

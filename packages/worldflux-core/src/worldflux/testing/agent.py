@@ -1,0 +1,237 @@
+"""The conformance checks of a learner or agent."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from worldflux.core.agent import Agent, Learner
+from worldflux.core.batch import Batch
+from worldflux.core.output import UpdateResult
+from worldflux.testing.batches import random_batch, random_obs
+from worldflux.testing.slots import PerturbedSlot
+from worldflux.training import Phase, TrainingPlan
+
+Make = Callable[[], Learner]
+_ROWS = 3
+
+
+def check_agent(make: Make) -> list[str]:
+    """Run every check that applies on learners from `make()`; return their names.
+
+    Raises `AssertionError` naming the first check that fails.
+    """
+    ran = []
+    for check in CHECKS:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            learner = make()
+            if check in _ACTING and not isinstance(learner, Agent):
+                continue
+            try:
+                check(learner)
+            except AssertionError as error:
+                raise AssertionError(f"{check.__name__}: {error}") from error
+        ran.append(check.__name__)
+    return ran
+
+
+def phase_batch(learner: Learner, phase: Phase, rows: int = _ROWS) -> Batch:
+    """A random Batch as the loop would sample it for `phase`, with few rows."""
+    length = phase.context + min(phase.length, 8)
+    batch = random_batch(
+        learner.obs_spec,
+        learner.action_spec,
+        rows,
+        length,
+        boundary=phase.boundary == "cross",
+    )
+    batch.context = phase.context
+    batch.index = torch.arange(rows * length).reshape(rows, length)
+    batch.mask = torch.ones(rows, length, dtype=torch.bool) if phase.boundary == "pad" else None
+    batch.stored = {
+        key: _zeros(spec.dtype, (rows, phase.context, *spec.shape))
+        for key, spec in learner.replay_spec.items()
+    }
+    return batch
+
+
+def _zeros(dtype: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.zeros(shape, dtype=getattr(torch, dtype))
+
+
+def _update(learner: Learner, phase: Phase, seed: int = 0) -> UpdateResult:
+    generator = torch.Generator().manual_seed(seed)
+    return learner.update(phase_batch(learner, phase), phase.name, generator=generator)
+
+
+def check_training_plan(learner: Learner) -> None:
+    """The training plan is data of core's type and the same every time."""
+    plan = learner.training_plan()
+    assert isinstance(plan, TrainingPlan), f"training_plan gave {type(plan).__name__}"
+    assert plan == learner.training_plan(), "training_plan changes from call to call"
+
+
+def check_update(learner: Learner) -> None:
+    """Each phase's update gives finite 0-d metrics and changes trainable parameters only."""
+    trainable = {name for name, p in learner.named_parameters() if p.requires_grad}
+    moved: set[str] = set()
+    for phase in learner.training_plan().phases:
+        for seed in range(3):  # a warm-up may leave the first update without effect
+            before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+            result = _update(learner, phase, seed)
+            for name, value in result.metrics.items():
+                number = torch.as_tensor(value)
+                assert number.ndim == 0, f"metric {name!r} has shape {tuple(number.shape)}"
+                assert bool(torch.isfinite(number)), f"metric {name!r} is {number.item()}"
+            moved |= {n for n, p in learner.named_parameters() if not torch.equal(p, before[n])}
+    assert moved & trainable, "no update changed a trainable parameter"
+    grads = [n for n, p in learner.named_parameters() if p.grad is not None and n not in trainable]
+    assert not grads, f"frozen parameters got gradients: {grads[:3]}"
+
+
+def check_updates_are_reproducible(learner: Learner) -> None:
+    """The same generator seed gives the same update, another seed or batch a different one."""
+    phase = learner.training_plan().phases[0]
+    twin = copy.deepcopy(learner)
+    first, second = _update(learner, phase), _update(twin, phase)
+    for name, value in first.metrics.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(second.metrics[name])), (
+            f"metric {name!r} differs between two runs with the same seed"
+        )
+    for (name, left), right in zip(
+        learner.state_dict().items(), twin.state_dict().values(), strict=True
+    ):
+        assert torch.equal(left, right), f"{name} differs between two runs with the same seed"
+
+
+def check_training_state(learner: Learner) -> None:
+    """`state_dict` and `training_state` hold all that the next update depends on."""
+    phase = learner.training_plan().phases[0]
+    twin = copy.deepcopy(learner)
+    for seed in range(2):
+        _update(learner, phase, seed)
+    twin.load_state_dict(learner.state_dict())
+    twin.load_training_state({k: v.clone() for k, v in learner.training_state().items()})
+    _update(learner, phase, 5)
+    _update(twin, phase, 5)
+    for (name, left), right in zip(
+        learner.state_dict().items(), twin.state_dict().values(), strict=True
+    ):
+        assert torch.equal(left, right), f"{name} differs after resuming"
+
+
+def check_replay_writes(learner: Learner) -> None:
+    """Values to write back belong to `replay_spec` and have its shapes."""
+    for phase in learner.training_plan().phases:
+        batch = phase_batch(learner, phase)
+        result = learner.update(batch, phase.name, generator=torch.Generator().manual_seed(0))
+        for key, value in result.replay_writes.items():
+            assert key in learner.replay_spec, f"writes {key!r}, which is not in replay_spec"
+            expected = (_ROWS, batch.length - batch.context, *learner.replay_spec[key].shape)
+            assert tuple(value.shape) == expected, f"{key!r}: {tuple(value.shape)} != {expected}"
+
+
+def _act(agent: Agent, mode: str, rows: int = _ROWS, seed: int = 0) -> Tensor:
+    obs = random_obs(agent.obs_spec, (rows,), torch.Generator().manual_seed(1))
+    first = torch.ones(rows, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        payload, _ = agent.act(obs, None, first, mode, generator=generator)  # type: ignore[arg-type]
+    payload.validate(api_version="v3")
+    action = payload.primary()
+    assert action is not None, "act returned a payload without data"
+    return action
+
+
+def check_acts(learner: Learner) -> None:
+    """Actions have the space's shape and bounds in both modes, and depend on the generator."""
+    assert isinstance(learner, Agent)
+    spec = next(iter(learner.action_spec.values()))
+    for mode in ("train", "eval"):
+        action = _act(learner, mode)
+        assert tuple(action.shape) == (_ROWS, *spec.shape), f"{mode}: {tuple(action.shape)}"
+        if spec.discrete:
+            assert not action.is_floating_point(), "discrete actions must be integer indices"
+            limit = torch.tensor(spec.counts).reshape(spec.shape)
+            inside = bool(((action >= 0) & (action < limit)).all())
+        else:
+            inside = bool((action.abs() <= 1).all())
+        assert inside, f"{mode}: actions out of bounds: {action.tolist()}"
+        assert torch.equal(action, _act(learner, mode)), f"{mode}: same seed, other action"
+
+
+@torch.no_grad()
+def check_acting_resets(learner: Learner) -> None:
+    """`is_first` makes its row forget the acting State, and leaves the other rows alone."""
+    assert isinstance(learner, Agent)
+    obs = [random_obs(learner.obs_spec, (_ROWS,), torch.Generator().manual_seed(s)) for s in (1, 2)]
+    all_first = torch.ones(_ROWS, dtype=torch.bool)
+
+    def act(rows_first: Tensor, state: object) -> tuple[Tensor, object]:
+        payload, after = learner.act(  # type: ignore[operator]
+            obs[1], state, rows_first, "eval", generator=torch.Generator().manual_seed(3)
+        )
+        return payload.primary(), after
+
+    _, state = learner.act(obs[0], None, all_first, "eval", generator=torch.Generator())
+    going_on = act(torch.zeros(_ROWS, dtype=torch.bool), state)[1]
+    mixed = act(torch.tensor([True, False, False]), state)[1]
+    fresh = act(all_first, None)[1]
+    for key, value in mixed.tensors.items():  # type: ignore[attr-defined]
+        close = {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(
+            value[1:], going_on[key][1:], **close, msg=f"{key}: a reset changed other rows"
+        )
+        torch.testing.assert_close(
+            value[:1], fresh[key][:1], **close, msg=f"{key}: a reset row kept its history"
+        )
+
+
+def check_replay_values(learner: Learner) -> None:
+    """`replay_values` gives exactly the columns of `replay_spec`."""
+    assert isinstance(learner, Agent)
+    obs = random_obs(learner.obs_spec, (_ROWS,), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        first = torch.ones(_ROWS, dtype=torch.bool)
+        _, state = learner.act(obs, None, first, "train", generator=torch.Generator())
+    values = learner.replay_values(state)
+    assert values.keys() == learner.replay_spec.keys(), f"{set(values)} are not replay_spec"
+    for key, spec in learner.replay_spec.items():
+        assert tuple(values[key].shape) == (_ROWS, *spec.shape), f"{key!r} has another shape"
+
+
+def check_rollout_slot_takes_effect(learner: Learner) -> None:
+    """Where the rollout slot is declared replaceable, learning goes through it."""
+    model = learner.world_model
+    if "rollout_executor" not in model.composable_support:
+        return
+    phase = learner.training_plan().phases[-1]
+    twin = copy.deepcopy(learner)
+    slot = twin.world_model.rollout_executor
+    assert slot is not None, "declares slot 'rollout_executor' but leaves it empty"
+    twin.world_model.replace_slot("rollout_executor", PerturbedSlot(slot))
+    plain, changed = _update(learner, phase).metrics, _update(twin, phase).metrics
+    differs = [
+        name
+        for name, value in plain.items()
+        if not torch.allclose(torch.as_tensor(value), torch.as_tensor(changed[name]))
+    ]
+    assert differs, "replacing 'rollout_executor' does not change the update"
+
+
+CHECKS: tuple[Callable[[Learner], None], ...] = (
+    check_training_plan,
+    check_acts,
+    check_acting_resets,
+    check_replay_values,
+    check_update,
+    check_updates_are_reproducible,
+    check_training_state,
+    check_replay_writes,
+    check_rollout_slot_takes_effect,
+)
+_ACTING = frozenset({check_acts, check_acting_resets, check_replay_values})

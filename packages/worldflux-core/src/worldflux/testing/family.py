@@ -1,0 +1,100 @@
+"""The conformance checks of an installed model family, found by its id like any user would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from worldflux.core.agent import Learner
+from worldflux.core.model import WorldModel
+from worldflux.errors import ConfigError
+from worldflux.specs import ModelSpec, TensorSpec
+from worldflux.testing.agent import check_agent
+from worldflux.testing.world_model import check_world_model
+
+VECTOR = {"state": TensorSpec((5,))}
+IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}
+CONTINUOUS = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
+DISCRETE = {"action": TensorSpec((), "int64", n=3)}
+SPACES: tuple[tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]], ...] = (
+    ("vector, continuous", VECTOR, CONTINUOUS),
+    ("vector, discrete", VECTOR, DISCRETE),
+)
+
+
+def check_family(
+    model_id: str,
+    *,
+    spaces: tuple[tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]], ...] = SPACES,
+    **overrides: Any,
+) -> list[str]:
+    """Run every check on the family `model_id`; return the names of the checks that ran.
+
+    Without a preset in the id, the smallest one is checked in full; every preset is built on the
+    meta device. `overrides` make it smaller still. Raises `AssertionError` naming what fails.
+    """
+    from worldflux.factory import get_model_spec
+    from worldflux.ids import ModelId
+
+    spec = get_model_spec(model_id)
+    check_spec(spec)
+    counts = check_presets(spec, *spaces[0][1:])
+    preset = ModelId.parse(model_id).preset or min(counts, key=counts.__getitem__)
+    ran = ["check_spec", "check_presets"]
+    for name, obs_spec, action_spec in spaces:
+        try:
+            ran += _checked(f"{spec.family}:{preset}", spec, obs_spec, action_spec, overrides)
+        except AssertionError as error:
+            raise AssertionError(f"{model_id} ({name}): {error}") from error
+    return ran
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """The spec says what it is, and its presets survive JSON and refuse misspelt keys."""
+    assert spec.description, f"{spec.family}: the spec has no description"
+    for name, config in spec.presets.items():
+        assert type(config) is spec.config, f"preset {name!r} is a {type(config).__name__}"
+        assert spec.config.from_json(config.to_json()) == config, f"preset {name!r}: JSON differs"
+        try:
+            config.with_(surely_not_a_key=1)
+        except ConfigError:
+            continue
+        raise AssertionError(f"preset {name!r} accepts a key that does not exist")
+
+
+def check_presets(
+    spec: ModelSpec, obs_spec: Mapping[str, TensorSpec], action_spec: Mapping[str, TensorSpec]
+) -> dict[str, int]:
+    """Every preset builds on the meta device; the parameter count of each."""
+    from worldflux.factory import load_class
+
+    counts = {}
+    for name, config in spec.presets.items():
+        with torch.device("meta"):
+            model: WorldModel = load_class(spec.model)(config, obs_spec, action_spec)
+        assert isinstance(model, WorldModel), f"{spec.model} is no WorldModel"
+        assert set(model.capabilities) == set(spec.capabilities), (
+            f"preset {name!r}: the model's capabilities are not the spec's"
+        )
+        counts[name] = model.parameter_count()
+    return counts
+
+
+def _checked(
+    model_id: str,
+    spec: ModelSpec,
+    obs_spec: Mapping[str, TensorSpec],
+    action_spec: Mapping[str, TensorSpec],
+    overrides: Mapping[str, Any],
+) -> list[str]:
+    from worldflux.factory import create_agent, create_world_model
+
+    def model() -> WorldModel:
+        return create_world_model(model_id, obs_spec=obs_spec, action_spec=action_spec, **overrides)
+
+    def agent() -> Learner:
+        return create_agent(model_id, obs_spec=obs_spec, action_spec=action_spec, **overrides)
+
+    return check_world_model(model) + (check_agent(agent) if spec.agent else [])
