@@ -1,0 +1,128 @@
+"""Backend `gym`: any Gymnasium id, entry point, callable or environment object."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from worldflux.errors import EnvError
+from worldflux.specs import EnvSpec
+
+if TYPE_CHECKING:
+    import gymnasium
+    from gymnasium.vector import VectorEnv
+
+hookimpl = pluggy.HookimplMarker("worldflux")
+INSTALL = 'pip install "worldflux-envs[gym]"'
+
+
+@hookimpl
+def worldflux_envs() -> Iterable[EnvSpec]:
+    """The `gym` backend."""
+    from worldflux_envs.options import CONTRACT
+
+    return [
+        EnvSpec(
+            backend="gym",
+            make=f"{__name__}:make",
+            make_vec=f"{__name__}:make_vec",
+            tasks=f"{__name__}:tasks",
+            description="any Gymnasium environment: vectors, its own images, or rendered pixels",
+            aliases=("gymnasium",),
+            requires=("gymnasium",),
+            install=INSTALL,
+            options={
+                "camera": "name or number of the camera to render with (MuJoCo tasks)",
+                **CONTRACT,
+                "...": "anything else goes to the environment's constructor",
+            },
+        )
+    ]
+
+
+def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
+    """The environment `task` (an id, `module:Id`, `module:Class`, object or callable)."""
+    from worldflux_envs.options import split
+    from worldflux_envs.stack import check_obs, contract_env
+
+    contract, rest = split(options)
+    if check_obs(contract.get("obs", "state")) != "state":
+        rest.setdefault("render_mode", "rgb_array")
+    if (camera := rest.pop("camera", None)) is not None:
+        rest["camera_name" if isinstance(camera, str) else "camera_id"] = camera
+    if isinstance(task, str) and ":" not in task and contract.get("max_episode_steps"):
+        # In place of the id's own limit, which counts the simulator's steps.
+        steps = contract.pop("max_episode_steps") * contract.get("action_repeat", 1)
+        rest["max_episode_steps"] = steps
+    return contract_env(_raw(task, rest), **contract)
+
+
+def make_vec(task: Any, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any, Any]:
+    """`num_envs` of them; `mode`, `workers`, `timeout` as in `worldflux_envs.vector.make_vec`."""
+    from worldflux_envs.vector import make_vec as vectorise
+
+    return vectorise(make, task, num_envs, name="gym", **options)
+
+
+def tasks() -> list[str]:
+    """The ids Gymnasium knows, newest versions, without the ones other backends list."""
+    import gymnasium
+
+    return sorted(
+        spec.id
+        for spec in gymnasium.registry.values()
+        if spec.namespace is None
+        and isinstance(spec.entry_point, str)
+        and spec.entry_point.startswith("gymnasium.envs.")
+    )
+
+
+def _raw(task: Any, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    import gymnasium
+
+    if isinstance(task, gymnasium.Env):
+        options = {k: v for k, v in options.items() if k != "render_mode"}
+        if options:
+            raise EnvError(f"An environment object is made already; it takes no {sorted(options)}.")
+        return task
+    if callable(task):
+        return _constructed(task, options)
+    entry = _entry_point(task)
+    if entry is not None:
+        return _constructed(entry, options)
+    try:
+        # The checker costs a third of CartPole's step; `worldflux.testing.check_env` is for that.
+        return gymnasium.make(task, disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise EnvError(f"gym/{task} needs a package: {error} Install: {INSTALL}") from error
+    except (gymnasium.error.Error, TypeError, ModuleNotFoundError) as error:
+        raise EnvError(f"gym/{task} cannot be made with {options}: {error}") from error
+
+
+def _constructed(
+    build: Callable[..., gymnasium.Env[Any, Any]], options: dict[str, Any]
+) -> gymnasium.Env[Any, Any]:
+    import gymnasium
+
+    env = build(**options)
+    if not isinstance(env, gymnasium.Env):
+        raise EnvError(f"{build!r} gave a {type(env).__name__}, not a gymnasium.Env.")
+    return env
+
+
+def _entry_point(task: str) -> Callable[..., Any] | None:
+    """The class or function a `module:Name` means, None if it is a Gymnasium id."""
+    import gymnasium
+
+    module, colon, name = task.partition(":")
+    if not colon:
+        return None
+    try:
+        # Importing may register the id, which then has precedence.
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise EnvError(f"gym/{task}: no module {module!r} to import ({error}).") from error
+    return None if name in gymnasium.registry or not callable(found) else found

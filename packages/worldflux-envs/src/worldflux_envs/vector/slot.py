@@ -1,0 +1,91 @@
+"""One sub-environment: makes it, runs commands on it, writes its observations into a row."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from worldflux_envs import resume
+from worldflux_envs.vector.base import Command, Failure, Reply
+
+Make = Callable[[], gymnasium.Env[Any, Any]]
+
+
+class Slot:
+    """Environment i of a vector, in this process."""
+
+    def __init__(
+        self, make: Make, row: int, buffers: dict[str, np.ndarray], env: Any = None
+    ) -> None:
+        self._make, self._row = make, row
+        self._buffers = tuple(buffers.items())
+        self.env: gymnasium.Env[Any, Any] | None = env
+
+    def run(self, command: Command) -> Reply | Failure:
+        """Carry out one command; whatever the environment raises comes back as a Failure."""
+        kind, argument = command
+        try:
+            if kind == "step":
+                obs, reward, terminated, truncated, info = self.env.step(argument)  # type: ignore[union-attr]
+                for key, buffer in self._buffers:
+                    buffer[self._row] = obs[key]
+                return reward, terminated, truncated, info
+            return getattr(self, f"_{kind}")(argument)
+        except Exception:  # noqa: BLE001 - the worker boundary
+            return Failure(traceback.format_exc())
+
+    def close(self) -> None:
+        """Close the environment, if there is one."""
+        env, self.env = self.env, None
+        if env is not None:
+            env.close()
+
+    def _reset(self, argument: tuple[int, dict[str, Any] | None]) -> Reply:
+        seed, options = argument
+        if self.env is None:
+            self.env = self._make()
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._write(obs)
+        return 0.0, False, False, info
+
+    def _fresh(self, argument: tuple[int, dict[str, Any] | None]) -> Reply:
+        try:
+            self.close()
+        except Exception:  # noqa: BLE001 - the worker boundary: a broken environment may not close either
+            self.env = None
+        return self._reset(argument)
+
+    def _get_state(self, _: None) -> Reply:
+        state = None if self.env is None else resume.get_state(self.env)
+        return 0.0, False, False, {"state": state}
+
+    def _set_state(self, argument: tuple[int, dict[str, Any]]) -> Reply:
+        seed, state = argument
+        self._reset((seed, None))
+        resume.set_state(self.env, state)  # type: ignore[arg-type]
+        return 0.0, False, False, {}
+
+    def _replay(self, argument: tuple[int, list[Any]]) -> Reply:
+        seed, actions = argument
+        reply = self._reset((seed, None))
+        for action in actions:
+            reply = self.run(("step", action))  # type: ignore[assignment]
+            if isinstance(reply, Failure) or reply[1] or reply[2]:
+                break
+        return reply
+
+    def _render(self, _: None) -> Reply:
+        return 0.0, False, False, {"frame": self.env.render()}  # type: ignore[union-attr]
+
+    def _call(self, argument: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Reply:
+        name, args, kwargs = argument
+        value = self.env.get_wrapper_attr(name)  # type: ignore[union-attr]
+        return 0.0, False, False, {"value": value(*args, **kwargs) if callable(value) else value}
+
+    def _write(self, obs: dict[str, Any]) -> None:
+        for key, buffer in self._buffers:
+            buffer[self._row] = obs[key]

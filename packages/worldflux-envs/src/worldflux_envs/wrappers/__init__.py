@@ -1,0 +1,30 @@
+"""Wrappers, each with its space; what Gymnasium has already is Gymnasium's."""
+
+from gymnasium.wrappers import TimeLimit
+
+from worldflux_envs.wrappers.actions import (
+    ActionRepeat,
+    NormalizeActions,
+    OneHotAction,
+    SelectAction,
+)
+from worldflux_envs.wrappers.contract import Contract, ObsDict
+from worldflux_envs.wrappers.layer import Layer
+from worldflux_envs.wrappers.pixels import FrameStack, GrayScale, RenderImage, ResizeImage
+from worldflux_envs.wrappers.rewards import RewardObs
+
+__all__ = [
+    "ActionRepeat",
+    "Contract",
+    "FrameStack",
+    "GrayScale",
+    "Layer",
+    "NormalizeActions",
+    "ObsDict",
+    "OneHotAction",
+    "RenderImage",
+    "ResizeImage",
+    "RewardObs",
+    "SelectAction",
+    "TimeLimit",
+]
