@@ -1,7 +1,7 @@
 """Scalars as a distribution over fixed bins: a target lies between its two neighbouring bins.
 
-`bins` (K,) are in the space of the scalar itself; a family that regresses in another space (TD-MPC2:
-symlog) transforms before and after.
+`bins` (K,) are in the space of the scalar itself; a family that regresses in another space (as
+TD-MPC2 in symlog) transforms before and after.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def two_hot(target: Tensor, bins: Tensor) -> Tensor:
 
 
 def two_hot_cross_entropy(log_probs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
-    """Cross entropy (...) of log-probabilities (..., K) to scalar targets (...); no gradient to them."""
+    """Cross entropy (...) of log-probabilities (..., K) to scalars (...), which get no gradient."""
     below, above, weight_below, weight_above = two_hot_weights(target.detach(), bins)
     picked = log_probs.gather(-1, torch.stack([below, above], -1))  # (..., 2)
     return -(picked * torch.stack([weight_below, weight_above], -1)).sum(-1)

@@ -1,0 +1,260 @@
+"""DreamerV3's agent: acts from the posterior, learns the model and behaviour in one update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldflux.core.agent import Agent, Mode
+from worldflux.core.batch import Batch
+from worldflux.core.interfaces import Draws
+from worldflux.core.output import UpdateResult
+from worldflux.core.payloads import ActionPayload
+from worldflux.core.rollout import unroll
+from worldflux.core.state import State
+from worldflux.nn.slow import ema_update, slow_copy
+from worldflux.specs import TensorSpec
+from worldflux.training import Phase, TrainingPlan
+from worldflux_dreamer.behavior import Critics, Imagined, imagination_losses, replay_loss
+from worldflux_dreamer.config import DreamerV3Config
+from worldflux_dreamer.networks import ScalarHead, features
+from worldflux_dreamer.optim import LaProp
+from worldflux_dreamer.policy import Policy
+from worldflux_dreamer.returns import ReturnNorm
+from worldflux_dreamer.sequences import Sequences
+from worldflux_dreamer.world_model import DreamerV3WorldModel, masked_mean, only_action
+
+
+@dataclass
+class Losses:
+    """What one loss computation gives: terms (B, T'), latents, imagined outputs, metrics."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    posterior: State
+    outputs: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class DreamerV3Agent(Agent):
+    """Draws of `update`: "stoch" (B, T, S), "imagined_stoch" (H, N, S) and
+    "imagined_action_noise" (H+1, N, ...).
+
+    N = B * T, row b * T + t starts at posterior state (b, t). "imagined_action" (H+1, N, ...)
+    forces the actions instead. Integer "stoch" draws are the classes themselves.
+    """
+
+    config: DreamerV3Config
+
+    def __init__(
+        self,
+        config: DreamerV3Config,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__(config, obs_spec, action_spec)
+        self.world_model = DreamerV3WorldModel(config, obs_spec, action_spec)
+        model, agent = config.model, config.agent
+        size = model.deter + model.stoch * model.classes
+        self.policy = Policy(size, only_action(action_spec), model, agent)
+        self.value = ScalarHead(size, agent.value_layers, model)
+        self.slow_value = slow_copy(self.value)
+        self.return_norm = ReturnNorm(agent)
+        self.optimizers = {"laprop": self._optimizer()}
+
+    def _optimizer(self) -> LaProp:
+        c = self.config.agent
+        return LaProp(
+            (p for p in self.parameters() if p.requires_grad),
+            lr=c.lr,
+            warmup=c.warmup,
+            betas=(c.beta1, c.beta2),
+            eps=c.eps,
+            agc=c.agc,
+            pmin=c.pmin,
+        )
+
+    def training_plan(self) -> TrainingPlan:
+        """One phase: `train_ratio` replayed steps per agent step."""
+        c = self.config.agent
+        phase = Phase(
+            name="train",
+            batch=c.batch,
+            length=c.length,
+            updates_per_step=c.train_ratio / (c.batch * c.length),
+            boundary="cross",
+            context=c.context,
+        )
+        return TrainingPlan(phases=(phase,), prefill=c.prefill)
+
+    # Acting
+
+    @property
+    def replay_spec(self) -> Mapping[str, TensorSpec]:
+        """Latents of every step: the deterministic part, and the classes of the stochastic one."""
+        c = self.config.model
+        return {
+            "deter": TensorSpec((c.deter,)),
+            "stoch": TensorSpec((c.stoch,), "uint8" if c.classes <= 256 else "int16"),
+        }
+
+    def replay_values(self, state: State) -> dict[str, Tensor]:
+        """The `replay_spec` columns (B, ...) of a State."""
+        stoch = state["stoch"].argmax(-1)
+        small = torch.uint8 if self.config.model.classes <= 256 else torch.int16
+        return {"deter": state["deter"].detach().float(), "stoch": stoch.to(small)}
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        state: State | None,
+        is_first: Tensor,
+        mode: Mode = "eval",
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[ActionPayload, State]:
+        """Sampled actions from the posterior; State also holds the action, to condition on next.
+
+        With `agent.eval_policy` "mode", mode "eval" takes the most likely action instead. Draws:
+        "stoch" (B, S), "action_noise" as `policy.noise` gives it.
+        """
+        state = self._initial(len(is_first), is_first.device) if state is None else state
+        posterior = self.world_model.observe(
+            state, state["action"], dict(obs), is_first, draws=draws, generator=generator
+        )
+        dist = self.policy(features(posterior))
+        if mode == "eval" and self.config.agent.eval_policy == "mode":
+            action = dist.mode()
+        else:
+            noise = (draws or {}).get("action_noise")
+            if noise is None:
+                noise = self.policy.noise((len(is_first),), is_first.device, generator)
+            action = dist.sample(noise)
+        kind = "discrete" if self.policy.spec.discrete else "continuous"
+        action = action if kind == "discrete" else action.clamp(-1, 1)
+        kept = {"deter": posterior["deter"], "stoch": posterior["stoch"], "action": action}
+        return ActionPayload(kind=kind, tensor=action), State(kept)
+
+    def _initial(self, batch_size: int, device: torch.device) -> State:
+        state = self.world_model.initial(batch_size, device)
+        spec = self.policy.spec
+        dtype = torch.int64 if spec.discrete else torch.float32
+        nothing = torch.zeros(batch_size, *spec.shape, dtype=dtype, device=device)
+        return State({**state.tensors, "action": nothing})
+
+    # Learning
+
+    def update(
+        self,
+        batch: Batch,
+        phase: str = "train",
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> UpdateResult:
+        """One backward pass of all terms, one optimiser step, then the slow critic follows."""
+        data = self.world_model.sequences(batch)
+        losses = self.losses(data, draws or self.noise(data, generator))
+        optimizer = self.optimizers["laprop"]
+        assert isinstance(optimizer, LaProp)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+        ema_update(self.slow_value, self.value, self.config.agent.slow_rate)
+        metrics = {"loss": losses.total.detach(), "grad_norm": optimizer.grad_norm}
+        metrics |= {f"loss/{key}": term.detach().mean() for key, term in losses.terms.items()}
+        return UpdateResult(
+            metrics={**metrics, **losses.metrics},
+            replay_writes=self.replay_values(losses.posterior),
+        )
+
+    def noise(self, data: Sequences, generator: torch.Generator | None = None) -> Draws:
+        """Everything random in one update, drawn beforehand."""
+        (b, t), h, device = data.shape, self.config.agent.imag_length, data.reward.device
+        dynamics = self.world_model.dynamics_model
+        assert dynamics is not None
+        observed = dynamics.noise((b, t), device, generator)
+        imagined = dynamics.noise((h, b * t), device, generator)
+        return {
+            **observed,
+            **{f"imagined_{key}": value for key, value in imagined.items()},
+            "imagined_action_noise": self.policy.noise((h + 1, b * t), device, generator),
+        }
+
+    def losses(self, data: Sequences, draws: Draws) -> Losses:
+        """All terms (B, T') and their weighted sum; deterministic given `draws`."""
+        model, (b, t) = self.world_model, data.shape
+        observed, dreamed = _split(draws)
+        posterior = model.observe_sequence(data, observed, None)
+        terms = model.loss_terms(data, posterior)
+        imagined, feat, outputs = self.imagine(posterior, dreamed)
+        critics = self._critics(feat)
+        acting, ret, metrics = imagination_losses(
+            imagined, self.policy(feat), critics, self.return_norm, self.config
+        )
+        terms |= {name: term.mean(1).view(b, t) for name, term in acting.items()}
+        replayed = self._critics(features(posterior))
+        terms["repval"], replay_ret = replay_loss(
+            data.is_last, data.is_terminal, data.reward, ret[:, 0].view(b, t), replayed, self.config
+        )
+        scales = self.loss_scales()
+        assert scales.keys() == terms.keys(), (sorted(scales), sorted(terms))
+        total = torch.stack(
+            [scales[name] * masked_mean(term, data.mask) for name, term in terms.items()]
+        ).sum()
+        outputs |= {"value": critics.value, "slow_value": critics.slow, "return": ret}
+        outputs |= {"replay_return": replay_ret}
+        return Losses(total, terms, posterior, outputs, metrics)
+
+    def loss_scales(self) -> dict[str, float]:
+        """Weight of every loss term by its name."""
+        c = self.config.agent
+        own = {"policy": c.scale_policy, "value": c.scale_value, "repval": c.scale_repval}
+        return self.world_model.loss_scales() | own
+
+    @torch.no_grad()
+    def imagine(self, posterior: State, draws: Draws) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
+        """H+1 states from every posterior state: predictions (N, H+1), features (N, H+1, F).
+
+        No gradient flows through imagined states: the actor learns by REINFORCE.
+        """
+        start = State({key: posterior[key].detach().flatten(0, 1) for key in ("deter", "stoch")})
+        taken: list[Tensor] = []
+
+        def policy(state: State, step: int) -> Tensor:
+            taken.append(self._imagined_action(state, step, draws))
+            return taken[-1]
+
+        horizon = self.config.agent.imag_length
+        noise = {key: value for key, value in draws.items() if not key.startswith("action")}
+        states, _ = unroll(self.world_model, start, policy, horizon=horizon, draws=noise)
+        policy(states[-1], horizon)
+        path = State({key: torch.stack([s[key] for s in states], 1) for key in ("deter", "stoch")})
+        found = self.world_model.decode(path, keys=("reward", "continue")).predictions
+        imagined = Imagined(torch.stack(taken, 1), found["reward"], found["continue"])
+        outputs = {"deter": path["deter"], "reward": found["reward"], "going_on": found["continue"]}
+        return imagined, features(path), outputs
+
+    def _imagined_action(self, state: State, step: int, draws: Draws) -> Tensor:
+        if "action" in draws:
+            return draws["action"][step]
+        action: Tensor = self.policy(features(state)).sample(draws["action_noise"][step])
+        return action
+
+    def _critics(self, feat: Tensor) -> Critics:
+        logits = self.value(feat)
+        with torch.no_grad():
+            slow = self.slow_value.mean(self.slow_value(feat.detach()))
+        return Critics(logits, self.value.mean(logits.detach()), slow, self.value.bins)
+
+
+def _split(draws: Draws) -> tuple[Draws, Draws]:
+    """Draws for the observed sequence, and those for imagination (their prefix removed)."""
+    prefix = "imagined_"
+    dreamed = {key.removeprefix(prefix): x for key, x in draws.items() if key.startswith(prefix)}
+    return {key: x for key, x in draws.items() if not key.startswith(prefix)}, dreamed

@@ -1,0 +1,71 @@
+"""Linear layers with kernels (in, out), block-diagonal ones, and the norm-SiLU layer built on them.
+
+Kernels keep the published layout: rows of one input part are contiguous, so that a layer on a
+concatenation can be applied part by part without copies.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.nn.init import trunc_normal_in_
+from worldflux.nn.norms import RMSNorm
+
+
+class Linear(nn.Module):
+    """y = x @ kernel + bias. `outscale` scales the initialisation; 0 makes it predict zeros."""
+
+    def __init__(self, size_in: int, size_out: int, outscale: float = 1.0) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(size_in, size_out))
+        self.bias = nn.Parameter(torch.zeros(size_out))
+        trunc_normal_in_(self.kernel, size_in, outscale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.kernel)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+
+class BlockLinear(nn.Module):
+    """Block-diagonal linear layer: block g maps its own slice of the input to its own slice.
+
+    kernel (G, in/G, out/G). Its initialisation counts the whole kernel's fan-in, not one block's
+    (nets.py:Initializer on a 3-d shape), so it is sqrt(G) smaller than a per-block reading.
+    """
+
+    def __init__(self, size_in: int, size_out: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.kernel = nn.Parameter(torch.empty(blocks, size_in // blocks, size_out // blocks))
+        self.bias = nn.Parameter(torch.zeros(size_out))
+        trunc_normal_in_(self.kernel, size_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.reshape(-1, self.blocks, self.kernel.shape[1]).transpose(0, 1)  # (G, N, in/G)
+        bias = self.bias.view(self.blocks, 1, -1)
+        y = torch.baddbmm(bias, groups, self.kernel)  # (G, N, out/G)
+        return y.transpose(0, 1).reshape(*x.shape[:-1], -1)
+
+
+class Dense(nn.Module):
+    """Linear, RMSNorm, SiLU."""
+
+    def __init__(self, size_in: int, size_out: int, eps: float) -> None:
+        super().__init__()
+        self.linear = Linear(size_in, size_out)
+        self.norm = RMSNorm(size_out, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(self.linear(x)))
+
+
+class MLP(nn.Sequential):
+    """Dense layers of equal width."""
+
+    def __init__(self, size_in: int, units: int, layers: int, eps: float) -> None:
+        sizes = [size_in, *[units] * layers]
+        super().__init__(*(Dense(a, b, eps) for a, b in pairwise(sizes)))

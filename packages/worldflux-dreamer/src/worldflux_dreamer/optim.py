@@ -1,0 +1,99 @@
+"""LaProp with adaptive gradient clipping: clip, normalise by the running RMS, then momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LaProp(torch.optim.Optimizer):
+    """Gradient -> AGC -> RMS scaling -> momentum -> learning rate (agent.py:_make_opt).
+
+    Momentum averages *normalised* gradients, unlike Adam. The learning rate of update k, counted
+    from 0, is lr * min(1, k / warmup): with a warmup the first update changes nothing. Both
+    averages are bias-corrected. There is no weight decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 4e-5,
+        warmup: int = 1000,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-20,
+        agc: float = 0.3,
+        pmin: float = 1e-3,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "warmup": warmup,
+            "betas": betas,
+            "eps": eps,
+            "agc": agc,
+            "pmin": pmin,
+        }
+        super().__init__(params, defaults)
+        self.grad_norm = torch.zeros(())
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update; afterwards `grad_norm` is the global norm of the raw gradients."""
+        loss = None if closure is None else closure()
+        norms = [self._group_step(group) for group in self.param_groups]
+        self.grad_norm = torch.stack([norm for group in norms for norm in group]).norm()
+        return loss
+
+    def _group_step(self, group: dict[str, Any]) -> list[Tensor]:
+        params = [p for p in group["params"] if p.grad is not None]
+        grads = [p.grad for p in params]
+        norms = torch._foreach_norm(grads)
+        clips = agc_factors(norms, torch._foreach_norm(params), group["agc"], group["pmin"])
+        count = self._advance(params)
+        lr = group["lr"] * (min(1.0, (count - 1) / group["warmup"]) if group["warmup"] else 1.0)
+        for param, grad, clip in zip(params, grads, clips, strict=True):
+            _laprop(param, grad, clip, self.state[param], count, lr, group)
+        return list(norms)
+
+    def _advance(self, params: list[Tensor]) -> int:
+        for param in params:
+            if not self.state[param]:
+                self.state[param]["step"] = torch.zeros(())
+                self.state[param]["square"] = torch.zeros_like(param)
+                self.state[param]["momentum"] = torch.zeros_like(param)
+        count = int(self.state[params[0]]["step"]) + 1
+        for param in params:
+            self.state[param]["step"] = torch.tensor(float(count))
+        return count
+
+
+def agc_factors(
+    grad_norms: Iterable[Tensor], param_norms: Iterable[Tensor], agc: float, pmin: float
+) -> Tensor:
+    """Factor (N,) per tensor that keeps |grad| <= agc * max(pmin, |param|) (opt.py:clip_by_agc)."""
+    norms = torch.stack(list(grad_norms))
+    if not agc:
+        return torch.ones_like(norms)
+    upper = agc * torch.stack(list(param_norms)).clamp(min=pmin)
+    return 1 / (norms / upper).clamp(min=1.0)
+
+
+def _laprop(
+    param: Tensor,
+    grad: Tensor,
+    clip: Tensor,
+    state: dict[str, Tensor],
+    count: int,
+    lr: float,
+    group: dict[str, Any],
+) -> None:
+    """p <- p - lr m / (1 - b1^t), m <- b1 m + (1 - b1) g / (sqrt(v / (1 - b2^t)) + eps)."""
+    beta1, beta2 = group["betas"]
+    grad = grad * clip
+    square, momentum = state["square"], state["momentum"]
+    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    root = square.div(1 - beta2**count).sqrt_().add_(group["eps"])
+    momentum.mul_(beta1).addcdiv_(grad, root, value=1 - beta1)
+    param.add_(momentum, alpha=-lr / (1 - beta1**count))

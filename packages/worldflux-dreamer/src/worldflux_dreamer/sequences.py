@@ -1,0 +1,75 @@
+"""A Batch as DreamerV3 sees it: context cut off, actions shifted to precede their observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldflux.core.batch import Batch
+from worldflux.core.state import State
+from worldflux.errors import ContractError
+
+
+@dataclass
+class Sequences:
+    """Steps (B, T, ...) without context; `prev_action[t]` led to `obs[t]`; `start` precedes t=0."""
+
+    obs: dict[str, Tensor]
+    prev_action: Tensor
+    reward: Tensor
+    is_first: Tensor
+    is_last: Tensor
+    is_terminal: Tensor
+    start: State
+    mask: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, T)."""
+        return int(self.reward.shape[0]), int(self.reward.shape[1])
+
+
+def sequences(batch: Batch, initial: State) -> Sequences:
+    """Cut off the context; start from the latents stored with its last step, or from `initial`."""
+    cut = batch.context
+    if cut:
+        prev_action, start = batch.action[:, cut - 1 : -1], _stored(batch, initial)
+    else:
+        nothing = torch.zeros_like(batch.action[:, :1])
+        prev_action, start = torch.cat([nothing, batch.action[:, :-1]], 1), initial
+    return Sequences(
+        obs={key: value[:, cut:] for key, value in batch.obs.items()},
+        prev_action=prev_action,
+        reward=batch.reward[:, cut:].float(),
+        is_first=batch.is_first[:, cut:],
+        is_last=batch.is_last[:, cut:],
+        is_terminal=batch.is_terminal[:, cut:],
+        start=start,
+        mask=None if batch.mask is None else batch.mask[:, cut:],
+    )
+
+
+def _stored(batch: Batch, initial: State) -> State:
+    missing = [key for key in initial.tensors if key not in batch.stored]
+    if missing:
+        have = ", ".join(batch.stored) or "nothing"
+        raise ContractError(
+            f"Batch has {batch.context} context steps but stores no {missing[0]!r} for them (it "
+            f"stores {have}). Keep the agent's replay_spec in replay, or set agent.context=0."
+        )
+    return State(
+        {
+            "deter": batch.stored["deter"][:, -1].to(initial["deter"].dtype),
+            "stoch": as_one_hot(batch.stored["stoch"][:, -1], initial["stoch"]),
+        }
+    )
+
+
+def as_one_hot(stoch: Tensor, like: Tensor) -> Tensor:
+    """Classes (B, S) or one-hots (B, S, K) as one-hots (B, S, K) of the dtype of `like`."""
+    if stoch.ndim == like.ndim:
+        return stoch.to(like.dtype)
+    return F.one_hot(stoch.long(), like.shape[-1]).to(like.dtype)
