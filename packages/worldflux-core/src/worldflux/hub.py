@@ -9,7 +9,6 @@ in a downloaded folder is used only if the caller names it too.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -45,7 +44,7 @@ def save_pretrained(saved: Saved, path: str | Path) -> Path:
     with atomic.new_folder(fresh) as draft:
         save_file(_tensors(saved), draft / WEIGHTS, metadata={"format": "pt"})
         (draft / CONFIG).write_text(saved.config.to_json(), "utf-8")
-        (draft / IDENTITY).write_text(json.dumps(identity, indent=2, sort_keys=True), "utf-8")
+        atomic.write_json(draft / IDENTITY, identity)
         (draft / CARD).write_text(model_card(identity, saved), "utf-8")
         atomic.seal(draft, format=FORMAT)
     if target.exists():

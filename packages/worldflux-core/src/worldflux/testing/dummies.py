@@ -1,0 +1,329 @@
+"""A small real model, agent and environment: they learn, and test suites need nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.config import Config
+from worldflux.core.actions import VectorActions
+from worldflux.core.agent import Agent, Mode
+from worldflux.core.batch import Batch
+from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder
+from worldflux.core.model import WorldModel
+from worldflux.core.output import LossOutput, UpdateResult
+from worldflux.core.payloads import ActionPayload
+from worldflux.core.spec import PredictionSpec, StateSpec
+from worldflux.core.state import State
+from worldflux.specs import Capability, TensorSpec
+from worldflux.training import Phase, TrainingPlan
+
+
+class TinyConfig(Config):
+    """Sizes of the tiny model."""
+
+    width: int = 16
+    """Units of the latent."""
+    lr: float = 3e-3
+    """Learning rate of Adam."""
+
+
+class TinyEncoder(ObservationEncoder):
+    """Every observation raveled, scaled and projected to features `embed` (B, D)."""
+
+    def __init__(self, obs_spec: Mapping[str, TensorSpec], width: int) -> None:
+        super().__init__()
+        self.obs_spec = dict(obs_spec)
+        self.net = nn.Linear(sum(spec.size for spec in obs_spec.values()), width)
+
+    def forward(self, obs: dict[str, Tensor]) -> State:
+        parts = [obs[key].float().flatten(1) for key in self.obs_spec]
+        scale = [255.0 if spec.image else 1.0 for spec in self.obs_spec.values()]
+        flat = torch.cat([part / by for part, by in zip(parts, scale, strict=True)], -1)
+        return State({"embed": torch.tanh(self.net(flat))})
+
+
+class TinyDynamics(DynamicsModel):
+    """A GRU cell `deter`, and a Gaussian `stoch` around its projection (prior or posterior)."""
+
+    recurrent = True
+
+    def __init__(self, width: int, actions: int) -> None:
+        super().__init__()
+        self.width = width
+        self.cell = nn.GRUCell(width + actions, width)
+        self.prior = nn.Linear(width, width)
+        self.post = nn.Linear(2 * width, width)
+
+    def noise(
+        self,
+        lead: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        return {"stoch": torch.randn(*lead, self.width, device=device, generator=generator)}
+
+    def initial(self, batch_size: int, device: torch.device) -> State:
+        zeros = torch.zeros(batch_size, self.width, device=device)
+        return State({"deter": zeros, "stoch": zeros.clone(), "mean": zeros.clone()})
+
+    def transition(
+        self,
+        state: State,
+        action: Tensor,
+        *,
+        deterministic: bool = False,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        deter = self.cell(torch.cat([state["stoch"], action], -1), state["deter"])
+        return self._sample(deter, self.prior(deter), deterministic, draws, generator)
+
+    def observe(
+        self,
+        state: State,
+        action: Tensor,
+        features: State,
+        is_first: Tensor,
+        *,
+        deterministic: bool = False,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        keep = (~is_first).float()[:, None]
+        joined = torch.cat([state["stoch"] * keep, action * keep], -1)
+        deter = self.cell(joined, state["deter"] * keep)
+        mean = self.post(torch.cat([deter, features["embed"]], -1))
+        return self._sample(deter, mean, deterministic, draws, generator)
+
+    def _sample(
+        self,
+        deter: Tensor,
+        mean: Tensor,
+        deterministic: bool,
+        draws: Draws | None,
+        generator: torch.Generator | None,
+    ) -> State:
+        mean = torch.tanh(mean)
+        if deterministic:
+            return State({"deter": deter, "stoch": mean, "mean": mean})
+        draws = draws or self.noise((deter.shape[0],), deter.device, generator)
+        return State({"deter": deter, "stoch": mean + 0.1 * draws["stoch"], "mean": mean})
+
+
+class TinyDecoder(Decoder):
+    """Linear heads for every observation, the reward and the continue probability."""
+
+    def __init__(self, obs_spec: Mapping[str, TensorSpec], width: int) -> None:
+        super().__init__()
+        self.obs_spec = dict(obs_spec)
+        sizes = {key: spec.size for key, spec in obs_spec.items()} | {"reward": 1, "continue": 1}
+        self.heads = nn.ModuleDict({key: nn.Linear(2 * width, n) for key, n in sizes.items()})
+
+    def forward(self, state: State, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+        feat = torch.cat([state["deter"], state["stoch"]], -1)
+        found: dict[str, Tensor] = {}
+        for key, head in self.heads.items():
+            if keys is not None and key not in keys:
+                continue
+            value = head(feat)
+            if key in self.obs_spec:
+                found[key] = value.unflatten(-1, self.obs_spec[key].shape)
+            else:
+                found[key] = value.squeeze(-1)
+        if "continue" in found:
+            found["continue"] = torch.sigmoid(found["continue"])
+        return found
+
+
+class TinyModel(WorldModel):
+    """A recurrent Gaussian latent model of a few hundred parameters, for any spaces."""
+
+    capabilities = frozenset(
+        {
+            Capability.OBS_DECODE,
+            Capability.REWARD_PRED,
+            Capability.CONTINUE_PRED,
+            Capability.PLANNING,
+        }
+    )
+    composable_support = frozenset(
+        {
+            "observation_encoder",
+            "action_conditioner",
+            "dynamics_model",
+            "decoder_module",
+            "rollout_executor",
+        }
+    )
+
+    def __init__(
+        self,
+        config: TinyConfig,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__(config, obs_spec, action_spec)
+        action = next(iter(self.action_spec.values()))
+        self.observation_encoder = TinyEncoder(self.obs_spec, config.width)
+        self.action_conditioner = VectorActions(action)
+        self.dynamics_model = TinyDynamics(config.width, action.size)
+        self.decoder_module = TinyDecoder(self.obs_spec, config.width)
+        self.width = config.width
+
+    def state_spec(self) -> StateSpec:
+        spec = TensorSpec((self.width,))
+        return StateSpec({"deter": spec, "stoch": spec, "mean": spec})
+
+    def prediction_spec(self) -> PredictionSpec:
+        scalar = TensorSpec(())
+        return PredictionSpec({**self.obs_spec, "reward": scalar, "continue": scalar})
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LossOutput:
+        lead = (batch.batch_size, batch.length)
+        post = self._posteriors(batch, draws, generator)
+        flat = State({key: value.flatten(0, 1) for key, value in post.tensors.items()})
+        predicted = self.decode(flat).predictions
+        parts = {
+            key: F.mse_loss(
+                predicted[key], batch.obs[key].flatten(0, 1).float() / (255 if spec.image else 1)
+            )
+            for key, spec in self.obs_spec.items()
+        }
+        parts["reward"] = F.mse_loss(predicted["reward"], batch.reward.flatten())
+        going_on = (~batch.is_terminal).flatten().float()
+        parts["continue"] = F.binary_cross_entropy(predicted["continue"], going_on)
+        prior = torch.tanh(self.dynamics_model.prior(post["deter"]))  # type: ignore[union-attr,operator]
+        parts["dynamics"] = F.mse_loss(prior, post["mean"])
+        assert prior.shape[:2] == lead, prior.shape
+        return LossOutput(sum(parts.values(), torch.zeros(())), parts)
+
+    def _posteriors(
+        self, batch: Batch, draws: Draws | None, generator: torch.Generator | None
+    ) -> State:
+        lead = (batch.batch_size, batch.length)
+        features = self.observation_encoder({k: v.flatten(0, 1) for k, v in batch.obs.items()})  # type: ignore[misc]
+        action = self.condition(batch.action.flatten(0, 1)).unflatten(0, lead)
+        previous = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
+        return self.dynamics_model.observe_sequence(  # type: ignore[no-any-return,union-attr,operator]
+            self.initial(lead[0], action.device),
+            previous,
+            State({k: v.unflatten(0, lead) for k, v in features.tensors.items()}),
+            batch.is_first,
+            draws=draws,
+            generator=generator,
+        )
+
+
+class TinyAgent(Agent):
+    """Learns `TinyModel`, and by REINFORCE a linear policy on its state; enough to improve."""
+
+    def __init__(
+        self,
+        config: TinyConfig,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__(config, obs_spec, action_spec)
+        self.world_model = TinyModel(config, obs_spec, action_spec)
+        self.spec = next(iter(self.action_spec.values()))
+        self.policy = nn.Linear(2 * config.width, self.spec.size)
+        self.optimizers = {"adam": torch.optim.Adam(self.parameters(), lr=config.lr)}
+
+    @property
+    def replay_spec(self) -> Mapping[str, TensorSpec]:
+        return {"deter": TensorSpec((self.world_model.config.width,))}  # type: ignore[attr-defined]
+
+    def replay_values(self, state: State) -> dict[str, Tensor]:
+        return {"deter": state["deter"]}
+
+    def training_plan(self) -> TrainingPlan:
+        phase = Phase("all", batch=4, length=8, updates_per_step=0.25, context=1)
+        return TrainingPlan([phase], prefill=16)
+
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        state: State | None,
+        is_first: Tensor,
+        mode: Mode = "eval",
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[ActionPayload, State]:
+        model, rows = self.world_model, is_first.shape[0]
+        if state is None:
+            state = model.initial(rows, is_first.device)
+            state.tensors["action"] = torch.zeros(
+                rows, *self.spec.shape, dtype=torch.int64 if self.spec.discrete else torch.float32
+            )
+        latent = State({key: state[key] for key in ("deter", "stoch", "mean")})
+        after = model.observe(
+            latent, state["action"], dict(obs), is_first, draws=draws, generator=generator
+        )
+        action = self._sample(self._logits(after), generator)
+        kind = "discrete" if self.spec.discrete else "continuous"
+        return ActionPayload(kind, tensor=action), State({**after.tensors, "action": action})
+
+    def update(
+        self,
+        batch: Batch,
+        phase: str,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> UpdateResult:
+        output = self.world_model.loss(batch, draws=draws, generator=generator)
+        start = self.world_model._posteriors(batch, draws, generator).detach()
+        flat = State({key: value.flatten(0, 1) for key, value in start.tensors.items()})
+        imagined = self.world_model.rollout(
+            flat,
+            lambda state, t: self._sample(self._logits(state), generator),
+            horizon=3,
+            generator=generator,
+        )
+        assert imagined.rewards is not None
+        logp = self._logp(self._logits(flat), imagined.actions[0])
+        gain = imagined.rewards.sum(0).detach()
+        policy = -(logp * (gain - gain.mean())).mean()
+        optimizer = self.optimizers["adam"]
+        optimizer.zero_grad()
+        (output.loss + policy).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        metrics = {f"loss/{key}": value.detach() for key, value in output.items()}
+        writes = {"deter": start["deter"][:, batch.context :]}
+        return UpdateResult({**metrics, "loss/policy": policy.detach()}, writes)
+
+    def _logits(self, state: State) -> Tensor:
+        logits: Tensor = self.policy(torch.cat([state["deter"], state["stoch"]], -1))
+        return logits
+
+    def _sample(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        if not self.spec.discrete:
+            noise = torch.randn(logits.shape, generator=generator)
+            flat = (torch.tanh(logits) + 0.3 * noise).clamp(-1, 1).detach()
+            return flat.unflatten(-1, self.spec.shape)
+        parts = [
+            torch.multinomial(part.softmax(-1).detach(), 1, generator=generator)
+            for part in logits.split(self.spec.counts, -1)
+        ]
+        return torch.cat(parts, -1).reshape(-1, *self.spec.shape)
+
+    def _logp(self, logits: Tensor, action: Tensor) -> Tensor:
+        if not self.spec.discrete:
+            return -((action.flatten(1) - torch.tanh(logits)) ** 2).sum(-1) / (2 * 0.3**2)
+        choices = action.reshape(action.shape[0], -1)
+        parts = logits.split(self.spec.counts, -1)
+        picked = [
+            part.log_softmax(-1).gather(-1, choices[:, i : i + 1]) for i, part in enumerate(parts)
+        ]
+        return torch.cat(picked, -1).sum(-1)

@@ -1,0 +1,64 @@
+"""Configurations: strict keys, validated changes, JSON both ways."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import PositiveInt
+
+from worldflux.config import Config
+from worldflux.errors import ConfigError
+
+
+class Inner(Config):
+    width: PositiveInt = 8
+    """Units per layer."""
+    name: str = "mlp"
+
+
+class Outer(Config):
+    inner: Inner = Inner()
+    rate: float = 0.5
+
+
+def test_dotted_keys_reach_sub_configs():
+    changed = Outer().with_(**{"inner.width": 16, "rate": 1})
+    assert (changed.inner.width, changed.rate) == (16, 1.0)
+    assert changed.inner.name == "mlp"
+
+
+def test_a_mapping_for_a_sub_config_is_merged():
+    assert Outer(inner=Inner(name="cnn")).with_(inner={"width": 3}).inner == Inner(
+        name="cnn", width=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"rtae": 1}, r"Outer has no key 'rtae'. Did you mean 'rate'\? Keys: inner, rate."),
+        ({"inner.widht": 1}, "Inner has no key 'widht'. Did you mean 'width'?"),
+        ({"inner.width": 0}, r"Inner.width: Input should be greater than 0, got 0."),
+        ({"rate.x": 1}, "Outer.rate is 0.5, a plain value: it has no key 'x'."),
+    ],
+)
+def test_bad_overrides_say_what_is_wrong(overrides, text):
+    with pytest.raises(ConfigError, match=text.replace("?", r"\?") if "\\?" not in text else text):
+        Outer().with_(**overrides)
+
+
+def test_construction_names_the_nearest_key_in_a_sub_config():
+    with pytest.raises(ConfigError, match="Inner has no key 'nmae'. Did you mean 'name'"):
+        Outer.from_dict({"inner": {"nmae": "x"}})
+
+
+def test_json_round_trip_and_unknown_key():
+    config = Outer(inner=Inner(width=4))
+    assert Outer.from_json(config.to_json()) == config
+    assert Outer.from_dict(config.to_dict()) == config
+    with pytest.raises(ConfigError, match="Outer has no key 'extra'"):
+        Outer.from_json('{"extra": 1}')
+
+
+def test_configs_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Outer().rate = 2

@@ -1,0 +1,208 @@
+"""Every conformance check fails on a model that is broken in exactly the way it looks for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worldflux.core.state import State
+from worldflux.errors import StorageError
+from worldflux.specs import Capability
+from worldflux.testing import check_world_model
+from worldflux.testing.dummies import TinyConfig, TinyDynamics, TinyModel
+from worldflux.testing.family import IMAGE, SPACES
+from worldflux.testing.world_model import CHECKS
+
+OBS, ACTION = SPACES[0][1:]
+
+
+class NeedsData(TinyModel):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.scale = torch.zeros(3).numpy().sum()
+
+
+class NoStateSpec(TinyModel):
+    def state_spec(self):
+        return type(super().state_spec())()
+
+
+class LosesAKey(TinyModel):
+    def transition(self, *args, **kwargs):
+        return State({"deter": super().transition(*args, **kwargs)["deter"]})
+
+
+class RolloutRepeatsActions(TinyModel):
+    def rollout(self, initial_state, action_sequence, *args, **kwargs):
+        frozen = action_sequence[:1].expand_as(action_sequence)
+        return super().rollout(initial_state, frozen, *args, **kwargs)
+
+
+class RolloutLooksAhead(TinyModel):
+    """Rolls out with the actions shifted: correct one by one, acausal as a whole."""
+
+    def rollout(self, initial_state, action_sequence, *args, **kwargs):
+        later = torch.cat([action_sequence[1:], action_sequence[:1]])
+        return super().rollout(initial_state, later, *args, **kwargs)
+
+
+class IgnoresActions(TinyModel):
+    def condition(self, action, conditions=None):
+        return torch.zeros_like(super().condition(action, conditions))
+
+
+class MixesRows(TinyModel):
+    def encode(self, *args, **kwargs):
+        state = super().encode(*args, **kwargs)
+        return State({key: value - value.mean(0) for key, value in state.tensors.items()})
+
+
+class Dynamics(TinyDynamics):
+    """A base for broken dynamics."""
+
+
+class NeverResets(Dynamics):
+    def observe(self, state, action, features, is_first, **options):
+        return super().observe(state, action, features, torch.zeros_like(is_first), **options)
+
+
+class ResetsEverything(Dynamics):
+    def observe(self, state, action, features, is_first, **options):
+        all_rows = is_first.any().expand_as(is_first)
+        return super().observe(state, action, features, all_rows, **options)
+
+
+class SequenceForgetsActions(Dynamics):
+    def observe_sequence(self, state, action, features, is_first, **options):
+        none = torch.zeros_like(action)
+        return super().observe_sequence(state, none, features, is_first, **options)
+
+
+class UsesGlobalRandomness(Dynamics):
+    def noise(self, lead, device, generator=None):
+        return super().noise(lead, device, None)
+
+
+def with_dynamics(cls):
+    class Model(TinyModel):
+        def __init__(self, config, obs_spec, action_spec):
+            super().__init__(config, obs_spec, action_spec)
+            size = next(iter(action_spec.values())).size
+            self.dynamics_model = cls(config.width, size)
+
+    return Model
+
+
+class LogitsForContinue(TinyModel):
+    def decode(self, *args, **kwargs):
+        output = super().decode(*args, **kwargs)
+        if "continue" in output.predictions:
+            output.predictions["continue"] = output.predictions["continue"] * 8 - 4
+        return output
+
+
+class DecodesEverything(TinyModel):
+    def decode(self, state, conditions=None, *, keys=None):
+        return super().decode(state, conditions)
+
+
+class OtherAsync(TinyModel):
+    async def async_rollout(self, state, actions, **options):
+        return self.rollout(state, actions * 0, **options)
+
+
+class PromisesValues(TinyModel):
+    capabilities = TinyModel.capabilities | {Capability.VALUE_PRED}
+
+
+class SupportsAnything(TinyModel):
+    def require(self, capability, message=None):
+        return None
+
+
+class ScoresRelatively(TinyModel):
+    def score(self, state, actions, conditions=None, draws=None, **options):
+        from worldflux.planning import default_score
+
+        scores = default_score(self, state, actions, conditions, draws)
+        return scores - scores.mean(1, keepdim=True)
+
+
+class ForgetsAHead(TinyModel):
+    def loss(self, batch, **options):
+        output = super().loss(batch, **options)
+        parts = {k: v for k, v in output.components.items() if k != "reward"}
+        output.loss, output.components = sum(parts.values()), parts
+        return output
+
+
+class LossBypassesConditioner(TinyModel):
+    """Trains through a private copy of the conditioner: a replaced slot changes nothing."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        object.__setattr__(self, "private", self.action_conditioner)
+
+    def loss(self, batch, **options):
+        slot, self.action_conditioner = self.action_conditioner, self.private
+        try:
+            return super().loss(batch, **options)
+        finally:
+            self.action_conditioner = slot
+
+
+class HidesAWeight(TinyModel):
+    def state_dict(self, *args, **kwargs):
+        full = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in full.items() if "prior" not in name}
+
+
+BROKEN = {
+    "check_builds_on_meta": [NeedsData],
+    "check_state_contract": [NoStateSpec],
+    "check_transition_keeps_shapes": [LosesAKey],
+    "check_rollout_equals_steps": [RolloutRepeatsActions],
+    "check_rollout_is_causal": [IgnoresActions],
+    "check_rows_are_independent": [MixesRows],
+    "check_reset_touches_only_its_rows": [
+        with_dynamics(NeverResets),
+        with_dynamics(ResetsEverything),
+    ],
+    "check_sequence_equals_steps": [with_dynamics(SequenceForgetsActions)],
+    "check_decode": [LogitsForContinue, DecodesEverything],
+    "check_generators_decide": [with_dynamics(UsesGlobalRandomness)],
+    "check_async_twins": [OtherAsync],
+    "check_capabilities": [PromisesValues, SupportsAnything],
+    "check_score": [ScoresRelatively],
+    "check_loss_trains_everything": [ForgetsAHead],
+    "check_slots_take_effect": [LossBypassesConditioner],
+}
+
+
+def test_a_sound_model_passes_every_check():
+    for obs, action in ((OBS, ACTION), SPACES[1][1:], (IMAGE, ACTION)):
+        ran = check_world_model(lambda obs=obs, action=action: TinyModel(TinyConfig(), obs, action))
+        assert ran == [check.__name__ for check in CHECKS]
+
+
+@pytest.mark.parametrize(
+    ("check", "cls"), [(name, cls) for name, classes in BROKEN.items() for cls in classes]
+)
+def test_each_check_catches_its_fault(check, cls):
+    with pytest.raises(AssertionError, match=check):
+        check_world_model(lambda: cls(TinyConfig(), OBS, ACTION))
+
+
+def test_a_look_ahead_rollout_is_caught():
+    with pytest.raises(AssertionError, match="check_rollout_(equals_steps|is_causal)"):
+        check_world_model(lambda: RolloutLooksAhead(TinyConfig(), OBS, ACTION))
+
+
+def test_a_lost_weight_is_caught():
+    with pytest.raises((AssertionError, StorageError, RuntimeError), match=r"prior"):
+        check_world_model(lambda: HidesAWeight(TinyConfig(), OBS, ACTION))
+
+
+def test_every_check_has_a_broken_model():
+    names = {check.__name__ for check in CHECKS} - {"check_pretrained_round_trip"}
+    assert names == set(BROKEN)
