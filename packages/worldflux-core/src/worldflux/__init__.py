@@ -1,0 +1,91 @@
+"""WorldFlux: train, imagine, plan in, play and publish world models.
+
+Everything here is imported when first used, so that `import worldflux` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import _worldflux_guard  # noqa: F401 - refuses the unrelated distribution of this name
+
+if TYPE_CHECKING:
+    from worldflux.config import Config as Config
+    from worldflux.core.agent import Agent as Agent
+    from worldflux.core.agent import Learner as Learner
+    from worldflux.core.batch import Batch as Batch
+    from worldflux.core.model import WorldModel as WorldModel
+    from worldflux.core.output import LossOutput as LossOutput
+    from worldflux.core.output import ModelOutput as ModelOutput
+    from worldflux.core.payloads import ActionPayload as ActionPayload
+    from worldflux.core.payloads import ConditionPayload as ConditionPayload
+    from worldflux.core.payloads import WorldModelInput as WorldModelInput
+    from worldflux.core.state import State as State
+    from worldflux.core.trajectory import Trajectory as Trajectory
+    from worldflux.errors import WorldFluxError as WorldFluxError
+    from worldflux.factory import create_agent as create_agent
+    from worldflux.factory import create_config as create_config
+    from worldflux.factory import create_world_model as create_world_model
+    from worldflux.factory import get_env_spec as get_env_spec
+    from worldflux.factory import get_model_spec as get_model_spec
+    from worldflux.factory import list_env_backends as list_env_backends
+    from worldflux.factory import list_envs as list_envs
+    from worldflux.factory import list_models as list_models
+    from worldflux.factory import make_env as make_env
+    from worldflux.factory import make_vec_env as make_vec_env
+    from worldflux.hub import from_pretrained as from_pretrained
+    from worldflux.hub import push_to_hub as push_to_hub
+    from worldflux.planning import create_planner as create_planner
+    from worldflux.specs import Capability as Capability
+    from worldflux.specs import EnvSpec as EnvSpec
+    from worldflux.specs import ModelSpec as ModelSpec
+    from worldflux.specs import TensorSpec as TensorSpec
+
+_HOMES = {
+    "config": ("Config",),
+    "core.agent": ("Agent", "Learner"),
+    "core.batch": ("Batch",),
+    "core.model": ("WorldModel",),
+    "core.output": ("LossOutput", "ModelOutput"),
+    "core.payloads": ("ActionPayload", "ConditionPayload", "WorldModelInput"),
+    "core.state": ("State",),
+    "core.trajectory": ("Trajectory",),
+    "errors": ("WorldFluxError",),
+    "factory": (
+        "create_agent",
+        "create_config",
+        "create_world_model",
+        "get_env_spec",
+        "get_model_spec",
+        "list_env_backends",
+        "list_envs",
+        "list_models",
+        "make_env",
+        "make_vec_env",
+    ),
+    "hub": ("from_pretrained", "push_to_hub"),
+    "planning": ("create_planner",),
+    "specs": ("Capability", "EnvSpec", "ModelSpec", "TensorSpec"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("worldflux-core")
+    if name not in _HOME:
+        raise AttributeError(
+            f"module 'worldflux' has no attribute {name!r}. It offers: {', '.join(__all__)}."
+        )
+    value = getattr(importlib.import_module(f"worldflux.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -22,6 +22,8 @@ RUN_EVENTS = (
     "worldflux_run_end",
 )
 
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks the functions of a plugin module that implement hooks."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 
 

@@ -1,0 +1,253 @@
+"""Configurations, models, agents and environments by id, and what there is to ask for."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import pkgutil
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from worldflux import spaces
+from worldflux.errors import (
+    CapabilityError,
+    ConfigError,
+    EnvError,
+    PluginLoadError,
+    UnknownIdError,
+    did_you_mean,
+)
+from worldflux.ids import EnvId, ModelId, normalize, qualified
+from worldflux.registry import envs, models
+from worldflux.slots import apply_slots as apply_slots
+from worldflux.specs import EnvSpec, ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import gymnasium
+    from torch import nn
+
+    from worldflux.config import Config
+    from worldflux.core.agent import Learner
+    from worldflux.core.model import WorldModel
+
+SPACE_OPTIONS = ("obs_spec", "action_spec", "obs_shape", "action_dim", "discrete")
+
+
+class EnvBackend(NamedTuple):
+    """An environment backend, and why it cannot be used if it cannot."""
+
+    name: str
+    distribution: str
+    description: str
+    problem: str | None = None
+
+
+def list_models() -> list[str]:
+    """The installed model families, from metadata: nothing is imported."""
+    return models.names()
+
+
+def list_envs(backend: str | None = None) -> list[str]:
+    """The installed environment backends, or the ids of one backend's tasks."""
+    if backend is None:
+        return envs.names()
+    spec = get_env_spec(backend)
+    if spec.tasks is None:
+        return []
+    return [f"{backend}/{task}" for task in load_class(spec.tasks)()]
+
+
+def list_env_backends() -> list[EnvBackend]:
+    """Every installed backend, with what it lacks: `problem` is None where it can be used."""
+    backends = [_backend(name) for name in envs.names()]
+    return list({(b.distribution, normalize(b.name)): b for b in backends}.values())
+
+
+def get_model_spec(model_id: str) -> ModelSpec:
+    """What the family `model_id` declares about itself."""
+    parsed = ModelId.parse(model_id)
+    return models.get(parsed.family, parsed.distribution)
+
+
+def get_env_spec(env_id: str) -> EnvSpec:
+    """What a backend declares about itself; takes `backend` or `backend/task`."""
+    parsed = EnvId.parse(env_id if "/" in env_id else f"{env_id}/any")
+    return envs.get(parsed.backend, parsed.distribution)
+
+
+def create_config(model_id: str, **overrides: Any) -> Config:
+    """The preset's configuration with `overrides` (dotted keys reach inside) applied."""
+    parsed = ModelId.parse(model_id)
+    return preset_of(get_model_spec(model_id), parsed.preset)[1].with_(**overrides)
+
+
+def create_world_model(
+    model_id: str,
+    *,
+    obs_spec: Mapping[str, TensorSpec] | None = None,
+    action_spec: Mapping[str, TensorSpec] | None = None,
+    obs_shape: Sequence[int] | None = None,
+    action_dim: int | None = None,
+    discrete: bool | None = None,
+    config: Config | None = None,
+    component_overrides: Mapping[str, nn.Module | str] | None = None,
+    **overrides: Any,
+) -> WorldModel:
+    """An untrained world model: `create_world_model("dreamerv3:size12m", action_dim=6)`.
+
+    Spaces are specs or their shorthand (default: a 3x64x64 image, 6 continuous actions).
+    `overrides` are configuration fields (dotted keys too) and slots; `config` replaces the
+    preset's. A slot is a module, or `"package.module:Class"` constructed as `Class(model)`.
+    """
+    obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
+    action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
+    return _create(model_id, "model", obs, action, config, component_overrides, overrides)
+
+
+def create_agent(
+    model_id: str,
+    *,
+    obs_spec: Mapping[str, TensorSpec] | None = None,
+    action_spec: Mapping[str, TensorSpec] | None = None,
+    obs_shape: Sequence[int] | None = None,
+    action_dim: int | None = None,
+    discrete: bool | None = None,
+    config: Config | None = None,
+    component_overrides: Mapping[str, nn.Module | str] | None = None,
+    **overrides: Any,
+) -> Learner:
+    """An untrained agent that owns its world model; arguments as for `create_world_model`."""
+    obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
+    action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
+    return _create(model_id, "agent", obs, action, config, component_overrides, overrides)
+
+
+def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """One environment: `make_env("gym/CartPole-v1")`; options go to its backend."""
+    parsed = EnvId.parse(env_id)
+    make = load_class(_usable(parsed).make)
+    return make(parsed.task, **options)  # type: ignore[no-any-return]
+
+
+def make_vec_env(
+    env_id: str, num_envs: int, **options: Any
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset."""
+    parsed = EnvId.parse(env_id)
+    spec = _usable(parsed)
+    if num_envs < 1:
+        raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
+    if spec.make_vec is None:
+        return _vectorised(load_class(spec.make), parsed.task, num_envs, **options)
+    return load_class(spec.make_vec)(parsed.task, num_envs, **options)  # type: ignore[no-any-return]
+
+
+def load_class(reference: str) -> Any:
+    """The object behind a spec's `"module:Class"`; `PluginLoadError` if its code is broken."""
+    try:
+        return pkgutil.resolve_name(reference)
+    except Exception as error:
+        raise PluginLoadError(
+            f"{reference} cannot be loaded: {type(error).__name__}: {error}\n"
+            + "".join(traceback.format_exception(error)).rstrip()
+        ) from error
+
+
+def preset_of(spec: ModelSpec, preset: str | None) -> tuple[str, Config]:
+    """The preset's published name and configuration; the default one for None."""
+    wanted = normalize(preset or spec.default_preset)
+    for name, config in spec.presets.items():
+        if normalize(name) == wanted:
+            return name, config
+    raise UnknownIdError(
+        f"{spec.family!r} has no preset {preset!r}.{did_you_mean(wanted, spec.presets)} "
+        f"Presets: {', '.join(spec.presets)}."
+    )
+
+
+def _create(
+    model_id: str,
+    role: Literal["model", "agent"],
+    obs_spec: Mapping[str, TensorSpec],
+    action_spec: Mapping[str, TensorSpec],
+    config: Config | None,
+    component_overrides: Mapping[str, nn.Module | str] | None,
+    overrides: dict[str, Any],
+) -> Any:
+    parsed = ModelId.parse(model_id)
+    spec = models.get(parsed.family, parsed.distribution)
+    preset, default = preset_of(spec, parsed.preset)
+    reference = getattr(spec, role)
+    if reference is None:
+        raise CapabilityError(f"{spec.family!r} has no agent; use create_world_model.")
+    config, slots = _configured(spec, config or default, overrides)
+    owner = load_class(reference)(config, obs_spec, action_spec)
+    owner.provenance = {"family": qualified(spec.family, parsed.distribution), "preset": preset}
+    apply_slots(owner, {**slots, **(component_overrides or {})})
+    return owner
+
+
+def _configured(
+    spec: ModelSpec, config: Config, overrides: Mapping[str, Any]
+) -> tuple[Config, dict[str, Any]]:
+    """Overrides sorted into the configuration and the slots; unknown ones are refused."""
+    from worldflux.core.interfaces import SLOTS
+
+    if not isinstance(config, spec.config):
+        raise ConfigError(
+            f"config is a {type(config).__name__}, {spec.family!r} takes a {spec.config.__name__}."
+        )
+    fields = spec.config.model_fields
+    known = [*fields, *SLOTS, *SPACE_OPTIONS]
+    for key in overrides:
+        if key.partition(".")[0] not in (*fields, *SLOTS):
+            raise ConfigError(
+                f"{spec.family!r} has no option {key!r}.{did_you_mean(key, known)} "
+                f"Options: {', '.join(known)}."
+            )
+    slots = {key: value for key, value in overrides.items() if key not in fields and key in SLOTS}
+    return config.with_(**{k: v for k, v in overrides.items() if k not in slots}), slots
+
+
+def _usable(parsed: EnvId) -> EnvSpec:
+    spec = envs.get(parsed.backend, parsed.distribution)
+    if lacking := _lacking(spec):
+        raise EnvError(f"{parsed} cannot be made: {lacking}")
+    return spec
+
+
+def _backend(name: str) -> EnvBackend:
+    distribution, _, plain = name.rpartition("::")
+    plugin = envs.plugin(plain, distribution or None)
+    try:
+        spec = envs.spec_of(plugin, plain)
+    except PluginLoadError as error:
+        return EnvBackend(name, plugin.distribution, "", str(error).splitlines()[0])
+    own = qualified(spec.backend, distribution or None)
+    return EnvBackend(own, plugin.distribution, spec.description, _lacking(spec))
+
+
+def _lacking(spec: EnvSpec) -> str | None:
+    missing = [name for name in spec.requires if not _importable(name)]
+    if not missing:
+        return None
+    install = f" Run: {spec.install}" if spec.install else ""
+    return f"{', '.join(missing)} is not installed.{install}"
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _vectorised(make: Any, task: str, num_envs: int, mode: str = "sync", **options: Any) -> Any:
+    from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+    kinds = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}
+    if mode not in kinds:
+        raise ConfigError(f"mode must be sync or async, got {mode!r}.")
+    one = functools.partial(make, task, **options)
+    return kinds[mode]([one] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
