@@ -44,7 +44,7 @@ def make_vec(
         )
     if num_envs < 1:
         raise EnvError(f"num_envs must be at least 1, got {num_envs}.")
-    label = f"{name}/{task}" if isinstance(task, str) else f"{name}/{type(task).__name__}"
+    label = f"{name}/{task if isinstance(task, str) else getattr(task, '__name__', task)}"
     if native is not None and mode in ("auto", "native"):
         return native(task, num_envs, seed=seed, **options)
     if mode == "native":

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
+from importlib.machinery import PathFinder
 from multiprocessing import Pipe
 from typing import Any
 
@@ -128,7 +130,7 @@ class AsyncVec(EpisodicVectorEnv):
         self._timeout = timeout
         self._memory = anonymous_file(max(layout(space, num_envs)[1], 1), "worldflux-obs")
         self.buffers = attach(self._memory, space, num_envs)
-        self._start = (cloudpickle.dumps(make), space, num_envs)
+        self._start = (_by_value(make), space, num_envs)
         count = min(num_envs, workers or os.cpu_count() or 1)
         shares = [range(num_envs * k // count, num_envs * (k + 1) // count) for k in range(count)]
         self._workers = [Worker(rows, self._memory, self._start) for rows in shares]
@@ -177,6 +179,16 @@ class AsyncVec(EpisodicVectorEnv):
         if self._workers:
             self._workers = []
             os.close(self._memory)
+
+
+def _by_value(make: Make) -> bytes:
+    """`make` for a worker, with the code of modules that a worker could not import itself."""
+    pieces = (make.func, *make.args, *make.keywords.values()) if isinstance(make, partial) else ()
+    for piece in (make, *pieces):
+        module = sys.modules.get(getattr(piece, "__module__", None) or "")
+        if module and not PathFinder.find_spec(module.__name__.partition(".")[0], sys.path):
+            cloudpickle.register_pickle_by_value(module)
+    return cloudpickle.dumps(make)
 
 
 def _describe(make: Make) -> tuple[spaces.Dict, Any, dict[str, Any], str | None, bool]:
