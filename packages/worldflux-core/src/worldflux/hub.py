@@ -217,7 +217,7 @@ def _apply_slots(
                 f"{folder} was saved with {name} = {reference}. Weights bring no code: repeat it, "
                 f"from_pretrained(..., {name}={reference!r}), if you trust that class."
             )
-    apply_slots(_world_model(saved), given)
+    apply_slots(saved, given)
 
 
 def _require_same_weights(
