@@ -93,7 +93,8 @@ def check_file(path: Path, size: int, sha256: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object together with its own digest."""
-    whole = {**value, "sha256": _json_digest(value)}
+    plain = json.loads(json.dumps(value))
+    whole = {**plain, "sha256": _json_digest(plain)}
     write_file(path, json.dumps(whole, indent=1, sort_keys=True).encode())
 
 

@@ -1,0 +1,129 @@
+"""Which rows a replay holds: one ring per environment, and where its episodes begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldflux.errors import ContractError
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """B runs of consecutive rows, each of one lane.
+
+    Sequence b holds `count[b]` rows of `lane[b]` from serial `start[b]` on, at its steps
+    `offset[b]` and after; its other steps are padding.
+    """
+
+    lane: Ints
+    start: Ints
+    offset: Ints
+    count: Ints
+
+    @classmethod
+    def full(cls, lane: Ints, start: Ints, total: int) -> Slices:
+        """Slices of `total` rows without padding."""
+        return cls(lane, start, np.zeros_like(start), np.full_like(start, total))
+
+    @classmethod
+    def none(cls) -> Slices:
+        """No slices."""
+        empty = np.empty(0, np.int64)
+        return cls(empty, empty, empty, empty)
+
+    def then(self, other: Slices) -> Slices:
+        """These, followed by `other`."""
+        pairs = zip(self.parts(), other.parts(), strict=True)
+        return Slices(*(np.concatenate(pair) for pair in pairs))
+
+    def parts(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Its four arrays."""
+        return self.lane, self.start, self.offset, self.count
+
+
+class Lanes:
+    """The rings' bookkeeping. Row `serial` of lane e lies in slot `serial % slots`.
+
+    A serial counts the rows a lane ever got, so `serial * lanes + lane` names a row for good:
+    once the row is overwritten, nothing has that name any more.
+    """
+
+    def __init__(self, lanes: int, slots: int) -> None:
+        self.lanes, self.slots = lanes, slots
+        self.count: Ints = np.zeros(lanes, np.int64)  # rows ever written
+        self.ended: Bools = np.ones(lanes, bool)  # the newest row is its episode's last
+        # Steps since the episode's first row; -1 where nothing was written.
+        self.position: NDArray[np.int32] = np.full((lanes, slots), -1, np.int32)
+
+    @property
+    def filled(self) -> Ints:
+        """Rows each lane holds."""
+        return np.minimum(self.count, self.slots)
+
+    @property
+    def oldest(self) -> Ints:
+        """Serial of each lane's oldest row."""
+        return self.count - self.filled
+
+    def advance(self, lane: Ints, is_first: Bools, is_last: Bools) -> Ints:
+        """Make room for one row in each of `lane`; its slots."""
+        stuck = lane[self.ended[lane] & ~is_first]
+        if stuck.size:
+            raise ContractError(
+                f"Environment {stuck[0]} went on after its last step: the first row of an "
+                "episode needs is_first=True."
+            )
+        slot = self.count[lane] % self.slots
+        before = self.position[lane, slot - 1]
+        self.position[lane, slot] = np.where(is_first, 0, before + 1)
+        self.count[lane] += 1
+        self.ended[lane] = is_last
+        return slot
+
+    def abandoned(self, lane: Ints, is_first: Bools) -> Ints:
+        """Those of `lane` whose running episode is cut off by a new one."""
+        return lane[is_first & ~self.ended[lane]]
+
+    def newest(self, lane: Ints) -> Ints:
+        """Storage rows of the newest step of each of `lane`."""
+        return lane * self.slots + (self.count[lane] - 1) % self.slots
+
+    def index(self, slices: Slices, total: int) -> Ints:
+        """Names (B, total) of the rows of `slices`; -1 at padding."""
+        step = np.arange(total) - slices.offset[:, None]  # (B, T)
+        names = (slices.start[:, None] + step) * self.lanes + slices.lane[:, None]
+        return np.where((step >= 0) & (step < slices.count[:, None]), names, -1)
+
+    def locate(self, index: Ints) -> tuple[Ints, Ints, Bools]:
+        """Lane and slot of each named row, and whether it is still held."""
+        serial, lane = np.divmod(index, self.lanes)
+        return lane, serial % self.slots, (index >= 0) & (serial >= self.oldest[lane])
+
+    def episodes(self) -> Slices:
+        """Every episode, or what is left of it, lane by lane, oldest first."""
+        found = []
+        for lane in range(self.lanes):
+            serials = np.arange(self.oldest[lane], self.count[lane])
+            starts = np.flatnonzero(self.position[lane, serials % self.slots] == 0)
+            if serials.size and (not starts.size or starts[0]):
+                starts = np.concatenate([[0], starts])
+            counts = np.diff(np.append(starts, serials.size))
+            lanes = np.full_like(starts, lane)
+            found.append(Slices(lanes, serials[starts], np.zeros_like(starts), counts))
+        return Slices(*map(np.concatenate, zip(*(part.parts() for part in found), strict=True)))
+
+    def restore(self, count: Ints, ended: Bools, is_first: Bools) -> None:
+        """Take over saved counters; `is_first` (lanes, slots) are the flags of the saved rows."""
+        self.count, self.ended = count.copy(), ended.copy()
+        self.position.fill(-1)
+        for lane in range(self.lanes):
+            slots = np.arange(self.oldest[lane], self.count[lane]) % self.slots
+            step = np.arange(slots.size, dtype=np.int32)
+            begin = np.maximum.accumulate(np.where(is_first[lane, slots], step, 0))
+            self.position[lane, slots] = step - begin

@@ -1,0 +1,192 @@
+"""Where the rows lie: in memory, in memory-mapped files, or on the accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldflux.columns import Columns, storage_dtype
+from worldflux.errors import StorageError
+from worldflux_train.replay.lanes import Ints, Lanes, Slices
+from worldflux_train.replay.values import Array, allocate, view_array, view_tensor
+
+
+class Storage(Protocol):
+    """Columns of `lanes * slots` rows each; a row is addressed by `lane * slots + slot`."""
+
+    def put(self, rows: Ints, values: Mapping[str, Array]) -> None:
+        """Write one value per row."""
+
+    def write_back(self, lanes: Lanes, index: Tensor, values: Mapping[str, Tensor]) -> Ints | None:
+        """Write the rows named by `index` that are still held; which, or None if not known here."""
+
+    def read(self, lanes: Lanes, slices: Slices, lengths: Mapping[str, int]) -> dict[str, Tensor]:
+        """Each column of `slices`, its first `lengths[name]` steps; zeros at padding."""
+
+    def block(self, first: int, last: int, names: list[str]) -> dict[str, Array]:
+        """Rows `first` to `last` of the named columns, to be saved."""
+
+    def put_block(self, first: int, values: Mapping[str, Array]) -> None:
+        """Take back what `block` gave."""
+
+
+class HostStorage:
+    """Arrays in memory or in files; sampled into two sets of buffers that take turns.
+
+    A sampled batch stays as it is until the second `read` of the same shape after it.
+    """
+
+    def __init__(
+        self, columns: Columns, rows: int, device: torch.device, folder: Path | None = None
+    ) -> None:
+        self.columns, self.device = columns, device
+        self.arrays = {name: self._array(name, rows, folder) for name in columns}
+        self._buffers: dict[tuple[tuple[str, int], ...], list[_Buffers]] = {}
+
+    def put(self, rows: Ints, values: Mapping[str, Array]) -> None:
+        for name, value in values.items():
+            self.arrays[name][rows] = value
+
+    def write_back(self, lanes: Lanes, index: Tensor, values: Mapping[str, Tensor]) -> Ints:
+        lane, slot, held = lanes.locate(index.cpu().numpy())
+        rows: Ints = lane * lanes.slots + slot
+        for name, value in values.items():
+            array = view_array(value.cpu().contiguous())
+            if held.all():
+                self.arrays[name][rows] = array
+            else:
+                self.arrays[name][rows[held]] = array[held]
+        return rows[held]
+
+    def read(self, lanes: Lanes, slices: Slices, lengths: Mapping[str, int]) -> dict[str, Tensor]:
+        buffers = self._next(slices.lane.size, lengths)
+        copies = _contiguous(lanes, slices)
+        padded = slices.count < max(lengths.values())
+        for name, length in lengths.items():
+            source, target = self.arrays[name], buffers.arrays[name]
+            if padded.any():
+                target[padded] = 0
+            for sequence, step, row, count in copies:
+                count = min(count, length - step)
+                if count > 0:
+                    target[sequence, step : step + count] = source[row : row + count]
+        return buffers.send(self.device)
+
+    def block(self, first: int, last: int, names: list[str]) -> dict[str, Array]:
+        return {name: self.arrays[name][first:last] for name in names}
+
+    def put_block(self, first: int, values: Mapping[str, Array]) -> None:
+        for name, value in values.items():
+            self.arrays[name][first : first + len(value)] = value
+
+    def _array(self, name: str, rows: int, folder: Path | None) -> Array:
+        spec = self.columns[name]
+        shape, dtype = (rows, *spec.shape), storage_dtype(spec)
+        if folder is None:
+            return np.zeros(shape, dtype)
+        path = folder / f"{quote(name, safe='')}.bin"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return np.asarray(np.memmap(path, dtype, "w+", shape=shape))
+        except OSError as error:
+            raise StorageError(
+                f"{path} could not be made: {error.strerror or error}. Free space or give the "
+                "replay another folder."
+            ) from error
+
+    def _next(self, batch: int, lengths: Mapping[str, int]) -> _Buffers:
+        key = (("", batch), *lengths.items())
+        if key not in self._buffers:
+            pin = self.device.type == "cuda"
+            self._buffers[key] = [_Buffers(self.columns, batch, lengths, pin) for _ in range(2)]
+        pair = self._buffers[key]
+        pair.reverse()
+        pair[0].wait()
+        return pair[0]
+
+
+class _Buffers:
+    def __init__(self, columns: Columns, batch: int, lengths: Mapping[str, int], pin: bool) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        for name, length in lengths.items():
+            one = {name: columns[name]}
+            self.tensors |= allocate(one, (batch, length), torch.device("cpu"), pin)
+        self.arrays = {name: view_array(tensor) for name, tensor in self.tensors.items()}
+        self.sent: torch.cuda.Event | None = None
+
+    def send(self, device: torch.device) -> dict[str, Tensor]:
+        if device.type == "cpu":
+            return dict(self.tensors)
+        moved = {name: item.to(device, non_blocking=True) for name, item in self.tensors.items()}
+        if device.type == "cuda":
+            self.sent = torch.cuda.Event()
+            self.sent.record()
+        return moved
+
+    def wait(self) -> None:
+        """Until the accelerator has read the buffers, which are about to be filled again."""
+        if self.sent is not None:
+            self.sent.synchronize()
+
+
+class DeviceStorage:
+    """Tensors on the accelerator, gathered there by index: nothing is copied from the host."""
+
+    def __init__(self, columns: Columns, rows: int, device: torch.device) -> None:
+        self.columns, self.device = columns, device
+        # One row more than is used: writes to rows that are gone land there, without a sync.
+        self.tensors = allocate(columns, (rows + 1,), device, pin=False)
+
+    def put(self, rows: Ints, values: Mapping[str, Array]) -> None:
+        where = torch.from_numpy(rows).to(self.device)
+        for name, value in values.items():
+            self.tensors[name][where] = view_tensor(value, self.columns[name]).to(self.device)
+
+    def write_back(self, lanes: Lanes, index: Tensor, values: Mapping[str, Tensor]) -> None:
+        oldest = torch.from_numpy(lanes.oldest).to(self.device)
+        index = index.to(self.device)
+        lane, serial = index % lanes.lanes, index.div(lanes.lanes, rounding_mode="floor")
+        held = (index >= 0) & (serial >= oldest[lane])
+        row = torch.where(held, lane * lanes.slots + serial % lanes.slots, lanes.position.size)
+        for name, value in values.items():
+            self.tensors[name][row] = value.to(self.device)
+
+    def read(self, lanes: Lanes, slices: Slices, lengths: Mapping[str, int]) -> dict[str, Tensor]:
+        total = max(lengths.values())
+        index = lanes.index(slices, total)
+        lane, slot, held = lanes.locate(index)
+        row = torch.from_numpy(np.where(held, lane * lanes.slots + slot, 0)).to(self.device)
+        empty = None if held.all() else torch.from_numpy(~held).to(self.device)
+        found = {}
+        for name, length in lengths.items():
+            found[name] = self.tensors[name][row[:, :length]]
+            if empty is not None:
+                found[name][empty[:, :length]] = 0
+        return found
+
+    def block(self, first: int, last: int, names: list[str]) -> dict[str, Array]:
+        return {name: view_array(self.tensors[name][first:last].cpu()) for name in names}
+
+    def put_block(self, first: int, values: Mapping[str, Array]) -> None:
+        for name, value in values.items():
+            tensor = view_tensor(np.ascontiguousarray(value), self.columns[name])
+            self.tensors[name][first : first + len(value)] = tensor.to(self.device)
+
+
+def _contiguous(lanes: Lanes, slices: Slices) -> list[tuple[int, int, int, int]]:
+    # (sequence, step, row, count) of each copy; a run over the ring's end makes two.
+    copies = []
+    runs = zip(*(part.tolist() for part in slices.parts()), strict=True)
+    for sequence, (lane, start, offset, count) in enumerate(runs):
+        slot = start % lanes.slots
+        head = min(count, lanes.slots - slot)
+        copies.append((sequence, offset, lane * lanes.slots + slot, head))
+        if head < count:
+            copies.append((sequence, offset + head, lane * lanes.slots, count - head))
+    return copies

@@ -1,0 +1,71 @@
+"""Between tensors, arrays and the types columns are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldflux.columns import storage_dtype
+from worldflux.errors import ContractError
+from worldflux.specs import TensorSpec
+
+Array = NDArray[np.generic]
+
+
+def torch_dtype(spec: TensorSpec) -> torch.dtype:
+    """The torch type of a column."""
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ContractError(f"Column type {spec.dtype!r} is no torch type. Use float32 or uint8.")
+    return dtype
+
+
+def view_array(tensor: Tensor) -> Array:
+    """A CPU tensor's memory as an array; bfloat16 as its 16 bits."""
+    if tensor.dtype == torch.bfloat16:
+        bits: Array = tensor.view(torch.int16).numpy().view(np.uint16)
+        return bits
+    array: Array = tensor.numpy()
+    return array
+
+
+def view_tensor(array: Array, spec: TensorSpec) -> Tensor:
+    """An array of a column's storage type as a tensor of the same memory."""
+    if spec.dtype == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def stored_form(name: str, value: Array | Tensor, spec: TensorSpec, lead: int) -> Array:
+    """`value` (lead, ...) as an array of the column's shape and storage type."""
+    if tuple(value.shape) != (lead, *spec.shape):
+        raise ContractError(
+            f"Replay column {name!r} got shape {tuple(value.shape)}, expected {(lead, *spec.shape)}"
+            ": rows first, then the column's own shape."
+        )
+    if isinstance(value, Tensor):
+        value = view_array(value.detach().to(torch_dtype(spec)).cpu().contiguous())
+    elif spec.dtype == "bfloat16":
+        value = view_array(torch.from_numpy(np.asarray(value, np.float32)).bfloat16())
+    dtype = storage_dtype(spec)
+    if value.dtype != dtype and value.dtype.kind in "fc" and dtype.kind not in "fc":
+        raise ContractError(
+            f"Replay column {name!r} is {dtype}, got {value.dtype}: convert it where it is made."
+        )
+    return value.astype(dtype, copy=False)
+
+
+def allocate(
+    columns: Mapping[str, TensorSpec], lead: tuple[int, ...], device: torch.device, pin: bool
+) -> dict[str, Tensor]:
+    """Zeros (*lead, *shape) for each column."""
+    return {
+        name: torch.zeros(
+            (*lead, *spec.shape), dtype=torch_dtype(spec), device=device, pin_memory=pin
+        )
+        for name, spec in columns.items()
+    }
