@@ -52,10 +52,15 @@ class LaProp(torch.optim.Optimizer):
         norms = torch._foreach_norm(grads)
         clips = agc_factors(norms, torch._foreach_norm(params), group["agc"], group["pmin"])
         count = self._advance(params)
-        lr = group["lr"] * (min(1.0, (count - 1) / group["warmup"]) if group["warmup"] else 1.0)
         for param, grad, clip in zip(params, grads, clips, strict=True):
-            _laprop(param, grad, clip, self.state[param], count, lr, group)
+            _laprop(param, grad, clip, self.state[param], count, group)
         return list(norms)
+
+    def last_update(self, param: Tensor) -> Tensor:
+        """What the last step added to `param`."""
+        group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
+        state = self.state[param]
+        return state["momentum"] * _step_size(int(state["step"]), group)
 
     def _advance(self, params: list[Tensor]) -> int:
         for param in params:
@@ -86,7 +91,6 @@ def _laprop(
     clip: Tensor,
     state: dict[str, Tensor],
     count: int,
-    lr: float,
     group: dict[str, Any],
 ) -> None:
     """p <- p - lr m / (1 - b1^t), m <- b1 m + (1 - b1) g / (sqrt(v / (1 - b2^t)) + eps)."""
@@ -96,4 +100,11 @@ def _laprop(
     square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     root = square.div(1 - beta2**count).sqrt_().add_(group["eps"])
     momentum.mul_(beta1).addcdiv_(grad, root, value=1 - beta1)
-    param.add_(momentum, alpha=-lr / (1 - beta1**count))
+    param.add_(momentum, alpha=_step_size(count, group))
+
+
+def _step_size(count: int, group: dict[str, Any]) -> float:
+    """Factor on the momentum in update `count` (from 1): learning rate and bias correction."""
+    warmup = group["warmup"]
+    lr = group["lr"] * (min(1.0, (count - 1) / warmup) if warmup else 1.0)
+    return -float(lr / (1 - group["betas"][0] ** count))

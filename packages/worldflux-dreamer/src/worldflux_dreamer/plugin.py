@@ -1,32 +1,24 @@
 """DreamerV3 as a WorldFlux plugin."""
 
-from __future__ import annotations
-
 import pluggy
 
 from worldflux.specs import Capability, ModelSpec
 from worldflux_dreamer.config import PRESETS, DreamerV3Config
 
-_ABLE = (
-    Capability.OBS_DECODE,
-    Capability.REWARD_PRED,
-    Capability.CONTINUE_PRED,
-    Capability.PLANNING,
+ABLE = (Capability.OBS_DECODE, Capability.REWARD_PRED, Capability.CONTINUE_PRED)
+DREAMERV3 = ModelSpec(
+    family="dreamerv3",
+    config=DreamerV3Config,
+    presets=PRESETS,
+    default_preset="size12m",
+    model="worldflux_dreamer.world_model:DreamerV3WorldModel",
+    agent="worldflux_dreamer.agent:DreamerV3Agent",
+    description="Learns a recurrent latent model and acts by imagining in it.",
+    paper="Hafner et al., Nature 2025",
+    capabilities=frozenset({*ABLE, Capability.PLANNING}),
 )
 
 
 @pluggy.HookimplMarker("worldflux")
 def worldflux_models() -> list[ModelSpec]:
-    return [
-        ModelSpec(
-            family="dreamerv3",
-            config=DreamerV3Config,
-            presets=PRESETS,
-            default_preset="size12m",
-            model="worldflux_dreamer.world_model:DreamerV3WorldModel",
-            agent="worldflux_dreamer.agent:DreamerV3Agent",
-            description="Learns a recurrent latent model and acts by imagining in it.",
-            paper="Hafner et al., Nature 2025",
-            capabilities=frozenset(_ABLE),
-        )
-    ]
+    return [DREAMERV3]
