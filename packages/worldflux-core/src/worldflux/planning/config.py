@@ -133,7 +133,7 @@ class ICEMConfig(_RefitConfig):
     def _elites_in_half(self) -> Self:
         if 2 * self.elites > self.candidates:
             raise ValueError(
-                f"iCEM needs candidates >= 2 * elites, got {self.candidates} and {self.elites}"
+                f"candidates={self.candidates} is less than twice elites={self.elites}"
             )
         return self
 

@@ -1,0 +1,294 @@
+"""What holds for every planner: rows apart, bounds kept, randomness owned, memory carried."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.state import State
+from worldflux.planning import create_planner
+
+SMALL = {
+    "random_shooting": {"candidates": 32, "horizon": 5},
+    "cem": {"candidates": 32, "elites": 6, "iterations": 2, "horizon": 5},
+    "icem": {"candidates": 32, "elites": 6, "iterations": 2, "horizon": 5, "keep": 0.5},
+    "mppi": {"candidates": 32, "elites": 6, "iterations": 2, "horizon": 5},
+    "gradient": {"candidates": 4, "iterations": 5, "horizon": 5, "relaxed": True},
+}
+PLANNERS = pytest.mark.parametrize("name", SMALL)
+
+
+def setup(name, model, **changes):
+    """A small planner, and a State of three rows."""
+    planner = create_planner(name, model.action_spec, {**SMALL[name], **changes})
+    obs = torch.tensor([0, 3, 12]) if planner.space.discrete else torch.randn(3, 2)
+    return planner, model.encode({"state": obs})
+
+
+@pytest.fixture(params=["continuous", "discrete"])
+def model(request, integrator, shortest_path):
+    return integrator(size=2) if request.param == "continuous" else shortest_path()
+
+
+def assert_rows_apart(planner, model, state):
+    """Row 1 gets another state, memory and noise: rows 0 and 2 keep their plan to the bit."""
+    memory = planner(model, state).extras["wf.planner.memory"]
+    draws = planner.sample_draws(3, "cpu")
+    plan = planner(model, state, previous=memory, draws=draws, explore=True)
+    changed = {
+        key: value.index_copy(0, torch.tensor([1]), value[:1])
+        for key, value in state.tensors.items()
+    }
+    other = planner.initial_memory(3).tensors
+    kept = torch.tensor([True, False, True])
+    mixed = {
+        key: torch.where(kept.reshape(-1, *[1] * (value.ndim - 1)), value, other[key])
+        for key, value in memory.tensors.items()
+    }
+    for name, value in draws.items():
+        axis = value.shape[:2].index(3)
+        value.select(axis, 1).copy_(value.select(axis, 1).flip(0))
+        draws[name] = value
+    again = planner(model, State(changed), previous=State(mixed), draws=draws, explore=True)
+    assert torch.equal(plan.tensor[:, [0, 2]], again.tensor[:, [0, 2]])
+    return plan, again
+
+
+@PLANNERS
+def test_an_environments_plan_does_not_depend_on_another_environment(name, model):
+    planner, state = setup(name, model)
+    plan, again = assert_rows_apart(planner, model, state)
+    assert not torch.equal(plan.tensor[:, 1], again.tensor[:, 1])
+
+
+@PLANNERS
+def test_the_row_check_notices_a_model_that_mixes_rows(name, integrator):
+    class Mixing(integrator):
+        def plan_step(self, state, action, *rest, **named):
+            return super().plan_step(state, action + state["x"].mean(), *rest, **named)
+
+    model = Mixing()
+    planner, state = setup(name, model)
+    with pytest.raises(AssertionError):
+        assert_rows_apart(planner, model, state)
+
+
+@PLANNERS
+def test_one_row_alone_gets_the_same_plan(name, model):
+    planner, state = setup(name, model)
+    draws = planner.sample_draws(3, "cpu")
+    plan = planner(model, state, draws=draws)
+    one = {key: value.narrow(value.shape[:2].index(3), 2, 1) for key, value in draws.items()}
+    alone = planner(
+        model, State({key: value[2:] for key, value in state.tensors.items()}), draws=one
+    )
+    torch.testing.assert_close(alone.tensor[:, 0], plan.tensor[:, 2])
+
+
+@PLANNERS
+def test_same_draws_same_plan_same_seed_same_plan_other_seed_other_plan(name, integrator):
+    model = integrator()
+    planner, state = setup(name, model)
+    before = torch.random.get_rng_state()
+
+    def planned(**given):
+        return planner(model, state, explore=True, **given).tensor
+
+    def seeded(seed):
+        return torch.Generator().manual_seed(seed)
+
+    draws = planner.sample_draws(3, "cpu", seeded(3))
+    assert torch.equal(planned(draws=draws), planned(draws=draws))
+    assert torch.equal(planned(draws=draws), planned(generator=seeded(3)))
+    assert not torch.equal(planned(generator=seeded(3)), planned(generator=seeded(4)))
+    assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
+
+
+@PLANNERS
+def test_plans_stay_within_asymmetric_bounds_even_when_exploring(name, integrator):
+    low, high = (-3.0, 0.5), (-1.0, 0.75)
+    model = integrator(low=low, high=high, size=2)
+    noisy = {"init_std": 5.0, "max_std": 9.0} if name in ("cem", "icem", "mppi") else {}
+    planner, state = setup(name, model, exploration=3.0, **noisy)
+    plan = planner(model, state, explore=True)
+    assert plan.kind == "continuous" and plan.tensor.shape == (5, 3, 2)
+    assert (plan.tensor >= torch.tensor(low)).all() and (plan.tensor <= torch.tensor(high)).all()
+    again = planner(model, state, previous=plan.extras["wf.planner.memory"], explore=True)
+    assert (again.tensor >= torch.tensor(low)).all() and (again.tensor <= torch.tensor(high)).all()
+
+
+@PLANNERS
+def test_payload_says_its_horizon_and_is_valid(name, model):
+    planner, state = setup(name, model)
+    plan = planner(model, state)
+    plan.validate(api_version="v3")
+    assert plan.extras["wf.planner.horizon"] == 5 == len(plan.tensor)
+    assert plan.extras["wf.planner.score"].shape == (3,)
+    plan.extras["wf.planner.memory"].validate()
+
+
+@PLANNERS
+def test_a_reported_score_is_that_of_a_plan_the_model_confirms(name, integrator):
+    model = integrator()
+    planner, state = setup(name, model, **({"select": "best"} if name == "cem" else {}))
+    plan = planner(model, state)
+    confirmed = model.exact_return(state["x"], plan.tensor)
+    score = plan.extras["wf.planner.score"]
+    if name == "mppi":  # an elite drawn by weight: at most the best one's
+        assert (confirmed <= score + 1e-5).all()
+    else:
+        torch.testing.assert_close(confirmed, score)
+
+
+@PLANNERS
+def test_initial_memory_is_a_cold_start(name, model):
+    planner, state = setup(name, model)
+    draws = planner.sample_draws(3, "cpu")
+    cold = planner(model, state, draws=draws)
+    again = planner(model, state, draws=draws, previous=planner.initial_memory(3))
+    assert torch.equal(cold.tensor, again.tensor)
+
+
+@PLANNERS
+def test_warm_start_helps_the_next_plan(name, integrator):
+    model = integrator()
+    tight = {"gradient": {"iterations": 2, "candidates": 1}, "random_shooting": {"candidates": 8}}
+    planner, _ = setup(name, model, **tight.get(name, {"iterations": 1, "init_std": 0.1}))
+    state = model.encode({"state": torch.randn(64, 2)})
+    draws = planner.sample_draws(64, "cpu")
+    memory, cold = None, planner(model, state, draws=draws).extras["wf.planner.score"]
+    for _ in range(6):
+        plan = planner(model, state, previous=memory)
+        stay = plan.extras["wf.planner.memory"]  # undo the shift: the state has not moved on
+        memory = State(
+            {
+                key: torch.cat([value[..., :1, :], value[..., :-1, :]], -2)
+                if value.ndim > 1
+                else value
+                for key, value in stay.tensors.items()
+            }
+        )
+    warm = planner(model, state, previous=memory, draws=draws).extras["wf.planner.score"]
+    assert (warm - cold).mean() > 0.05, (warm - cold).mean()
+
+
+@pytest.mark.parametrize("execute", [1, 3])
+def test_warm_start_is_shifted_by_what_was_executed(execute, integrator):
+    model = integrator()
+    planner, _ = setup("cem", model, execute=execute)
+    mean = torch.arange(10.0).reshape(2, 5, 1)
+    shifted = planner.shifted(mean)
+    assert torch.equal(shifted[:, : 5 - execute], mean[:, execute:])
+    assert (shifted[:, 5 - execute :] == 0).all()
+
+
+@PLANNERS
+def test_masked_choices_and_dimensions_are_never_used(name, model):
+    planner, state = setup(name, model, exploration=1.0)
+    mask = torch.ones(3, planner.space.size)
+    mask[1, -1] = mask[2, 0] = 0
+    conditions = ConditionPayload(extras={"wf.action.mask": mask})
+    for _ in range(5):
+        plan = planner(model, state, conditions=conditions, explore=True).tensor
+        if planner.space.discrete:
+            assert (plan[:, 1] != planner.space.size - 1).all() and (plan[:, 2] != 0).all()
+        else:
+            assert (plan[:, 1, -1] == 0).all() and (plan[:, 2, 0] == 0).all()
+            assert (plan[0, 0] != 0).all()
+
+
+@PLANNERS
+def test_exploration_changes_the_first_action_only(name, integrator):
+    model = integrator()
+    planner, state = setup(name, model, exploration=0.3)
+    draws = planner.sample_draws(3, "cpu")
+    calm, bold = (planner(model, state, draws=draws, explore=on).tensor for on in (False, True))
+    assert torch.equal(calm[1:], bold[1:])
+    expected = (calm[0] + 0.3 * draws["explore"]).clamp(-1, 1)
+    torch.testing.assert_close(bold[0], expected)
+
+
+def test_discrete_exploration_is_uniform_with_the_given_probability(shortest_path):
+    model = shortest_path()
+    planner, _ = setup("random_shooting", model, exploration=0.5, candidates=4)
+    state = model.encode({"state": torch.full((4000,), 14)})
+    draws = planner.sample_draws(4000, "cpu")
+    calm, bold = (planner(model, state, draws=draws, explore=on).tensor for on in (False, True))
+    changed = (calm[0] != bold[0]).float().mean()
+    assert abs(changed - 0.5 * 4 / 5) < 0.03, changed
+
+
+@PLANNERS
+def test_plans_ignore_candidates_the_model_scores_with_nan(name, integrator):
+    class Fragile(integrator):
+        def plan_step(self, state, action, *rest, **named):
+            found = super().plan_step(state, action, *rest, **named)
+            bad = (action.abs() > 0.5).any(1)
+            return State({**found.tensors, "effort": found["effort"].masked_fill(bad, torch.nan)})
+
+    model = Fragile()
+    planner, state = setup(name, model, **({"select": "best"} if name == "cem" else {}))
+    plan = planner(model, state).tensor
+    assert torch.isfinite(plan).all()
+    if name in ("cem", "icem"):
+        planner, state = (
+            setup(name, model, select="best", candidates=2000)
+            if name == "cem"
+            else (setup(name, model, candidates=2000))
+        )
+        assert (planner(model, state).tensor.abs() <= 0.5).all()
+
+
+@PLANNERS
+def test_proposals_are_candidates(name, integrator):
+    class Guided(integrator):
+        def propose(self, state, n, horizon, *, conditions=None, draws=None, generator=None):
+            assert generator is not None
+            answer = torch.full((state.batch_size, n, horizon, 1), 0.625)
+            return answer + (draws["offset"] if draws else 0)
+
+        def score(self, state, actions, conditions=None, draws=None, generator=None):
+            return -(actions - 0.625).abs().sum((2, 3)) * 1e6
+
+    model = Guided()
+    best = {"cem": {"select": "best"}, "mppi": {"temperature": 1e3}}.get(name, {})
+    planner, state = setup(name, model, proposals=2, **best)
+    plan = planner(model, state, generator=torch.Generator())
+    assert (plan.tensor == 0.625).all()
+    off = planner(
+        model, state, generator=torch.Generator(), draws={"propose/offset": torch.tensor(0.17)}
+    )
+    assert not (off.tensor == 0.625).all()
+
+
+def test_score_gets_its_draws_of_each_iteration(integrator):
+    class Noisy(integrator):
+        seen: list
+
+        def score(self, state, actions, conditions=None, draws=None, generator=None):
+            self.seen.append(draws["eps"])
+            return actions.sum((2, 3))
+
+    model = Noisy()
+    model.seen = []
+    planner, state = setup("mppi", model)
+    planner(model, state, draws={"score/eps": torch.tensor([1.0, 2.0])})
+    assert [float(value) for value in model.seen] == [1.0, 2.0]
+
+
+@PLANNERS
+def test_a_plan_is_one_graph_of_tensors(name, integrator):
+    """No host synchronisation, no Python branching on values: one graph under torch.compile."""
+    if name == "gradient":
+        pytest.skip("steps an optimiser and differentiates inside")
+    model = integrator()
+    planner, state = setup(name, model)
+    draws = planner.sample_draws(3, "cpu")
+
+    def plan(x, effort, draws):
+        return planner(model, State({"x": x, "effort": effort}), draws=draws).tensor
+
+    compiled = torch.compile(plan, backend="eager", fullgraph=True)
+    args = (state["x"], state["effort"], draws)
+    torch.testing.assert_close(compiled(*args), plan(*args))
