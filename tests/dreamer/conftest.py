@@ -45,7 +45,9 @@ class Golden:
     def under(self, prefix: str) -> dict[str, Tensor]:
         """All tensors below `prefix/`, by the rest of their names."""
         start = prefix + "/"
-        return {name.removeprefix(start): self[name] for name in self.tensors if name.startswith(start)}
+        return {
+            name.removeprefix(start): self[name] for name in self.tensors if name.startswith(start)
+        }
 
     def groups(self) -> set[str]:
         return {name.split("/")[1] for name in self.tensors if not name.startswith("w/")}
