@@ -53,7 +53,7 @@ class Golden:
         return {name.split("/")[1] for name in self.tensors if not name.startswith("w/")}
 
     def extra_kind(self) -> str | None:
-        """The group of the other kind of observation: it has an encoder `w/<group>enc` of its own."""
+        """The group of the other kind of observation: it has its own encoder `w/<group>enc`."""
         for group in self.groups():
             if any(name.startswith(f"w/{group}enc/") for name in self.tensors):
                 return group

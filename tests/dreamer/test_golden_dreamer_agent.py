@@ -1,4 +1,4 @@
-"""World model, heads, the whole loss, its gradients and optimiser steps against published numbers."""
+"""World model, heads, whole loss, gradients and optimiser steps against published numbers."""
 
 from __future__ import annotations
 
