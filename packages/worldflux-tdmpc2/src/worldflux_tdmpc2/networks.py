@@ -1,0 +1,134 @@
+"""Layers of TD-MPC2: normed linear, simplicial normalisation, the ensemble of Q functions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux_tdmpc2.mish import mish
+
+EPS = 1e-5
+INIT_STD = 0.02
+
+
+class SimNorm(nn.Module):
+    """Softmax in groups of `size` (2310.16828, section 3.1): (..., D) -> (..., D)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.size)).float().softmax(-1).flatten(-2)
+
+
+class NormedLinear(nn.Linear):
+    """Linear, LayerNorm, then SimNorm of `simnorm` or Mish: (..., I) -> (..., O)."""
+
+    def __init__(self, inputs: int, outputs: int, simnorm: int | None = None) -> None:
+        super().__init__(inputs, outputs)
+        self.ln = nn.LayerNorm(outputs, EPS)
+        self.simnorm = SimNorm(simnorm) if simnorm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.ln(super().forward(x))
+        return mish(x) if self.simnorm is None else self.simnorm(x)
+
+
+def mlp(inputs: int, hidden: list[int], outputs: int, simnorm: int | None = None) -> nn.Sequential:
+    """Normed layers `hidden`, then a linear one, or a SimNorm latent: (..., I) -> (..., O)."""
+    sizes = [inputs, *hidden]
+    layers: list[nn.Module] = [NormedLinear(a, b) for a, b in pairwise(sizes)]
+    last = NormedLinear(sizes[-1], outputs, simnorm) if simnorm else nn.Linear(sizes[-1], outputs)
+    return initialised(nn.Sequential(*layers, last))
+
+
+def initialised(network: nn.Sequential) -> nn.Sequential:
+    """Linear weights from a truncated normal, biases 0 (`common/init.py:weight_init`)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=INIT_STD)
+            nn.init.zeros_(layer.bias)
+    return network
+
+
+class StackedNorm(nn.Module):
+    """Scale and shift of E layer norms, (E, O) each."""
+
+    def __init__(self, members: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, size))
+        self.bias = nn.Parameter(torch.zeros(members, size))
+
+
+class StackedLinear(nn.Module):
+    """E linear layers at once, each with its LayerNorm and Mish unless it is the `last`."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, last: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(members, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+        self.ln = None if last else StackedNorm(members, outputs)
+        if not last:
+            nn.init.trunc_normal_(self.weight, std=INIT_STD)
+
+    def forward(
+        self, x: Tensor, heads: Tensor | None, frozen: bool, keep: Tensor | None = None
+    ) -> Tensor:
+        """(E', M, I) -> (E', M, O) by the chosen members; see `QEnsemble`."""
+        weight, bias = (_chosen(p, heads, frozen) for p in (self.weight, self.bias))
+        x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+        if keep is not None:
+            x = x * keep
+        if self.ln is None:
+            return x
+        scale, shift = (_chosen(p, heads, frozen) for p in (self.ln.weight, self.ln.bias))
+        x = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
+        return mish(torch.addcmul(shift.unsqueeze(1), x, scale.unsqueeze(1)))
+
+
+class QEnsemble(nn.Module):
+    """E Q functions with stacked weights; only the members that are asked for are computed.
+
+    The last layers start at zero (`common/world_model.py:WorldModel.__init__`).
+    """
+
+    def __init__(self, members: int, inputs: int, hidden: int, bins: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                StackedLinear(members, inputs, hidden),
+                StackedLinear(members, hidden, hidden),
+                StackedLinear(members, hidden, bins, last=True),
+            ]
+        )
+        self.members = members
+
+    def forward(
+        self,
+        x: Tensor,
+        heads: Tensor | None = None,
+        *,
+        frozen: bool = False,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (E', ..., K) of inputs (..., I) by members `heads` (E',), or all.
+
+        `frozen` keeps gradients from the weights; `keep` (E', M, hidden) is the dropout mask on
+        the first layer, already divided by its mean, M the product of the leading axes.
+        """
+        lead = x.shape[:-1]
+        count = self.members if heads is None else len(heads)
+        x = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
+        for layer in self.layers:
+            x = layer(x, heads, frozen, keep)
+            keep = None
+        return x.unflatten(1, lead)
+
+
+def _chosen(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
+    parameter = parameter.detach() if frozen else parameter
+    return parameter if heads is None else parameter.index_select(0, heads)

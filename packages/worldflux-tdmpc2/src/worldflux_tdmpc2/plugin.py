@@ -1,0 +1,26 @@
+"""TD-MPC2 as a WorldFlux plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worldflux.hookspecs import hookimpl
+from worldflux.specs import Capability, ModelSpec
+from worldflux_tdmpc2.config import PRESETS, TDMPC2Config
+
+
+@hookimpl
+def worldflux_models() -> Iterable[ModelSpec]:
+    yield ModelSpec(
+        family="tdmpc2",
+        config=TDMPC2Config,
+        presets=PRESETS,
+        default_preset="5m",
+        model="worldflux_tdmpc2.world_model:TDMPC2WorldModel",
+        agent="worldflux_tdmpc2.agent:TDMPC2Agent",
+        description="Latent dynamics without a decoder; plans with a learned policy and value.",
+        paper="Hansen et al., TD-MPC2: Scalable, Robust World Models for Continuous Control, 2024",
+        capabilities=frozenset(
+            {Capability.REWARD_PRED, Capability.VALUE_PRED, Capability.PLANNING}
+        ),
+    )

@@ -1,0 +1,276 @@
+"""TD-MPC2's world model: latent dynamics without a decoder, with policy prior and Q functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from worldflux.core.actions import VectorActions
+from worldflux.core.batch import Batch
+from worldflux.core.interfaces import SLOTS, Draws
+from worldflux.core.model import Observation, WorldModel
+from worldflux.core.output import LossOutput, ModelOutput
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.spec import PredictionSpec, StateSpec
+from worldflux.core.state import State
+from worldflux.nn.slow import slow_copy
+from worldflux.planning.score import repeated, repeated_conditions
+from worldflux.specs import Capability, TensorSpec
+from worldflux_tdmpc2 import draws as random
+from worldflux_tdmpc2 import learning
+from worldflux_tdmpc2.config import TDMPC2Config
+from worldflux_tdmpc2.distribution import expected
+from worldflux_tdmpc2.images import shifted
+from worldflux_tdmpc2.latent import (
+    TASK,
+    LatentDecoder,
+    LatentDynamics,
+    LatentEncoder,
+    features,
+    joint,
+)
+from worldflux_tdmpc2.networks import QEnsemble
+from worldflux_tdmpc2.policy import Policy, Sample
+from worldflux_tdmpc2.scale import RunningScale
+from worldflux_tdmpc2.spaces import Sizes, continuous_action
+
+
+class TDMPC2WorldModel(WorldModel):
+    """State: "latent" (B, D) and "cause", see `worldflux_tdmpc2.latent`. Predicts reward and value.
+
+    `policy` and the Q functions sit beside the slots, since learning and planning both need them.
+    """
+
+    capabilities = frozenset(
+        {
+            Capability.REWARD_PRED,
+            Capability.VALUE_PRED,
+            Capability.PLANNING,
+            Capability.STATELESS,
+        }
+    )
+    composable_support = frozenset(SLOTS)
+    config: TDMPC2Config
+    bins: Tensor
+    discounts: Tensor
+    masks: Tensor
+
+    def __init__(
+        self,
+        config: TDMPC2Config,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__(config, obs_spec, action_spec)
+        c, self.action = config.model, continuous_action(config.model, action_spec)
+        self.sizes = Sizes.of(c, obs_spec)
+        if c.episodic:
+            self.capabilities = self.capabilities | {Capability.CONTINUE_PRED}
+        bins = torch.linspace(c.vmin, c.vmax, c.bins)
+        self.register_buffer("bins", bins, persistent=False)
+        self._register_tasks()
+        size = c.latent_dim + self.sizes.embed
+        self.observation_encoder = LatentEncoder(c, obs_spec, size + self.action.size)
+        self.action_conditioner = VectorActions(self.action)
+        self.dynamics_model = LatentDynamics(c, size + self.action.size)
+        self.decoder_module = LatentDecoder(c, size + self.action.size, bins)
+        self.policy = Policy(size, c.mlp_dim, self.action.size, c.log_std_min, c.log_std_max)
+        self.q = QEnsemble(c.num_q, size + self.action.size, c.mlp_dim, c.bins)
+        self.target_q = slow_copy(self.q)
+        self.scale = RunningScale(c.tau)
+
+    def _register_tasks(self) -> None:
+        c = self.config.model
+        lengths = [task.episode_length for task in c.tasks] or [c.episode_length]
+        used = [task.action_dim for task in c.tasks] or [self.action.size]
+        masks = torch.arange(self.action.size)[None] < torch.tensor(used)[:, None]
+        discounts = torch.tensor([c.discount(length) for length in lengths])
+        self.register_buffer("discounts", discounts, persistent=False)
+        self.register_buffer("masks", masks.float(), persistent=False)
+
+    def state_spec(self) -> StateSpec:
+        c = self.config.model
+        cause = c.latent_dim + self.sizes.embed + self.action.size
+        spec = {"latent": TensorSpec((c.latent_dim,)), "cause": TensorSpec((cause,))}
+        if c.tasks:
+            spec |= {
+                TASK: TensorSpec((), "int64", n=len(c.tasks)),
+                "embed": TensorSpec((c.task_dim,)),
+            }
+        return StateSpec(spec)
+
+    def prediction_spec(self) -> PredictionSpec:
+        scalars = {"reward": TensorSpec(()), "value": TensorSpec(())}
+        if self.config.model.episodic:
+            scalars["continue"] = TensorSpec((), low=0.0, high=1.0)
+        return PredictionSpec(scalars)
+
+    # Inference
+
+    def encode(
+        self,
+        obs: Observation,
+        deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """Observations (B, ...) to a State. Images are shifted at random, unless deterministic."""
+        found, image = self.observations(obs), self.sizes.image
+        if image is not None and not deterministic:
+            source = {"shift": random.shift(len(found[image]))}
+            shift = random.complete(source, draws, found[image].device, generator)["shift"]
+            found = {**found, image: shifted(found[image], shift)}
+        return super().encode(found, deterministic)
+
+    def decode(
+        self,
+        state: State,
+        conditions: ConditionPayload | None = None,
+        *,
+        keys: Collection[str] | None = None,
+    ) -> ModelOutput:
+        """Reward, "continue" if episodic, and the value: all Q functions at the policy's mean."""
+        output = super().decode(state, conditions, keys=keys)
+        if keys is None or "value" in keys:
+            action = self.act_on(state).mean
+            logits = self.q(joint(state, action))
+            output.predictions["value"] = expected(logits, self.bins).mean(0)
+        return output
+
+    def act_on(self, state: State, eps: Tensor | None = None) -> Sample:
+        """The policy's sample at a State, with noise `eps` (B, A); None takes the mean."""
+        seen = features(state)
+        if eps is None:
+            eps = seen.new_zeros(*seen.shape[:-1], self.action.size)
+        return self.policy(seen, eps, self.action_mask(state))  # type: ignore[no-any-return]
+
+    def two_q(
+        self,
+        state: State,
+        action: Tensor,
+        heads: Tensor,
+        *,
+        target: bool = False,
+        frozen: bool = False,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Values (2, ...) by the two chosen heads; the target network never drops out."""
+        assert keep is None or not target
+        network = self.target_q if target else self.q
+        logits = network(joint(state, action), heads, frozen=frozen, keep=keep)
+        return expected(logits, self.bins)
+
+    def action_mask(self, state: State) -> Tensor | None:
+        """1 on the action dimensions that a State's task uses (..., A); None with one task."""
+        return self.masks[state[TASK].long()] if TASK in state else None
+
+    def discount(self, state: State) -> Tensor:
+        """The discount of a State's task (...), or the one there is, ()."""
+        return self.discounts[state[TASK].long()] if TASK in state else self.discounts[0]
+
+    # Planning
+
+    @torch.no_grad()
+    def score(
+        self,
+        state: State,
+        actions: Tensor,
+        conditions: ConditionPayload | None = None,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Returns (B, N) of plans (B, N, H, A): predicted rewards, then the value of two heads.
+
+        Draws: "eps" (B, N, A) of the policy at the end, "heads" (2,). With neither draws nor a
+        generator the policy's mean and the first two heads are taken, so that equal plans score
+        equally. A plan that is predicted to terminate earns nothing after it.
+        """
+        batch, count, horizon = actions.shape[:3]
+        given = self._score_draws(batch, count, actions.device, draws, generator)
+        now = repeated(_without_cause(state), count)
+        many = repeated_conditions(conditions, batch, count)
+        keys = ("reward", "continue") if self.config.model.episodic else ("reward",)
+        discount, weight = self.discount(now), torch.ones_like(now["latent"][:, 0])
+        total = torch.zeros_like(weight)
+        for action in actions.flatten(0, 1).unbind(1):
+            now = self.plan_step(now, action, many, deterministic=True)
+            found = self.decode(now, many, keys=keys).predictions
+            total = total + weight * found["reward"]
+            weight = weight * discount
+            if "continue" in found:
+                weight = weight * (found["continue"] >= 0.5)
+        last = self.act_on(now, given["eps"].reshape(batch * count, -1)).action
+        value = self.two_q(now, last, given["heads"]).mean(0)
+        return (total + weight * value).nan_to_num(0).unflatten(0, (batch, count))
+
+    def _score_draws(
+        self,
+        batch: int,
+        count: int,
+        device: torch.device,
+        draws: Draws | None,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        if draws is None and generator is None:
+            eps = torch.zeros(batch, count, self.action.size, device=device)
+            return {"eps": eps, "heads": torch.arange(random.HEADS, device=device)}
+        return random.complete(self.score_sources(batch, count), draws, device, generator)
+
+    def score_sources(self, batch: int, count: int, *lead: int) -> dict[str, random.Source]:
+        """The draws of `score`, with leading axes (iterations, say)."""
+        return {
+            "eps": random.normal(*lead, batch, count, self.action.size),
+            "heads": random.heads(self.config.model.num_q, *lead),
+        }
+
+    @torch.no_grad()
+    def propose(
+        self,
+        state: State,
+        count: int,
+        horizon: int,
+        conditions: ConditionPayload | None = None,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Plans (B, N, H, A) of the policy, sampled along the imagined path; "eps" likewise."""
+        batch = state.batch_size
+        source = {"eps": random.normal(batch, count, horizon, self.action.size)}
+        eps = random.complete(source, draws, state.device, generator)["eps"].flatten(0, 1)
+        now = repeated(_without_cause(state), count)
+        many, actions = repeated_conditions(conditions, batch, count), []
+        for t in range(horizon):
+            actions.append(self.act_on(now, eps[:, t]).action)
+            if t + 1 < horizon:
+                now = self.plan_step(now, actions[-1], many, deterministic=True)
+        return torch.stack(actions, 1).unflatten(0, (batch, count))
+
+    # Learning
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LossOutput:
+        """Every term in one sum, the policy's too: their gradients meet in no parameter.
+
+        `TDMPC2Agent.update` takes the policy's step after the model's, as the paper does. For
+        the draws see `worldflux_tdmpc2.learning.loss_draws`.
+        """
+        self.validate_batch_contract(batch)
+        known = learning.loss_draws(self, batch, draws, generator)
+        unrolled = learning.unroll(self, batch, known)
+        loss, components = learning.model_loss(self, unrolled)
+        found = learning.imagine_policy(self, unrolled, known)
+        policy = learning.policy_loss(self, unrolled, found)
+        return LossOutput(loss + policy, {**components, "policy": policy})
+
+
+def _without_cause(state: State) -> State:
+    kept = {key: value for key, value in state.tensors.items() if key != "cause"}
+    return State(kept, state.meta)
