@@ -125,7 +125,7 @@ class _Buffers:
             return dict(self.tensors)
         moved = {name: item.to(device, non_blocking=True) for name, item in self.tensors.items()}
         if device.type == "cuda":
-            self.sent = torch.cuda.Event()
+            self.sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.sent.record()
         return moved
 
