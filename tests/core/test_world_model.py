@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import torch
 
-from worldflux.core.output import LossOutput
 from worldflux.core.model import WorldModel
+from worldflux.core.output import LossOutput
 from worldflux.core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
@@ -147,7 +147,9 @@ def test_batch_and_state_contracts(model):
 
 
 def test_the_fingerprint_tells_contracts_apart(model):
-    assert model.contract_fingerprint() == TinyModel(TinyConfig(), OBS, ACTION).contract_fingerprint()
+    assert (
+        model.contract_fingerprint() == TinyModel(TinyConfig(), OBS, ACTION).contract_fingerprint()
+    )
     other = TinyModel(TinyConfig(width=8), OBS, ACTION)
     assert model.contract_fingerprint() != other.contract_fingerprint()
 
