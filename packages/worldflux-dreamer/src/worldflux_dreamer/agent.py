@@ -13,7 +13,6 @@ from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Draws
 from worldflux.core.output import UpdateResult
 from worldflux.core.payloads import ActionPayload
-from worldflux.core.rollout import unroll
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
@@ -218,27 +217,32 @@ class DreamerV3Agent(Agent):
         return self.world_model.loss_scales() | own
 
     @torch.no_grad()
-    def imagine(self, posterior: State, draws: Draws) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
+    def imagine(
+        self, posterior: State, draws: Draws
+    ) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
         """H+1 states from every posterior state: predictions (N, H+1), features (N, H+1, F).
 
         No gradient flows through imagined states: the actor learns by REINFORCE.
         """
         start = State({key: posterior[key].detach().flatten(0, 1) for key in ("deter", "stoch")})
-        taken: list[Tensor] = []
-
-        def policy(state: State, step: int) -> Tensor:
-            taken.append(self._imagined_action(state, step, draws))
-            return taken[-1]
-
         horizon = self.config.agent.imag_length
         noise = {key: value for key, value in draws.items() if not key.startswith("action")}
-        states, _ = unroll(self.world_model, start, policy, horizon=horizon, draws=noise)
-        policy(states[-1], horizon)
-        path = State({key: torch.stack([s[key] for s in states], 1) for key in ("deter", "stoch")})
-        found = self.world_model.decode(path, keys=("reward", "continue")).predictions
-        imagined = Imagined(torch.stack(taken, 1), found["reward"], found["continue"])
-        outputs = {"deter": path["deter"], "reward": found["reward"], "going_on": found["continue"]}
-        return imagined, features(path), outputs
+
+        def policy(state: State, step: int) -> Tensor:
+            return self._imagined_action(state, step, draws)
+
+        path = self.world_model.rollout(start, policy, horizon=horizon, draws=noise)
+        assert path.rewards is not None and path.continues is not None
+        last = policy(path.states[-1], horizon)
+        root = self.world_model.decode(start, keys=("reward", "continue")).predictions
+        states = State({key: path.to_tensor(key).transpose(0, 1) for key in start.tensors})
+        imagined = Imagined(
+            action=torch.cat([path.actions, last[None]]).transpose(0, 1),
+            reward=torch.cat([root["reward"][None], path.rewards]).T,
+            going_on=torch.cat([root["continue"][None], path.continues]).T,
+        )
+        outputs = {"reward": imagined.reward, "going_on": imagined.going_on}
+        return imagined, features(states), {**outputs, "deter": states["deter"]}
 
     def _imagined_action(self, state: State, step: int, draws: Draws) -> Tensor:
         if "action" in draws:
