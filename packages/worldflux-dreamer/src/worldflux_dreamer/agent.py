@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
+from worldflux.core.interfaces import Draws, Policy
 from worldflux.core.output import UpdateResult
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.state import State
@@ -21,7 +21,7 @@ from worldflux_dreamer.behavior import Critics, Imagined, imagination_losses, re
 from worldflux_dreamer.config import DreamerV3Config
 from worldflux_dreamer.networks import ScalarHead, features
 from worldflux_dreamer.optim import LaProp
-from worldflux_dreamer.policy import Policy
+from worldflux_dreamer.policy import ActorHead
 from worldflux_dreamer.returns import ReturnNorm
 from worldflux_dreamer.sequences import Sequences
 from worldflux_dreamer.world_model import DreamerV3WorldModel, masked_mean, only_action
@@ -58,7 +58,7 @@ class DreamerV3Agent(Agent):
         self.world_model = DreamerV3WorldModel(config, obs_spec, action_spec)
         model, agent = config.model, config.agent
         size = model.deter + model.stoch * model.classes
-        self.policy = Policy(size, only_action(action_spec), model, agent)
+        self.policy = ActorHead(size, only_action(action_spec), model, agent)
         self.value = ScalarHead(size, agent.value_layers, model)
         self.slow_value = slow_copy(self.value)
         self.return_norm = ReturnNorm(agent)
@@ -226,11 +226,7 @@ class DreamerV3Agent(Agent):
         """
         start = State({key: posterior[key].detach().flatten(0, 1) for key in ("deter", "stoch")})
         horizon = self.config.agent.imag_length
-        noise = {key: value for key, value in draws.items() if not key.startswith("action")}
-
-        def policy(state: State, step: int) -> Tensor:
-            return self._imagined_action(state, step, draws)
-
+        policy, noise = self.actor(draws)
         path = self.world_model.rollout(start, policy, horizon=horizon, draws=noise)
         assert path.rewards is not None and path.continues is not None
         last = policy(path.states[-1], horizon)
@@ -244,11 +240,17 @@ class DreamerV3Agent(Agent):
         outputs = {"reward": imagined.reward, "going_on": imagined.going_on}
         return imagined, features(states), {**outputs, "deter": states["deter"]}
 
-    def _imagined_action(self, state: State, step: int, draws: Draws) -> Tensor:
-        if "action" in draws:
-            return draws["action"][step]
-        action: Tensor = self.policy(features(state)).sample(draws["action_noise"][step])
-        return action
+    def actor(self, draws: Draws) -> tuple[Policy, Draws]:
+        """The actor as a rollout's policy, and the draws (H, N, ...) that are not its own."""
+
+        def policy(state: State, step: int) -> Tensor:
+            if "action" in draws:
+                return draws["action"][step]
+            action: Tensor = self.policy(features(state)).sample(draws["action_noise"][step])
+            return action
+
+        own = ("action", "action_noise")
+        return policy, {key: value for key, value in draws.items() if key not in own}
 
     def _critics(self, feat: Tensor) -> Critics:
         logits = self.value(feat)

@@ -84,7 +84,7 @@ class Categoricals:
         return parts[0] if self.single else torch.stack(parts, -1)
 
 
-class Policy(nn.Module):
+class ActorHead(nn.Module):
     """Features (..., F) to a distribution over actions (heads.py: bounded_normal, categorical)."""
 
     def __init__(self, size_in: int, spec: TensorSpec, model: ModelConfig, agent: AgentConfig):

@@ -20,7 +20,7 @@ from worldflux_dreamer.agent import DreamerV3Agent
 from worldflux_dreamer.images import Conv, ImageDecoder, ImageEncoder
 from worldflux_dreamer.layers import MLP
 from worldflux_dreamer.networks import DreamerDecoder, Encoder, Head, VectorDecoder
-from worldflux_dreamer.policy import Policy
+from worldflux_dreamer.policy import ActorHead
 from worldflux_dreamer.rssm import RSSM
 
 
@@ -129,7 +129,7 @@ def _dynamics(at: str, rssm: RSSM) -> Iterator[Entry]:
         yield from _linear(f"{at}/{name}logit", logit)
 
 
-def _policy(at: str, policy: Policy, action: str) -> Iterator[Entry]:
+def _policy(at: str, policy: ActorHead, action: str) -> Iterator[Entry]:
     yield from _mlp(f"{at}/mlp", policy.mlp)
     if policy.spec.discrete:
         yield from _linear(f"{at}/head/{action}/logits", policy.logits)

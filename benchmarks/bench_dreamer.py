@@ -1,0 +1,174 @@
+"""DreamerV3's costs in process CPU time on one thread, raw and normalised by the machine's speed.
+
+Normalised cost = CPU milliseconds x fp32 matrix-product peak in GFLOP/s (measured here) / 1000,
+which is the cost in units of 1e9 operations at peak speed and compares across machines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from worldflux.core.batch import Batch
+from worldflux.core.rollout import unroll
+from worldflux.core.state import State
+from worldflux.specs import TensorSpec
+from worldflux_dreamer.agent import DreamerV3Agent
+from worldflux_dreamer.config import PRESETS
+
+IMAGE = {"image": TensorSpec((3, 64, 64), "uint8")}
+VECTOR = {"state": TensorSpec((24,))}
+DISCRETE = {"action": TensorSpec((), "int64", n=6)}
+CONTINUOUS = {"action": TensorSpec((6,), low=-1.0, high=1.0)}
+
+
+@dataclass
+class Case:
+    """One timed operation; `target` and `peer` (r2dreamer) are normalised costs, if there are any."""
+
+    name: str
+    run: Callable[[], object]
+    target: float | None = None
+    peer: float | None = None
+    bf16: bool = False
+
+
+def rows() -> list[dict[str, object]]:
+    """One row per case: name, cpu_ms, normalised, target, peer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            peak = peak_gflops()
+            return [measured(case, peak) for case in cases()]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def peak_gflops(size: int = 1024, repeats: int = 20) -> float:
+    """fp32 matrix-product speed of one thread, the best of a few rounds."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / cpu_seconds(lambda: left @ right, repeats) / 1e9
+
+
+def cpu_seconds(run: Callable[[], object], repeats: int, rounds: int = 3) -> float:
+    """Process CPU seconds of one call: the best round's mean, after one warm-up call."""
+    run()
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.process_time()
+        for _ in range(repeats):
+            run()
+        best = min(best, (time.process_time() - start) / repeats)
+    return best
+
+
+def measured(case: Case, peak: float) -> dict[str, object]:
+    """Time a case."""
+
+    def run() -> object:
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
+            return case.run()
+
+    run()
+    once = cpu_seconds(run, 1, rounds=1)
+    seconds = cpu_seconds(run, max(1, min(50, round(0.5 / once))))
+    return {
+        "name": case.name,
+        "cpu_ms": 1e3 * seconds,
+        "normalised": seconds * peak,
+        "target": case.target,
+        "peer": case.peer,
+        "peak_gflops": peak,
+    }
+
+
+def cases() -> list[Case]:
+    """The operations of the project's benchmark table."""
+    small = DreamerV3Agent(PRESETS["size1m"], VECTOR, CONTINUOUS)
+    large = DreamerV3Agent(PRESETS["size12m"], IMAGE, DISCRETE)
+    small_batch, large_batch = batch(small, 16, 64), batch(large, 4, 16)
+    imagination = imagine(large, rows=64)
+    policy = policy_step(large)
+    return [
+        Case("dreamerv3 size1m vector update, B16 T64", lambda: small.update(small_batch)),
+        Case(
+            "dreamerv3 size12m image update, B4 T16", lambda: large.update(large_batch), 83.0, 149.0
+        ),
+        Case("dreamerv3 size12m imagination, 64 x H15", imagination, 18.0, 33.0),
+        Case("dreamerv3 size12m policy step, batch 1", policy, 0.4, 1.3),
+        Case(
+            "dreamerv3 size12m image update, B4 T16, bf16",
+            lambda: large.update(large_batch),
+            50.0,
+            bf16=True,
+        ),
+        Case("dreamerv3 size12m imagination, 64 x H15, bf16", imagination, 8.0, bf16=True),
+    ]
+
+
+def batch(agent: DreamerV3Agent, size: int, length: int) -> Batch:
+    """Random sequences of `length` after one context step, with one episode end inside."""
+    lead = (size, length + 1)
+    first = torch.zeros(lead, dtype=torch.bool)
+    first[:, length // 2] = True
+    last = first.roll(-1, 1)
+    obs = {key: _random(spec, lead) for key, spec in agent.obs_spec.items()}
+    model = agent.config.model
+    return Batch(
+        obs=obs,
+        action=_random(agent.action_spec["action"], lead),
+        reward=torch.randn(lead),
+        is_first=first,
+        is_last=last,
+        is_terminal=last,
+        context=1,
+        stored={
+            "deter": torch.zeros(size, 1, model.deter),
+            "stoch": torch.zeros(size, 1, model.stoch, dtype=torch.uint8),
+        },
+    )
+
+
+def _random(spec: TensorSpec, lead: tuple[int, ...]) -> torch.Tensor:
+    if spec.image:
+        return torch.randint(0, 256, (*lead, *spec.shape), dtype=torch.uint8)
+    if isinstance(spec.n, int):
+        return torch.randint(0, spec.n, lead)
+    return torch.rand(*lead, *spec.shape) * 2 - 1
+
+
+def imagine(agent: DreamerV3Agent, rows: int) -> Callable[[], object]:
+    """H steps of the actor in the model, from `rows` states; no decoding."""
+    states = agent.world_model.initial(rows)
+    start = State({"deter": torch.randn_like(states["deter"]), "stoch": states["stoch"]})
+    generator = torch.Generator().manual_seed(0)
+    horizon = agent.config.agent.imag_length
+
+    @torch.no_grad()
+    def run() -> object:
+        actions = agent.policy.noise((horizon, rows), start.device, generator)
+        dynamics = agent.world_model.dynamics_model
+        draws = {"action_noise": actions, **dynamics.noise((horizon, rows), start.device, generator)}
+        policy, noise = agent.actor(draws)
+        return unroll(agent.world_model, start, policy, horizon=horizon, draws=noise)
+
+    return run
+
+
+def policy_step(agent: DreamerV3Agent) -> Callable[[], object]:
+    """One action for one observation, State carried along."""
+    obs = {key: _random(spec, (1,)) for key, spec in agent.obs_spec.items()}
+    generator = torch.Generator().manual_seed(0)
+    going_on = torch.zeros(1, dtype=torch.bool)
+    _, state = agent.act(obs, None, ~going_on, "train", generator=generator)
+    return lambda: agent.act(obs, state, going_on, "train", generator=generator)
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(row)
