@@ -304,7 +304,13 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
     # Training and storage
 
     @abstractmethod
-    def loss(self, batch: Batch) -> LossOutput:
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LossOutput:
         """The model's loss on a Batch, through the same slots as inference."""
 
     def save_pretrained(self, path: str | Path) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from worldflux.core.agent import Agent, Learner
+from worldflux.core.agent import Agent, Learner, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult
+from worldflux.core.state import State
 from worldflux.testing.batches import random_batch, random_obs
 from worldflux.testing.slots import PerturbedSlot
 from worldflux.training import Phase, TrainingPlan
@@ -135,12 +137,12 @@ def check_replay_writes(learner: Learner) -> None:
             assert tuple(value.shape) == expected, f"{key!r}: {tuple(value.shape)} != {expected}"
 
 
-def _act(agent: Agent, mode: str, rows: int = _ROWS, seed: int = 0) -> Tensor:
+def _act(agent: Agent, mode: Mode, rows: int = _ROWS, seed: int = 0) -> Tensor:
     obs = random_obs(agent.obs_spec, (rows,), torch.Generator().manual_seed(1))
     first = torch.ones(rows, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        payload, _ = agent.act(obs, None, first, mode, generator=generator)  # type: ignore[arg-type]
+        payload, _ = agent.act(obs, None, first, mode, generator=generator)
     payload.validate(api_version="v3")
     action = payload.primary()
     assert action is not None, "act returned a payload without data"
@@ -151,7 +153,8 @@ def check_acts(learner: Learner) -> None:
     """Actions have the space's shape and bounds in both modes, and depend on the generator."""
     assert isinstance(learner, Agent)
     spec = next(iter(learner.action_spec.values()))
-    for mode in ("train", "eval"):
+    modes: tuple[Mode, Mode] = ("train", "eval")
+    for mode in modes:
         action = _act(learner, mode)
         assert tuple(action.shape) == (_ROWS, *spec.shape), f"{mode}: {tuple(action.shape)}"
         if spec.discrete:
@@ -171,18 +174,16 @@ def check_acting_resets(learner: Learner) -> None:
     obs = [random_obs(learner.obs_spec, (_ROWS,), torch.Generator().manual_seed(s)) for s in (1, 2)]
     all_first = torch.ones(_ROWS, dtype=torch.bool)
 
-    def act(rows_first: Tensor, state: object) -> tuple[Tensor, object]:
-        payload, after = learner.act(  # type: ignore[operator]
-            obs[1], state, rows_first, "eval", generator=torch.Generator().manual_seed(3)
-        )
-        return payload.primary(), after
+    def after(rows_first: Tensor, state: State | None) -> State:
+        generator = torch.Generator().manual_seed(3)
+        return learner.act(obs[1], state, rows_first, "eval", generator=generator)[1]
 
     _, state = learner.act(obs[0], None, all_first, "eval", generator=torch.Generator())
-    going_on = act(torch.zeros(_ROWS, dtype=torch.bool), state)[1]
-    mixed = act(torch.tensor([True, False, False]), state)[1]
-    fresh = act(all_first, None)[1]
-    for key, value in mixed.tensors.items():  # type: ignore[attr-defined]
-        close = {"rtol": 1e-4, "atol": 1e-5}
+    going_on = after(torch.zeros(_ROWS, dtype=torch.bool), state)
+    mixed = after(torch.tensor([True, False, False]), state)
+    fresh = after(all_first, None)
+    close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
+    for key, value in mixed.tensors.items():
         torch.testing.assert_close(
             value[1:], going_on[key][1:], **close, msg=f"{key}: a reset changed other rows"
         )

@@ -15,7 +15,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, UpdateResult
-from worldflux.core.payloads import ActionPayload
+from worldflux.core.payloads import ActionKind, ActionPayload
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.specs import Capability, TensorSpec
@@ -234,7 +234,7 @@ class TinyAgent(Agent):
         action_spec: Mapping[str, TensorSpec],
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
-        self.world_model = TinyModel(config, obs_spec, action_spec)
+        self.world_model: TinyModel = TinyModel(config, obs_spec, action_spec)
         self.spec = next(iter(self.action_spec.values()))
         self.policy = nn.Linear(2 * config.width, self.spec.size)
         self.optimizers = {"adam": torch.optim.Adam(self.parameters(), lr=config.lr)}
@@ -271,7 +271,7 @@ class TinyAgent(Agent):
             latent, state["action"], dict(obs), is_first, draws=draws, generator=generator
         )
         action = self._sample(self._logits(after), generator)
-        kind = "discrete" if self.spec.discrete else "continuous"
+        kind: ActionKind = "discrete" if self.spec.discrete else "continuous"
         return ActionPayload(kind, tensor=action), State({**after.tensors, "action": action})
 
     def update(

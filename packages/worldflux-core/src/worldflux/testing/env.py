@@ -35,10 +35,11 @@ def check_spaces(env: Any, steps: int) -> None:
     space = env.observation_space
     assert isinstance(space, spaces.Dict), f"observation space is {type(space).__name__}, not Dict"
     for key, part in space.items():
-        if len(part.shape or ()) == 3:
+        shape = part.shape or ()
+        if len(shape) == 3:
             assert part.dtype == np.uint8, f"image {key!r} is {part.dtype}, not uint8"
-            assert part.shape[0] in (1, 2, 3, 4, 6, 9, 12), (
-                f"image {key!r} has shape {part.shape}: expected (C, Y, X)"
+            assert shape[0] in (1, 2, 3, 4, 6, 9, 12), (
+                f"image {key!r} has shape {shape}: expected (C, Y, X)"
             )
     action = env.action_space
     if isinstance(action, spaces.Box):

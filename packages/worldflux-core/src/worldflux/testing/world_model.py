@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from worldflux.testing.slots import PerturbedSlot
 
 Make = Callable[[], WorldModel]
 _STEPS = 4
-_CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+_CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def check_world_model(make: Make) -> list[str]:
@@ -51,7 +52,7 @@ def _fixed_rng() -> Iterator[None]:
 
 
 def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
-    needs = {
+    needs: dict[Callable[[WorldModel], None], bool] = {
         check_reset_touches_only_its_rows: model.recurrent,
         check_sequence_equals_steps: model.recurrent,
         check_decode: model.decoder_module is not None,
@@ -85,7 +86,7 @@ def _same(left: State, right: State, what: str) -> None:
     assert left.tensors.keys() == right.tensors.keys(), f"{what}: keys differ"
     for key, value in left.tensors.items():
         torch.testing.assert_close(
-            value, right.tensors[key], **_CLOSE, msg=lambda text, key=key: f"{what} {key}: {text}"
+            value, right.tensors[key], **_CLOSE, msg=f"{what}: {key} differs"
         )
 
 
