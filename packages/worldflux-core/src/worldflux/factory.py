@@ -7,7 +7,7 @@ import importlib.util
 import pkgutil
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from worldflux import spaces
 from worldflux.errors import (
@@ -102,7 +102,8 @@ def create_world_model(
     """
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
-    return _create(model_id, "model", obs, action, config, component_overrides, overrides)
+    slots = component_overrides
+    return cast("WorldModel", _create(model_id, "model", obs, action, config, slots, overrides))
 
 
 def create_agent(
@@ -120,14 +121,14 @@ def create_agent(
     """An untrained agent that owns its world model; arguments as for `create_world_model`."""
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
-    return _create(model_id, "agent", obs, action, config, component_overrides, overrides)
+    slots = component_overrides
+    return cast("Learner", _create(model_id, "agent", obs, action, config, slots, overrides))
 
 
 def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
     """One environment: `make_env("gym/CartPole-v1")`; options go to its backend."""
     parsed = EnvId.parse(env_id)
-    make = load_class(_usable(parsed).make)
-    return make(parsed.task, **options)  # type: ignore[no-any-return]
+    return cast("gymnasium.Env[Any, Any]", load_class(_usable(parsed).make)(parsed.task, **options))
 
 
 def make_vec_env(
@@ -138,9 +139,12 @@ def make_vec_env(
     spec = _usable(parsed)
     if num_envs < 1:
         raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
-    if spec.make_vec is None:
-        return _vectorised(load_class(spec.make), parsed.task, num_envs, **options)
-    return load_class(spec.make_vec)(parsed.task, num_envs, **options)  # type: ignore[no-any-return]
+    make_vec = functools.partial(_vectorised, load_class(spec.make))
+    if spec.make_vec is not None:
+        make_vec = load_class(spec.make_vec)
+    return cast(
+        "gymnasium.vector.VectorEnv[Any, Any, Any]", make_vec(parsed.task, num_envs, **options)
+    )
 
 
 def load_class(reference: str) -> Any:
@@ -173,7 +177,7 @@ def _create(
     action_spec: Mapping[str, TensorSpec],
     config: Config | None,
     component_overrides: Mapping[str, nn.Module | str] | None,
-    overrides: dict[str, Any],
+    overrides: Mapping[str, Any],
 ) -> Any:
     parsed = ModelId.parse(model_id)
     spec = models.get(parsed.family, parsed.distribution)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from worldflux.errors import ConfigError
 
@@ -20,7 +20,7 @@ def apply_slots(owner: WorldModel | Learner, slots: Mapping[str, nn.Module | str
 
     In a Learner the new parameters take the old ones' place in its optimisers.
     """
-    model: WorldModel = getattr(owner, "world_model", owner)  # type: ignore[assignment]
+    model = cast("WorldModel", getattr(owner, "world_model", owner))
     for name, given in slots.items():
         old = getattr(model, name, None)
         if isinstance(given, str):

@@ -107,7 +107,8 @@ def _bound(values: Any) -> float | tuple[Any, ...]:
     flat = values.reshape(-1)
     if flat.size and (flat == flat[0]).all():
         return float(flat[0])
-    return _nested(values.tolist())
+    nested: tuple[Any, ...] = _nested(values.tolist())
+    return nested
 
 
 def _nested(value: Any) -> Any:

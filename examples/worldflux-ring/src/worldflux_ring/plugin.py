@@ -1,0 +1,23 @@
+"""What worldflux-ring provides. This module and config.py import no torch."""
+
+from worldflux.hookspecs import hookimpl
+from worldflux.specs import Capability, ModelSpec
+from worldflux_ring.config import PRESETS, RingConfig
+
+ABLE = (Capability.OBS_DECODE, Capability.REWARD_PRED, Capability.PLANNING, Capability.STATELESS)
+
+
+@hookimpl
+def worldflux_models() -> list[ModelSpec]:
+    """The one family of this distribution."""
+    return [
+        ModelSpec(
+            family="ring",
+            config=RingConfig,
+            presets=PRESETS,
+            default_preset="small",
+            model="worldflux_ring.world_model:RingModel",
+            description="a point on a ring that actions turn",
+            capabilities=frozenset(ABLE),
+        )
+    ]

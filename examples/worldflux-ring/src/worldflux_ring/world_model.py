@@ -1,0 +1,95 @@
+"""A world whose state is a point (cos, sin) on a ring; actions turn it."""
+
+from math import prod
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from worldflux.core.actions import VectorActions
+from worldflux.core.interfaces import SLOTS, Decoder, DynamicsModel, ObservationEncoder
+from worldflux.core.model import WorldModel
+from worldflux.core.output import LossOutput
+from worldflux.core.spec import PredictionSpec, StateSpec
+from worldflux.core.state import State
+from worldflux.specs import TensorSpec
+from worldflux_ring.plugin import ABLE
+
+
+def mlp(inputs, units, outputs):
+    return nn.Sequential(nn.Linear(inputs, units), nn.SiLU(), nn.Linear(units, outputs))
+
+
+def unit(obs):
+    """Images as numbers in [0, 1], everything else as it is."""
+    return obs / 255 if obs.dtype == torch.uint8 else obs.float()
+
+
+class Encoder(ObservationEncoder):
+    def __init__(self, obs_spec, units):
+        super().__init__()
+        self.keys = list(obs_spec)
+        self.net = mlp(sum(prod(spec.shape) for spec in obs_spec.values()), units, 2)
+
+    def forward(self, obs):
+        x = torch.cat([unit(obs[key]).flatten(1) for key in self.keys], -1)  # (B, D)
+        return State({"point": F.normalize(self.net(x), dim=-1)})  # (B, 2)
+
+
+class Turn(DynamicsModel):
+    def __init__(self, action_size, units):
+        super().__init__()
+        self.angle = mlp(action_size, units, 1)
+
+    def transition(self, state, action, *, deterministic=False, draws=None, generator=None):
+        angle = self.angle(action)  # (B, A) -> (B, 1)
+        x, y = state["point"].split(1, -1)
+        turned = (x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos())
+        return State({"point": torch.cat(turned, -1)})  # (B, 2)
+
+
+class Heads(Decoder):
+    def __init__(self, predictions, units):
+        super().__init__()
+        self.shapes = {key: spec.shape for key, spec in predictions.items()}
+        self.nets = nn.ModuleDict({k: mlp(2, units, prod(s)) for k, s in self.shapes.items()})
+
+    def forward(self, state, keys=None):
+        asked = [key for key in self.shapes if keys is None or key in keys]
+        point = state["point"]
+        return {key: self.nets[key](point).reshape(-1, *self.shapes[key]) for key in asked}
+
+
+class RingModel(WorldModel):
+    """Encodes to the ring, turns by a learned angle, decodes observations and reward."""
+
+    capabilities = frozenset(ABLE)
+    composable_support = frozenset(SLOTS)
+
+    def __init__(self, config, obs_spec, action_spec):
+        super().__init__(config, obs_spec, action_spec)
+        action = next(iter(action_spec.values()))
+        self.observation_encoder = Encoder(obs_spec, config.units)
+        self.action_conditioner = VectorActions(action)
+        self.dynamics_model = Turn(action.size, config.units)
+        self.decoder_module = Heads(self.prediction_spec().tensors, config.units)
+
+    def state_spec(self):
+        return StateSpec({"point": TensorSpec((2,), low=-1.0, high=1.0)})
+
+    def prediction_spec(self):
+        floats = {key: TensorSpec(spec.shape) for key, spec in self.obs_spec.items()}
+        return PredictionSpec({**floats, "reward": TensorSpec(())})
+
+    def loss(self, batch):
+        """Mean squared error of what follows each action of a Batch (B, T)."""
+        pairs = batch.transitions()
+        now, following = (
+            {k: v[pairs.valid] for k, v in o.items()} for o in (pairs.obs, pairs.next_obs)
+        )  # (N, ...), N valid pairs
+        state = self.transition(self.encode(now), pairs.action[pairs.valid])
+        wanted = {k: unit(v) for k, v in following.items()}
+        wanted["reward"] = pairs.next_reward[pairs.valid]
+        predicted = self.decode(state).predictions
+        parts = {key: F.mse_loss(predicted[key], value) for key, value in wanted.items()}
+        return LossOutput(loss=sum(parts.values()), components=parts)

@@ -1,0 +1,17 @@
+"""The `worldflux` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one message and exit code 2."""
+    from worldflux.cli.app import build_app, show_error
+    from worldflux.errors import WorldFluxError
+
+    try:
+        build_app()()
+    except WorldFluxError as error:
+        show_error(str(error))
+        sys.exit(2)

@@ -1,0 +1,59 @@
+"""The typer app: our subcommands, then those of every plugin that implements `worldflux_cli`."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from worldflux.cli import catalogue, doctor, new_plugin
+from worldflux.errors import PluginLoadError
+from worldflux.plugins import plugins
+
+_log = logging.getLogger(__name__)
+
+
+def build_app() -> typer.Typer:
+    """The whole command; a plugin that fails to add its part is reported and left out."""
+    app = typer.Typer(
+        name="worldflux",
+        help="Train, imagine, plan in, play and publish world models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_root)
+    app.command("models")(catalogue.models)
+    app.command("envs")(catalogue.envs)
+    app.command("plugins")(catalogue.plugins)
+    app.command("doctor")(doctor.doctor)
+    app.command("new-plugin")(new_plugin.new_plugin)
+    manager = plugins()
+    for plugin in manager.working("worldflux.plugins"):
+        try:
+            manager.ask(plugin, "worldflux_cli", app=app)
+        except PluginLoadError as error:
+            _log.warning("%s See: worldflux plugins", str(error).splitlines()[0])
+    return app
+
+
+def show_error(message: str) -> None:
+    """One message on the error stream."""
+    typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"worldflux-core {version('worldflux-core')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
