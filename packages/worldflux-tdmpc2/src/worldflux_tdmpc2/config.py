@@ -1,4 +1,4 @@
-"""Configuration of TD-MPC2 (2310.16828). Sources: nicklashansen/tdmpc2, `config.yaml` unless said."""
+"""Configuration of TD-MPC2 (2310.16828). Sources: nicklashansen/tdmpc2, `config.yaml` or named."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """TD-MPC2 as a WorldFlux plugin."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from worldflux.hookspecs import hookimpl
 from worldflux.specs import Capability, ModelSpec
 from worldflux_tdmpc2.config import PRESETS, TDMPC2Config
+
+_CAN = frozenset(map(Capability, ("reward_pred", "value_pred", "planning", "stateless")))
 
 
 @hookimpl
@@ -20,7 +20,5 @@ def worldflux_models() -> Iterable[ModelSpec]:
         agent="worldflux_tdmpc2.agent:TDMPC2Agent",
         description="Latent dynamics without a decoder; plans with a learned policy and value.",
         paper="Hansen et al., TD-MPC2: Scalable, Robust World Models for Continuous Control, 2024",
-        capabilities=frozenset(
-            {Capability.REWARD_PRED, Capability.VALUE_PRED, Capability.PLANNING}
-        ),
+        capabilities=_CAN,
     )

@@ -188,7 +188,7 @@ class TDMPC2WorldModel(WorldModel):
         generator the policy's mean and the first two heads are taken, so that equal plans score
         equally. A plan that is predicted to terminate earns nothing after it.
         """
-        batch, count, horizon = actions.shape[:3]
+        batch, count = actions.shape[:2]
         given = self._score_draws(batch, count, actions.device, draws, generator)
         now = repeated(_without_cause(state), count)
         many = repeated_conditions(conditions, batch, count)
