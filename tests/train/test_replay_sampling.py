@@ -245,8 +245,12 @@ def test_any_sampler_of_slices_can_be_given(storage: str) -> None:
     def third_from_its_start(*_: object) -> Slices:
         return Slices(*(np.array([value]) for value in (0, 10, 2, 3)))
 
-    for _ in range(3):  # buffers are used again: padding must be cleared
-        replay.sample(1, 6, sampler=lambda lanes, *_: Slices.full(*(np.array([0, 20])[:, None]), 6))
+    def full(*_: object) -> Slices:
+        return Slices.full(np.array([0]), np.array([20]), 6)
+
+    for _ in range(2):  # the buffers take turns and are used again: padding must be cleared
+        replay.sample(1, 6, sampler=full)
+        replay.sample(1, 6, sampler=full)
         batch = replay.sample(1, 6, sampler=third_from_its_start)
         assert batch.index is not None and batch.mask is not None
         assert batch.index.tolist() == [[-1, -1, 10, 11, 12, -1]]
@@ -279,6 +283,15 @@ def test_the_online_queue_delivers_new_rows_once_and_in_order(
         assert batch.index is not None
         check(batch, streams, slots, "cross")
         assert sorted(batch.index[:-2, 0].tolist()) == sorted(expected)
+
+
+def test_an_episode_whose_beginning_is_gone_counts_as_long_as_what_is_left() -> None:
+    replay = Replay(COLUMNS, capacity=6)
+    streams = fill(replay, [["go"]] * 9 + [["limit"]] * 5)
+    assert not replay.ready(3, 0, "within")  # rows 8 and 9 of the long one, then single steps
+    batch = replay.sample(50, 2, 0, "within")
+    assert batch.index is not None
+    assert set(batch.index[:, 0].tolist()) == starts(streams, 6, 2, "within", 0) == {8}
 
 
 def test_the_online_queue_waits_where_the_batch_is_full() -> None:
