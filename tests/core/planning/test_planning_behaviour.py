@@ -209,6 +209,20 @@ def test_exploration_changes_the_first_action_only(name, integrator):
     torch.testing.assert_close(bold[0], expected)
 
 
+def test_mppi_explores_with_its_plans_own_spread_unless_told_otherwise(integrator):
+    model = integrator()
+    planner, state = setup("mppi", model)
+    draws, trace = planner.sample_draws(3, "cpu"), []
+    calm = planner(model, state, draws=draws, trace=trace).tensor
+    bold = planner(model, state, draws=draws, explore=True).tensor
+    expected = calm[0] + trace[-1]["std"][:, 0] * draws["explore"]
+    torch.testing.assert_close(bold[0], expected.clamp(-1, 1))
+    other, _ = setup("cem", model)
+    draws = other.sample_draws(3, "cpu")
+    calm, bold = (other(model, state, draws=draws, explore=on).tensor for on in (False, True))
+    assert torch.equal(calm, bold)
+
+
 def test_discrete_exploration_is_uniform_with_the_given_probability(shortest_path):
     model = shortest_path()
     planner, _ = setup("random_shooting", model, exploration=0.5, candidates=4)

@@ -19,7 +19,7 @@ CONTINUOUS = {  # fields, tolerance: regret as a share of what doing nothing los
 }
 DISCRETE = {
     "random_shooting": {"candidates": 20000},
-    "cem": {"candidates": 2000, "select": "best"},
+    "cem": {"candidates": 2000, "iterations": 6, "select": "best"},
     "icem": {"candidates": 400, "iterations": 8, "elites": 20},
     "mppi": {"candidates": 2000, "iterations": 10, "temperature": 5.0, "min_prob": 0.1},
     "gradient": {"candidates": 64, "iterations": 60, "relaxed": True, "init_std": 1.0},

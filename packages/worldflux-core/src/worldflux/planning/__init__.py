@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worldflux.planning.action_space import ActionSpace as ActionSpace
+    from worldflux.planning.agent import PlanningAgent as PlanningAgent
     from worldflux.planning.cem import CEM as CEM
     from worldflux.planning.create import create_planner as create_planner
     from worldflux.planning.gradient import GradientPlanner as GradientPlanner
@@ -26,6 +27,7 @@ _HOMES = {
     "ICEM": "icem",
     "MPPI": "mppi",
     "Planner": "planner",
+    "PlanningAgent": "agent",
     "RandomShooting": "random_shooting",
     "create_planner": "create",
     "default_score": "score",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from worldflux.core.payloads import ActionKind
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
 
@@ -23,6 +23,7 @@ class ActionSpace:
     def __init__(self, action_spec: Mapping[str, TensorSpec] | TensorSpec) -> None:
         self.spec = _only(action_spec)
         self.discrete = self.spec.discrete
+        self.kind: ActionKind = "discrete" if self.discrete else "continuous"
         self.counts = self.spec.counts
         self.size = self.spec.size
         low, high = _bounds(self.spec)
@@ -64,7 +65,7 @@ class ActionSpace:
         if mask is not None:
             actions = actions.masked_fill(mask == 0, -torch.inf)
         parts = actions.split(self.counts, -1)
-        return torch.cat([_one_hot(part) for part in parts], -1).to(actions.dtype)
+        return torch.cat([_one_hot(part) for part in parts], -1)
 
     def refitted(
         self, mean: Tensor, std: Tensor, min_std: float, max_std: float, min_prob: float
@@ -117,7 +118,8 @@ def gumbel(noise: Tensor) -> Tensor:
 
 
 def _one_hot(preferences: Tensor) -> Tensor:
-    return F.one_hot(preferences.argmax(-1), preferences.shape[-1])
+    best = preferences.argmax(-1, keepdim=True)
+    return torch.zeros_like(preferences).scatter(-1, best, 1.0)
 
 
 def _only(action_spec: Mapping[str, TensorSpec] | TensorSpec) -> TensorSpec:

@@ -44,9 +44,10 @@ class PlannerConfig(Config):
     """Candidates that the model's own `propose` (its policy) contributes."""
     execute: PositiveInt = 1
     """Actions executed before the next plan; the warm start is shifted by as many."""
-    exploration: NonNegativeFloat = 0.0
+    exploration: NonNegativeFloat | None = None
     """When exploring: noise on the first action, as a std in units of half the action range
-    (PlaNet: 0.3); for a discrete action the probability of a uniformly random one."""
+    (PlaNet: 0.3); for a discrete action the probability of a uniformly random one. None is the
+    plan's own std where the planner hands it out (MPPI, as in TD-MPC2), else no noise."""
     score: ScoreConfig = ScoreConfig()
     """Default scoring; unused where the model has a `score`."""
 
@@ -158,8 +159,6 @@ class MPPIConfig(_RefitConfig):
     """Weights are softmax(temperature * score): TD-MPC2's convention, 1/lambda of MPPI."""
     select: Literal["mean", "sample"] = "sample"
     """The plan is the last mean, or an elite drawn by its weight (TD-MPC2)."""
-    exploration: NonNegativeFloat | None = None
-    """When exploring: noise on the first action; None takes the plan's own std (TD-MPC2)."""
 
 
 class GradientConfig(PlannerConfig):
@@ -184,3 +183,24 @@ AnyPlannerConfig = Annotated[
     Field(discriminator="kind"),
 ]
 """Field type for a family's config: `planner: AnyPlannerConfig`, chosen by its `kind`."""
+
+
+class PlanningAgentConfig(Config):
+    """An agent that learns a world model and acts by planning in it."""
+
+    planner: AnyPlannerConfig = CEMConfig()
+    """How to plan."""
+    lr: PositiveFloat = 3e-4
+    """Adam's learning rate."""
+    eps: PositiveFloat = 1e-8
+    """Adam's epsilon."""
+    clip: PositiveFloat = 100.0
+    """Largest norm of the gradient."""
+    batch: PositiveInt = 50
+    """Sequences in an update."""
+    length: PositiveInt = 50
+    """Steps of a sequence."""
+    updates_per_step: PositiveFloat = 1.0
+    """Gradient updates per agent step."""
+    prefill: NonNegativeInt = 1000
+    """Random agent steps before learning."""

@@ -58,13 +58,7 @@ class MPPI(Planner[MPPIConfig]):
             plan = pick(elites, drawn(weights, problem.draws["choice"]))[:, 0]
         else:
             plan = self.space.project(mean.unsqueeze(1), problem.mask)[:, 0]
-        return Plan(plan, values[:, 0], {"mean": mean}, self._spread(std[:, 0]))
-
-    def _spread(self, std: Tensor) -> Tensor:
-        """Exploration of the first action (B, A); a choice drawn by weight explores already."""
-        if self.config.exploration is not None:
-            return torch.full_like(std, self.config.exploration)
-        return torch.zeros_like(std) if self.space.discrete else std
+        return Plan(plan, values[:, 0], {"mean": mean}, None if self.space.discrete else std[:, 0])
 
 
 def drawn(weights: Tensor, exponential: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Plan:
     """What an optimiser found, in search coordinates: actions (B, H, A), score (B,).
 
     `memory` are the tensors (B, ...) the next plan starts from; `std` (B, A) is the spread of
-    the first action, where the planner knows one.
+    the first action to explore with, where the planner knows one.
     """
 
     actions: Tensor
@@ -192,7 +192,7 @@ class Planner(ABC, Generic[_ConfigT]):
             actions = self._explored(plan, problem) if explore else plan.actions
             tensor = self.space.to_env(actions.transpose(0, 1))
         return ActionPayload(
-            kind="discrete" if self.space.discrete else "continuous",
+            kind=self.space.kind,
             tensor=tensor,
             extras={
                 HORIZON: self.config.horizon,
@@ -233,8 +233,10 @@ class Planner(ABC, Generic[_ConfigT]):
 
     def _explored(self, plan: Plan, problem: Problem) -> Tensor:
         scale = plan.std
-        if scale is None:
+        if self.config.exploration is not None:
             scale = torch.full_like(plan.actions[:, 0], self.config.exploration)
+        if scale is None:
+            return plan.actions
         mask = problem.mask
         first = self.space.perturb(
             plan.actions[:, 0],

@@ -46,9 +46,7 @@ def default_score(
 
 def repeated(state: State, count: int) -> State:
     """Each row of a State `count` times: (B, ...) -> (B * count, ...), copies adjacent."""
-    return State(
-        {key: value.repeat_interleave(count, 0) for key, value in state.tensors.items()}, state.meta
-    )
+    return state.map(lambda value: value.repeat_interleave(count, 0))
 
 
 def repeated_conditions(
@@ -163,6 +161,11 @@ def _terminal_value(model: WorldModel, state: State, conditions: ConditionPayloa
             "Set score.terminal_value=False, or give the model a value head."
         )
     return found["value"].float().reshape(state.batch_size)
+
+
+def goal_tensor(state: State, key: str | None) -> Tensor:
+    """The tensor of a State that goals are compared with: `key`, or the only one."""
+    return state.tensors[_goal_key(state, key)]
 
 
 def _goal_key(state: State, key: str | None) -> str:
