@@ -8,20 +8,27 @@ reward is a function, zeros where nothing preceded. With tasks also "task" (B,),
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from worldflux.core.actions import action_vector
-from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder
+from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder, Policy
 from worldflux.core.output import ModelOutput
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rollout import AutoregressiveRollout, unroll
 from worldflux.core.state import State
+from worldflux.core.trajectory import Trajectory
 from worldflux.specs import TensorSpec
 from worldflux_tdmpc2.config import ModelConfig
 from worldflux_tdmpc2.distribution import expected
 from worldflux_tdmpc2.images import PixelEncoder
 from worldflux_tdmpc2.networks import mlp
 from worldflux_tdmpc2.spaces import Sizes
+
+if TYPE_CHECKING:
+    from worldflux.core.model import WorldModel
 
 TASK = "task"
 
@@ -128,3 +135,20 @@ class LatentDecoder(Decoder):
             output.aux["termination_logit"] = logit
             output.predictions["continue"] = 1 - torch.sigmoid(logit)
         return output
+
+
+class LatentRollout(AutoregressiveRollout):
+    """The default rollout which, told `states_only`, leaves out the predictions."""
+
+    def forward(
+        self,
+        model: WorldModel,
+        state: State,
+        actions: Tensor | Policy | None,
+        conditions: ConditionPayload | None = None,
+        **options: Any,
+    ) -> Trajectory:
+        if not options.pop("states_only", False):
+            return super().forward(model, state, actions, conditions, **options)
+        states, chosen = unroll(model, state, actions, conditions, **options)
+        return Trajectory(states=states, actions=chosen)

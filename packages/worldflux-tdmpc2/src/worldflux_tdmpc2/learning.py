@@ -16,7 +16,7 @@ from worldflux.errors import ContractError
 from worldflux_tdmpc2 import draws as random
 from worldflux_tdmpc2 import losses
 from worldflux_tdmpc2.distribution import cross_entropy
-from worldflux_tdmpc2.latent import joint
+from worldflux_tdmpc2.latent import LatentRollout, joint
 from worldflux_tdmpc2.policy import Sample
 
 if TYPE_CHECKING:
@@ -83,9 +83,8 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
     pairs = batch.map(lambda x: x[:, batch.context :]).transitions()
     shift = draws.get("shift")
     first = {key: value[:, 0] for key, value in pairs.obs.items()}
-    states = [model.encode(first, draws=None if shift is None else {"shift": shift[:, 0]})]
-    for action in pairs.action.unbind(1):
-        states.append(model.transition(states[-1], action))
+    start = model.encode(first, draws=None if shift is None else {"shift": shift[:, 0]})
+    states = _imagined(model, start, pairs.action.transpose(0, 1))
     reached, td = _targets(model, pairs, draws)
     before, after = _stacked(states[:-1]), _stacked(states[1:])  # (B, H, ...)
     output = model.decode(_flat(after), keys=("reward", "continue"))
@@ -107,6 +106,12 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
     alive = pairs.valid.float().cumprod(1)
     weight = torch.cat([torch.ones_like(alive[:, :1]), alive], 1)
     return Unrolled(terms, _stacked(states), weight, td, pairs.next_terminal, logit)
+
+
+def _imagined(model: TDMPC2WorldModel, start: State, actions: Tensor) -> list[State]:
+    """The H+1 States along actions (H, B, A), without predictions where the executor can."""
+    own = isinstance(model.rollout_executor, LatentRollout)
+    return model.rollout(start, actions, **({"states_only": True} if own else {})).states
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from worldflux_tdmpc2.latent import (
     LatentDecoder,
     LatentDynamics,
     LatentEncoder,
+    LatentRollout,
     features,
     joint,
 )
@@ -76,6 +77,7 @@ class TDMPC2WorldModel(WorldModel):
         self.action_conditioner = VectorActions(self.action)
         self.dynamics_model = LatentDynamics(c, size + self.action.size)
         self.decoder_module = LatentDecoder(c, size + self.action.size, bins)
+        self.rollout_executor = LatentRollout()
         self.policy = Policy(size, c.mlp_dim, self.action.size, c.log_std_min, c.log_std_max)
         self.q = QEnsemble(c.num_q, size + self.action.size, c.mlp_dim, c.bins)
         self.target_q = slow_copy(self.q)
