@@ -15,7 +15,8 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,19 +74,18 @@ class Segment:
 
     def view(self) -> memoryview:
         """The mapped bytes; an export that keeps the mapping from being closed."""
-        if self.mapping is None:
-            raise StateError(f"shared memory {self.name!r} is closed")
+        assert self.mapping is not None, self.name
         return memoryview(self.mapping)
 
     def close(self, tensors: dict[str, Tensor]) -> None:
-        """Take this segment's tensors out of `tensors` and unmap it; on failure change nothing."""
+        """Empty `tensors` and unmap the segment; on failure change nothing."""
         if self.mapping is None:
             return
-        placed = self._take_out(tensors)
+        kept = self._take_out(tensors)
         try:
             self._unmap(self.mapping)
         except BufferError:
-            tensors.update({name: self._tensor(*place) for name, place in placed.items()})
+            tensors.update({k: v if isinstance(v, Tensor) else v() for k, v in kept.items()})
             raise StateError(
                 f"cannot close shared memory {self.name!r}: a caller still holds a tensor of it, "
                 f"or a view of one. Delete it first, or hold a clone()"
@@ -105,15 +105,21 @@ class Segment:
             mapping.close()
         self.mapping = None
 
-    def _take_out(self, tensors: dict[str, Tensor]) -> dict[str, tuple[Any, ...]]:
+    def _take_out(self, tensors: dict[str, Tensor]) -> dict[str, Tensor | Callable[[], Tensor]]:
+        """Empty `tensors`; for each the way back: itself, or how to make it again if it is ours."""
         whole = torch.frombuffer(self.view(), dtype=torch.uint8)
-        first, last = whole.data_ptr(), whole.data_ptr() + len(whole)
-        mine = {k: t for k, t in tensors.items() if first <= t.data_ptr() < last}
-        for name in mine:
-            del tensors[name]
-        return {
-            k: (t.dtype, tuple(t.shape), t.stride(), t.data_ptr() - first) for k, t in mine.items()
-        }
+        first = whole.data_ptr()
+        kept: dict[str, Tensor | Callable[[], Tensor]] = {}
+        for name, t in tensors.items():
+            offset = t.data_ptr() - first
+            if t.numel() == 0:  # its storage may be ours, its address tells nothing
+                kept[name] = t.new_empty(t.shape)
+            elif 0 <= offset < len(whole):
+                kept[name] = partial(self._tensor, t.dtype, t.shape, t.stride(), offset)
+            else:
+                kept[name] = t
+        tensors.clear()
+        return kept
 
     def _tensor(
         self, dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...], offset: int
@@ -160,7 +166,7 @@ def _posix() -> Any:
         raise StateError(
             "shared memory for States needs POSIX (Linux or macOS); send State.serialize() instead"
         )
-    import _posixshmem
+    import _posixshmem  # type: ignore[import-not-found]  # in the standard library
 
     return _posixshmem
 

@@ -150,13 +150,13 @@ class State:
         state._segments.append(segment)
         if copy:
             state.tensors = {k: t.clone() for k, t in state.tensors.items()}
-            segment.close(state.tensors)
+            segment.close({})
         return state
 
     def close_shared_memory(self, unlink: bool = False) -> None:
-        """Let go of attached memory: its tensors leave this State. Optionally unlink the name too.
+        """Let go of attached memory: this State is empty afterwards. Optionally unlink the name.
 
-        Raises `StateError`, and changes nothing, while somebody still holds one of the tensors.
+        Raises `StateError`, and changes nothing, while a caller still holds one of the tensors.
         """
         for segment in self._segments:
             if segment.mapping is not None:

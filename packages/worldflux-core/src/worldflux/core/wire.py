@@ -152,8 +152,7 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tuple[Head
         for name, t in ((name, host[name]) for name in stored)
     )
     header = Header(records, tuple(tensors), as_json(meta))
-    raw = [host[name].reshape(-1).view(torch.uint8).numpy().data for name in stored]
-    return header, [header.encode(), *raw]
+    return header, [header.encode(), *(_raw_bytes(host[name]) for name in stored)]
 
 
 def decode(data: Bytes, copy: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -267,6 +266,13 @@ def _on_host(name: object, tensor: object) -> Tensor:
             f"device {tensor.device}, nested {tensor.is_nested}; make it a dense tensor with data"
         )
     return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+
+
+def _raw_bytes(tensor: Tensor) -> memoryview:
+    # as_strided: a contiguous tensor of one element or none may have any stride, view() wants 1
+    flat = tensor.as_strided((tensor.numel(),), (1,))
+    data: memoryview = flat.view(torch.uint8).numpy().data
+    return data
 
 
 def _exporter(payload: memoryview) -> tuple[Any, int]:
