@@ -31,6 +31,14 @@ def write_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it, unless they are there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling to fill; it becomes `path` on leaving, or vanishes on an exception."""

@@ -13,6 +13,9 @@ from worldflux.specs import TensorSpec
 
 OBS = "obs."
 STORED = "stored."
+DTYPES = (
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"
+)  # fmt: skip
 FLAGS = ("is_first", "is_last", "is_terminal")
 
 Columns = Mapping[str, TensorSpec]
@@ -27,7 +30,14 @@ def step_columns(
     columns["action"] = action if isinstance(action, TensorSpec) else _only(action)
     columns["reward"] = TensorSpec((), "float32")
     columns |= {flag: TensorSpec((), "bool") for flag in FLAGS}
-    return columns | {f"{STORED}{key}": spec for key, spec in (stored or {}).items()}
+    columns |= {f"{STORED}{key}": spec for key, spec in (stored or {}).items()}
+    for name, spec in columns.items():
+        if spec.dtype not in DTYPES:
+            raise ContractError(
+                f"Column {name!r} has the type {spec.dtype!r}.{did_you_mean(spec.dtype, DTYPES)} "
+                f"Types: {', '.join(DTYPES)}."
+            )
+    return columns
 
 
 def under(prefix: str, columns: Mapping[str, object]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
-from worldflux.atomic import read_json, write_file, write_json
+from worldflux.atomic import make_folder, read_json, write_file, write_json
 from worldflux.columns import STORED, Columns, row_bytes, to_json
 from worldflux.errors import StorageError
 from worldflux_train.replay.lanes import Bools, Ints, Lanes
@@ -64,7 +64,8 @@ class Snapshot:
     ) -> None:
         """Write the blocks (into `shared`, or beside the JSON file) and then the JSON file."""
         folder = path / "blocks" if shared is None else shared.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
+        make_folder(folder)
         if shared is not None and self.shared != folder:
             self.touch(None)
             self.shared = folder

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldflux.atomic import make_folder
 from worldflux.columns import Columns, storage_dtype
 from worldflux.errors import StorageError
 from worldflux_train.replay.lanes import Ints, Lanes, Slices
@@ -91,8 +92,8 @@ class HostStorage:
         if folder is None:
             return np.zeros(shape, dtype)
         path = folder / f"{quote(name, safe='')}.bin"
+        make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             return np.asarray(np.memmap(path, dtype, "w+", shape=shape))
         except OSError as error:
             raise StorageError(
