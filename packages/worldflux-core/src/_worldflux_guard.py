@@ -29,7 +29,7 @@ def foreign_distribution() -> str | None:
         for name in names:
             stem, suffix = os.path.splitext(name.lower())
             if suffix in (".dist-info", ".egg-info") and stem.split("-")[0] == "worldflux":
-                return os.path.join(folder, name)
+                return os.path.join(os.path.abspath(folder), name)
     return None
 
 

@@ -42,6 +42,9 @@ class Plugin(NamedTuple):
         """Its name in reports: who installed it and which module it is."""
         return f"{self.distribution}::{self.module}"
 
+    def __str__(self) -> str:
+        return f"Plugin {self.name!r} of {self.distribution} {self.version} ({self.module})"
+
 
 class PluginManager:
     """The plugins of this process: what is installed, what is loaded, what failed and why."""
@@ -133,10 +136,7 @@ class PluginManager:
         else:
             reason = f"{type(error).__name__}: {error}"
             details = "\n" + "".join(traceback.format_exception(error)).rstrip()
-        text = (
-            f"Plugin {plugin.name!r} of {plugin.distribution} {plugin.version} "
-            f"({plugin.module}) cannot be loaded: {reason}{details}"
-        )
+        text = f"{plugin} cannot be loaded: {reason}{details}"
         self.failures[plugin.key] = text
         if self.hooks.has_plugin(plugin.key):
             self.hooks.unregister(name=plugin.key)

@@ -78,9 +78,8 @@ class Registry(Generic[SpecT]):
         found = plugins().ask(plugin, self.hook)
         if not found or not all(isinstance(spec, self.spec) for spec in found):
             raise PluginLoadError(
-                f"Plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}): {self.hook} "
-                f"must return a list of {self.spec.__name__}, it returned {found!r}. Is it marked "
-                "with worldflux.hookspecs.hookimpl?"
+                f"{plugin}: {self.hook} must return a list of {self.spec.__name__}, it returned "
+                f"{found!r}. Is it marked with worldflux.hookspecs.hookimpl?"
             )
         return found
 
@@ -92,10 +91,8 @@ class Registry(Generic[SpecT]):
                 return spec
         if len(specs) == 1:
             return specs[0]
-        raise PluginLoadError(
-            f"Plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) provides no "
-            f"{self.kind} {name!r}. Its own: {', '.join(map(self.key, specs))}."
-        )
+        own = ", ".join(map(self.key, specs))
+        raise PluginLoadError(f"{plugin} provides no {self.kind} {name!r}. Its own: {own}.")
 
     def _called(self, name: str, distribution: str | None) -> list[Plugin]:
         return [

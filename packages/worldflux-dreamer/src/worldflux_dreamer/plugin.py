@@ -2,6 +2,7 @@
 
 import pluggy
 
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.specs import Capability, ModelSpec
 from worldflux_dreamer.config import PRESETS, DreamerV3Config
 

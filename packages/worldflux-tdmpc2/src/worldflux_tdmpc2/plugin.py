@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.hookspecs import hookimpl
 from worldflux.specs import Capability, ModelSpec
 from worldflux_tdmpc2.config import PRESETS, TDMPC2Config
