@@ -42,6 +42,10 @@ class EnvError(WorldFluxError, RuntimeError):
     """An environment that cannot be made, died, or broke the environment contract."""
 
 
+class DivergenceError(WorldFluxError, ArithmeticError):
+    """Training produced a loss, gradient or weight that is not finite."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

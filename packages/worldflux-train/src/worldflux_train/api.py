@@ -1,0 +1,158 @@
+"""Training from Python: `train(resolve("dreamerv3:size1m", "gym/CartPole-v1"), "runs/cartpole")`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from worldflux.atomic import write_file
+from worldflux.core.agent import Agent
+from worldflux.errors import StorageError
+from worldflux.hub import load_into
+from worldflux.runs import Run
+
+from worldflux_train.assembly import choose_device, make_agent, make_envs
+from worldflux_train.checkpoint import AGENT, best_step
+from worldflux_train.config import RunConfig, resolve
+from worldflux_train.evaluation import Evaluation, evaluate
+from worldflux_train.seeding import derived
+from worldflux_train.sinks.base import JsonlSink, Sink
+from worldflux_train.sinks.console import ConsoleSink
+from worldflux_train.stepping import Stepper
+from worldflux_train.trainer import Outcome, Trainer
+
+logger = logging.getLogger(__name__)
+LOGGED = ("worldflux", "worldflux_train", "worldflux_envs")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run lies, how it ended and how far it got."""
+
+    run: Run
+    outcome: Outcome
+    step: int
+
+
+def train(config: RunConfig, out: str | Path, *, console: Console | None = None) -> Result:
+    """Train in the new folder `out`; `console` shows progress."""
+    run = Run.create(out)
+    write_file(run.config_path, config.to_yaml().encode())
+    with _logged_to(run):
+        return _run(config, run, console, resuming=False)
+
+
+def resume(
+    path: str | Path, *, steps: int | None = None, console: Console | None = None
+) -> Result:
+    """Continue the run in `path` from its newest intact checkpoint, to `steps` if given."""
+    run = Run.open(path)
+    config = resolve(config=run.config_path, steps=steps)
+    with _logged_to(run):
+        return _run(config, run, console, resuming=True)
+
+
+def load_agent(path: str | Path, step: int | None = None) -> tuple[RunConfig, Agent]:
+    """The trained agent of a run: of its best checkpoint, or of `step`."""
+    run = Run.open(path)
+    config = resolve(config=run.config_path)
+    folder = _checkpoint(run, step)
+    envs = make_envs(config, 1)
+    try:
+        stepper = Stepper(envs, [0])
+    finally:
+        envs.close()
+    device = choose_device(config.train.device)
+    agent = make_agent(config, stepper.obs_spec, stepper.action_spec, device)
+    load_into(agent, folder / AGENT)
+    return config, agent.eval()
+
+
+def evaluate_run(
+    path: str | Path, episodes: int | None = None, step: int | None = None, seed: int = 1
+) -> Evaluation:
+    """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`."""
+    config, agent = load_agent(path, step)
+    return evaluate(
+        agent,
+        lambda count: make_envs(config, count),
+        episodes or config.train.eval_episodes,
+        derived(seed, "evaluation"),
+        choose_device(config.train.device),
+    )
+
+
+def _run(config: RunConfig, run: Run, console: Console | None, resuming: bool) -> Result:
+    trainer = Trainer(config, run)
+    if resuming:
+        folder = trainer.restore()
+        _rewind(run, trainer.progress.step if folder else None)
+        write_file(run.config_path, config.to_yaml().encode())
+        logger.info("resumed from %s", folder or "the beginning: there is no intact checkpoint")
+    trainer.sinks = make_sinks(config, run, console, trainer.progress.step)
+    outcome = trainer.train()
+    logger.info("%s at step %d", outcome, trainer.progress.step)
+    return Result(run, outcome, trainer.progress.step)
+
+
+def make_sinks(config: RunConfig, run: Run, console: Console | None, step: int) -> list[Sink]:
+    """JSONL always; the others as configured."""
+    sinks: list[Sink] = [JsonlSink(run)]
+    if config.train.tensorboard:
+        from worldflux_train.sinks.tensorboard import TensorBoardSink
+
+        sinks.append(TensorBoardSink(run.path / "tensorboard", step))
+    if config.train.wandb is not None:
+        from worldflux_train.sinks.wandb import WandbSink
+
+        sinks.append(WandbSink(config.train.wandb, run.path, config.to_dict()))
+    if console is not None:
+        sinks.append(ConsoleSink(console, config.train.steps, step))
+    return sinks
+
+
+def _rewind(run: Run, step: int | None) -> None:
+    """Drop rows a resumed run writes again, and the evaluation that only an end calls for."""
+    run.rewind_metrics(-1 if step is None else step)
+    rows = run.metrics()
+    if any(row.get("final") for row in rows):
+        run.metrics_path.unlink()
+        for row in rows:
+            if not row.get("final"):
+                run.append_metrics(row)
+
+
+def _checkpoint(run: Run, step: int | None) -> Path:
+    chosen = step if step is not None else best_step(run)
+    intact = {int(folder.name): folder for folder in run.intact_checkpoints()}
+    if chosen in intact:
+        return intact[chosen]
+    if step is not None or not intact:
+        known = ", ".join(str(found) for found in sorted(intact)) or "none"
+        raise StorageError(f"{run.path} has no intact checkpoint of step {step}. It has: {known}.")
+    return intact[max(intact)]
+
+
+@contextmanager
+def _logged_to(run: Run) -> Iterator[None]:
+    handler = logging.FileHandler(run.log_path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in LOGGED]
+    before = [found.level for found in loggers]
+    for found in loggers:
+        found.addHandler(handler)
+        found.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        logger.error("the run stopped: %s: %s", type(error).__name__, error)
+        raise
+    finally:
+        for found, level in zip(loggers, before, strict=True):
+            found.removeHandler(handler)
+            found.setLevel(level)
+        handler.close()

@@ -1,0 +1,95 @@
+"""The parts of a run, built from its configuration through the registries."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from worldflux.columns import Columns, step_columns
+from worldflux.core.agent import Agent, Learner
+from worldflux.errors import CapabilityError, ConfigError
+from worldflux.factory import create_agent, make_vec_env
+from worldflux.specs import TensorSpec
+
+from worldflux_train.config import RunConfig, TrainConfig
+from worldflux_train.replay.replay import Replay
+from worldflux_train.seeding import derived
+
+logger = logging.getLogger(__name__)
+
+
+def make_envs(config: RunConfig, count: int) -> Any:
+    """`count` environments behind one VectorEnv."""
+    return make_vec_env(config.env_id, count, **config.env_options)
+
+
+def make_agent(
+    config: RunConfig,
+    obs_spec: dict[str, TensorSpec],
+    action_spec: dict[str, TensorSpec],
+    device: torch.device,
+) -> Agent:
+    """The untrained agent; its initial weights follow from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived(config.train.seed, "weights"))
+        agent: Learner = create_agent(
+            config.id, obs_spec=obs_spec, action_spec=action_spec, config=config.family
+        )
+    if not isinstance(agent, Agent):
+        raise CapabilityError(
+            f"{config.id} is a {type(agent).__name__}, which does not act: it cannot be trained in "
+            "an environment."
+        )
+    return agent.to(device)
+
+
+def make_replay(
+    agent: Agent, config: TrainConfig, device: torch.device, folder: Path
+) -> Replay:
+    """The empty replay; says how much memory it may come to take."""
+    columns = step_columns(agent.obs_spec, agent.action_spec, agent.replay_spec)
+    capacity = config.replay_capacity
+    if config.replay_bytes is not None:
+        capacity = Replay.steps_in(columns, config.replay_bytes)
+    on_disk = config.replay_storage == "disk"
+    _say_size(columns, capacity, on_disk)
+    return Replay(
+        columns,
+        capacity=capacity,
+        num_envs=config.envs,
+        seed=derived(config.seed, "replay"),
+        online=config.replay_online,
+        device=device,
+        storage=config.replay_storage,
+        folder=folder / "rows" if on_disk else None,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"train.device={name!r} is no torch device: use auto, cpu, cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"train.device={name!r}, but torch finds no CUDA device. Use auto or cpu.")
+    return device
+
+
+def _say_size(columns: Columns, capacity: int, on_disk: bool) -> None:
+    size = Replay.bytes_for(columns, capacity)
+    logger.info("replay: %d steps, at most %.1f MB", capacity, size / 1e6)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > 0.8 * memory and not on_disk:
+        logger.warning(
+            "A full replay of %d steps takes %.1f GB, this machine has %.1f GB. Lower "
+            "train.replay_capacity, or set train.replay_storage=disk.",
+            capacity,
+            size / 1e9,
+            memory / 1e9,
+        )

@@ -1,0 +1,79 @@
+"""The subcommands `train`, `eval`, `imagine` and `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from worldflux.errors import ConfigError
+
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key, such as agent.lr=1e-4. May be repeated.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the subcommands of this package to the `worldflux` command."""
+    app.command("train")(train)
+    app.command("eval")(evaluate)
+
+
+def train(
+    model: Annotated[str | None, typer.Argument(metavar="ID[:PRESET]", help="What to train, such as dreamerv3:size1m.")] = None,
+    env: Annotated[str | None, typer.Option(metavar="BACKEND/TASK", help="Where, such as gym/CartPole-v1.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Agent steps, over all environments.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="FILE|RECIPE", help="YAML file, or the name of a shipped recipe.")] = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
+) -> None:
+    """Train a model in an environment, or continue a run. Ctrl-C saves and exits."""
+    from worldflux_train import api
+    from worldflux_train.config import parse_overrides, resolve
+
+    console = Console()
+    if resume is not None:
+        if model or env or config or set_ or out:
+            raise ConfigError("--resume takes the run's own configuration: only --steps may be added.")
+        result = api.resume(resume, steps=steps, console=console)
+    else:
+        resolved = resolve(model, env, config=config, overrides=parse_overrides(set_ or []), steps=steps)
+        folder = out or _free_folder(resolved.id, resolved.env_id)
+        console.print(f"[bold]{resolved.id}[/] on [bold]{resolved.env_id}[/], run folder {folder}")
+        result = api.train(resolved, folder, console=console)
+    if result.outcome == "interrupted":
+        console.print(
+            f"Interrupted at step {result.step:,} and saved. Continue with: "
+            f"worldflux train --resume {result.run.path}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        raise typer.Exit(130)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    episodes: Annotated[int | None, typer.Option(min=1, help="Default: train.eval_episodes.")] = None,
+    step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
+) -> None:
+    """Evaluate a run's agent on fresh episodes."""
+    from worldflux_train import api
+
+    result = api.evaluate_run(run, episodes, step, seed)
+    row = result.row()
+    Console().print(
+        f"return {row['eval/return']:.1f} ± {row['eval/return_std']:.1f} "
+        f"(min {row['eval/return_min']:.1f}, max {row['eval/return_max']:.1f}) "
+        f"over {row['eval/episodes']} episodes of {row['eval/length']:.0f} steps",
+        highlight=False,
+    )
+
+
+def _free_folder(model_id: str, env_id: str) -> Path:
+    """`runs/<model>-<env>`, with a number behind it where that is taken."""
+    base = Path("runs") / f"{model_id}-{env_id}".replace("/", "-").replace(":", "-")
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder

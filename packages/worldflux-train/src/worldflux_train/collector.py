@@ -1,0 +1,117 @@
+"""Steps environments with a snapshot of the agent, in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from worldflux.columns import OBS, STORED
+from worldflux.core.agent import Agent
+from worldflux.core.state import State
+from worldflux.specs import TensorSpec
+
+from worldflux_train.stepping import Stepper
+
+Rows = dict[str, NDArray[Any] | Tensor]
+
+
+@dataclass
+class Chunk:
+    """What one round collected: rows (num_envs, ...) per vector step, and finished episodes."""
+
+    rows: list[Rows] = field(default_factory=list)
+    steps: int = 0
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Collector:
+    """One row per environment and vector step: the observation, what came with it, the action.
+
+    The terminal observation is a row of its own (its action means nothing and is not counted as
+    a step); the next row is the reset. Everything random comes from `generator`.
+    """
+
+    def __init__(
+        self, agent: Agent, stepper: Stepper, generator: torch.Generator, device: torch.device
+    ) -> None:
+        self.agent = agent.requires_grad_(False)
+        self.stepper = stepper
+        self.generator = generator
+        self.device = device
+        self.state: State | None = None
+        self.returns = np.zeros(stepper.num_envs)
+        self.lengths = np.zeros(stepper.num_envs, np.int64)
+        self.action_spec = next(iter(agent.action_spec.values()))
+
+    @torch.no_grad()
+    def follow(self, agent: Agent) -> None:
+        """Take over the weights of `agent` as they are now."""
+        ours, theirs = self.agent.state_dict(), agent.state_dict()
+        for name, tensor in theirs.items():
+            ours[name].copy_(tensor)
+
+    @torch.no_grad()
+    def collect(self, vector_steps: int, step: int, prefill: int = 0) -> Chunk:
+        """`vector_steps` steps of every environment; random actions before agent step `prefill`."""
+        chunk = Chunk()
+        for _ in range(vector_steps):
+            self._step(chunk, step, random=step + chunk.steps < prefill)
+        return chunk
+
+    def _step(self, chunk: Chunk, step: int, random: bool) -> None:
+        now = self.stepper.now
+        obs = {key: torch.from_numpy(value).to(self.device) for key, value in now.obs.items()}
+        is_first = torch.from_numpy(now.is_first).to(self.device)
+        payload, state = self.agent.act(obs, self.state, is_first, "train", generator=self.generator)
+        action = payload.primary()
+        assert action is not None, type(self.agent)
+        if random:
+            action = random_action(self.action_spec, len(is_first), self.generator)
+            if "action" in state.tensors:  # the agent conditions its next state on it
+                state = State({**state.tensors, "action": action}, state.meta)
+        self.state = state
+        stored = self.agent.replay_values(state)
+        chunk.rows.append(self._rows(action, stored))
+        chunk.steps += int((~now.is_last).sum())
+        self.stepper.step(action.cpu().numpy())
+        self._count_episodes(chunk, step)
+
+    def _rows(self, action: Tensor, stored: Mapping[str, Tensor]) -> Rows:
+        now = self.stepper.now
+        return {
+            **{f"{OBS}{key}": value for key, value in now.obs.items()},
+            "action": action,
+            "reward": now.reward,
+            "is_first": now.is_first,
+            "is_last": now.is_last,
+            "is_terminal": now.is_terminal,
+            **{f"{STORED}{key}": value for key, value in stored.items()},
+        }
+
+    def _count_episodes(self, chunk: Chunk, step: int) -> None:
+        now = self.stepper.now
+        self.returns = np.where(now.is_first, 0.0, self.returns + now.reward)
+        self.lengths = np.where(now.is_first, 0, self.lengths + 1)
+        for i in np.flatnonzero(now.is_last):
+            chunk.episodes.append(
+                {
+                    "step": step + chunk.steps,
+                    "episode/return": float(self.returns[i]),
+                    "episode/length": int(self.lengths[i]),
+                    "episode/env": int(i),
+                }
+            )
+
+
+def random_action(spec: TensorSpec, rows: int, generator: torch.Generator) -> Tensor:
+    """Uniform actions (rows, ...): [-1, 1], or any of the choices."""
+    device = generator.device
+    if not spec.discrete:
+        return torch.rand(rows, *spec.shape, generator=generator, device=device) * 2 - 1
+    parts = [torch.randint(n, (rows,), generator=generator, device=device) for n in spec.counts]
+    return torch.stack(parts, -1).reshape(rows, *spec.shape)

@@ -1,0 +1,218 @@
+"""A run's configuration: four rooms (model, agent, train, env), merged, checked and written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveInt
+from worldflux.config import Config
+from worldflux.errors import ConfigError, did_you_mean
+from worldflux.factory import get_env_spec, get_model_spec, preset_of
+from worldflux.ids import EnvId, ModelId
+
+from worldflux_train.yaml_text import read_yaml, value_of
+
+ROOMS = ("model", "agent", "train", "env")
+KEYS = ("id", *ROOMS)
+Nested = dict[str, Any]
+
+
+class TrainConfig(Config):
+    """The room `train.*`: how long, how often, where, and what is kept."""
+
+    seed: NonNegativeInt = 0
+    """Everything random in a run follows from it."""
+    steps: PositiveInt = 10_000
+    """Agent actions over all environments after which the run ends."""
+    envs: PositiveInt = 1
+    """Environments stepped together."""
+    round: PositiveInt = 4
+    """Vector steps collected while the learner works on what was there before; the collector
+    acts on the weights of the round's beginning."""
+    eval_every: NonNegativeInt = 5_000
+    """Agent steps between evaluations; 0 evaluates at the end only."""
+    eval_episodes: PositiveInt = 10
+    """Episodes per evaluation."""
+    log_every: PositiveInt = 250
+    """Agent steps between rows of metrics; a non-finite loss is found at most this much later."""
+    checkpoint_every: PositiveInt = 5_000
+    """Agent steps between checkpoints."""
+    keep_last: PositiveInt = 2
+    """Checkpoints kept, besides the one with the best evaluation."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs matrix products in bfloat16 by autocast; parameters stay fp32."""
+    device: str = "auto"
+    """Torch device; `auto` is `cuda` where there is one, else `cpu`."""
+    threads: PositiveInt | None = None
+    """CPU threads of torch; None leaves torch's own choice."""
+    replay_capacity: PositiveInt = Field(default=1_000_000, ge=2)
+    """Steps the replay holds over all environments."""
+    replay_bytes: PositiveInt | None = None
+    """Bytes the replay may take; where given, it sets the capacity instead."""
+    replay_storage: Literal["memory", "disk", "device"] = "memory"
+    """Where the replay's rows lie: RAM, memory-mapped files in the run, or the device."""
+    replay_online: bool = False
+    """Whether new steps are delivered once before old ones are drawn."""
+    tensorboard: bool = False
+    """Whether metrics also go to TensorBoard files in the run folder."""
+    wandb: str | None = None
+    """Weights & Biases project that metrics also go to."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run. `env` holds the environment's id and its options."""
+
+    id: str
+    env: Mapping[str, Any]
+    train: TrainConfig
+    family: Config
+
+    @property
+    def env_id(self) -> str:
+        """`backend/task`."""
+        return str(self.env["id"])
+
+    @property
+    def env_options(self) -> Nested:
+        """What is passed to the environment's backend."""
+        return {key: value for key, value in self.env.items() if key != "id"}
+
+    def to_dict(self) -> Nested:
+        """The four rooms and the model id as plain data."""
+        family = self.family.to_dict()
+        rooms = family if _roomy(type(self.family)) else {"model": family}
+        return {"id": self.id, "env": dict(self.env), "train": self.train.to_dict(), **rooms}
+
+    def to_yaml(self) -> str:
+        """Text that `resolve` reads back to an equal configuration."""
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+    def with_steps(self, steps: int) -> Self:
+        """The same run with another end."""
+        return replace(self, train=self.train.with_(steps=steps))
+
+
+def resolve(
+    model_id: str | None = None,
+    env_id: str | None = None,
+    *,
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+) -> RunConfig:
+    """Defaults < preset < `config` (YAML file, recipe name or mapping) < `overrides` (dotted keys).
+
+    `model_id`, `env_id` and `steps` stand above all of them.
+    """
+    given = _merge(_from_file(config), nest(overrides or {}))
+    _check_keys(given)
+    if env_id is not None:
+        given = _merge(given, {"env": {"id": env_id}})
+    if steps is not None:
+        given = _merge(given, {"train": {"steps": steps}})
+    model_id = model_id or given.get("id")
+    env = given.get("env", {})
+    if model_id is None or env.get("id") is None:
+        missing = "a model id" if model_id is None else "an environment (--env backend/task)"
+        raise ConfigError(f"A run needs {missing}, as an argument or in the configuration file.")
+    _check_env(env)
+    family = _family(str(model_id), {room: given.get(room, {}) for room in ("model", "agent")})
+    train = TrainConfig().with_(**given.get("train", {}))
+    return RunConfig(str(model_id), env, train, family)
+
+
+def parse_overrides(pairs: list[str]) -> Nested:
+    """`["agent.lr=1e-4", ...]` as dotted keys and YAML values."""
+    found: Nested = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set takes key=value, got {pair!r}. Example: --set agent.lr=1e-4")
+        found[key.strip()] = value_of(text)
+    return found
+
+
+def nest(dotted: Mapping[str, Any]) -> Nested:
+    """`{"agent.lr": 1}` as `{"agent": {"lr": 1}}`."""
+    found: Nested = {}
+    for key, value in dotted.items():
+        *path, last = key.split(".")
+        inner: Any = {last: value}
+        for part in reversed(path):
+            inner = {part: inner}
+        found = _merge(found, inner)
+    return found
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes shipped with this package, by name."""
+    folder = Path(__file__).parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _from_file(config: str | Path | Mapping[str, Any] | None) -> Nested:
+    if config is None or isinstance(config, Mapping):
+        return dict(config or {})
+    path = Path(config)
+    if not path.is_file():
+        known = recipes()
+        if str(config) not in known:
+            raise ConfigError(
+                f"{config} is neither a file nor a recipe.{did_you_mean(str(config), known)} "
+                f"Recipes: {', '.join(known) or 'none'}."
+            )
+        path = known[str(config)]
+    return read_yaml(path)
+
+
+def _check_keys(given: Nested) -> None:
+    for key, value in given.items():
+        if key not in KEYS:
+            raise ConfigError(
+                f"A run's configuration has no key {key!r}.{did_you_mean(key, KEYS)} "
+                f"Keys: {', '.join(KEYS)}; below the rooms, such as train.seed."
+            )
+        if key in ROOMS and not isinstance(value, Mapping):
+            raise ConfigError(f"{key} is a room of keys, such as {key}.name; got {value!r}.")
+
+
+def _check_env(env: Mapping[str, Any]) -> None:
+    known = get_env_spec(EnvId.parse(str(env["id"])).__str__()).options
+    for key in env:
+        if known and "..." not in known and key not in (*known, "id"):
+            raise ConfigError(
+                f"{env['id']} has no option env.{key}.{did_you_mean(key, known)} "
+                f"Options: {', '.join(known)}."
+            )
+
+
+def _family(model_id: str, rooms: Mapping[str, Mapping[str, Any]]) -> Config:
+    spec = get_model_spec(model_id)
+    _, config = preset_of(spec, ModelId.parse(model_id).preset)
+    if _roomy(spec.config):
+        return config.with_(**rooms)
+    if rooms["agent"]:
+        raise ConfigError(
+            f"{spec.family!r} has no room agent.*, got {', '.join(rooms['agent'])}. "
+            f"Its keys: {', '.join(f'model.{name}' for name in spec.config.model_fields)}."
+        )
+    return config.with_(**rooms["model"])
+
+
+def _roomy(config: type[Config]) -> bool:
+    """Whether a family's configuration has the rooms `model` and `agent`, or is one flat room."""
+    return {"model", "agent"} <= set(config.model_fields)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Nested:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged

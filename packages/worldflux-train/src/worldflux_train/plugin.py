@@ -1,0 +1,13 @@
+"""worldflux-train as a WorldFlux plugin: it adds subcommands."""
+
+from __future__ import annotations
+
+import pluggy
+import typer
+
+
+@pluggy.HookimplMarker("worldflux")
+def worldflux_cli(app: typer.Typer) -> None:
+    from worldflux_train.cli import add_commands
+
+    add_commands(app)

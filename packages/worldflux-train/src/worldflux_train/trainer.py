@@ -1,0 +1,244 @@
+"""The loop: rounds of collecting and learning, with everything else at the points between them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from worldflux.errors import ConfigError
+from worldflux.plugins import fire
+from worldflux.runs import Run
+from worldflux.training import Phase
+
+from worldflux_train.assembly import choose_device, make_agent, make_envs, make_replay
+from worldflux_train.checkpoint import Parts, Progress, best_step, load_newest, save_checkpoint
+from worldflux_train.collector import Chunk, Collector
+from worldflux_train.config import RunConfig
+from worldflux_train.evaluation import evaluate
+from worldflux_train.interrupt import Interrupt
+from worldflux_train.learner import Learner
+from worldflux_train.meters import refuse_non_finite_weights
+from worldflux_train.schedule import Schedule, crossed
+from worldflux_train.seeding import derived, generator
+from worldflux_train.sinks.base import Sink
+from worldflux_train.stepping import Stepper
+
+logger = logging.getLogger(__name__)
+Outcome = Literal["finished", "interrupted"]
+
+
+class Trainer:
+    """One run, from its configuration.
+
+    A round collects `train.round` vector steps in the collector's thread, with the weights of the
+    round's beginning, while the learner does the updates due for the steps before that round.
+    Both meet at the round's end, so nothing depends on which of them is faster.
+    """
+
+    def __init__(self, config: RunConfig, run: Run) -> None:
+        self.config, self.run, self.settings = config, run, config.train
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
+        device = self.device = choose_device(self.settings.device)
+        seed = self.settings.seed
+        envs = make_envs(config, self.settings.envs)
+        seeds = [derived(seed, "environment", i) for i in range(self.settings.envs)]
+        self.stepper = Stepper(envs, seeds)
+        specs = (self.stepper.obs_spec, self.stepper.action_spec)
+        self.agent = make_agent(config, *specs, device)
+        acting = make_agent(config, *specs, device).eval()
+        replay = make_replay(self.agent, self.settings, device, run.replay_path)
+        self.schedule = Schedule(self.agent.training_plan())
+        self.replay = replay
+        self.progress = Progress()
+        self.collector = Collector(
+            acting, self.stepper, generator(seed, "collector", device=device), device
+        )
+        self.learner = Learner(
+            self.agent, replay, generator(seed, "learner", device=device), device,
+            self.settings.precision,
+        )  # fmt: skip
+        self.parts = Parts(self.progress, self.schedule, self.collector, self.learner, replay)
+        self.sinks: list[Sink] = []
+        self._stale = True
+        self._logged = (0, 0, 0.0)
+        self._require_room()
+
+    # Beginning and end
+
+    def restore(self) -> Path | None:
+        """Continue from the newest intact checkpoint; None if there is none."""
+        folder = load_newest(self.run, self.parts)
+        self._stale = True
+        return folder
+
+    def train(self) -> Outcome:
+        """Run until `train.steps`, or until interrupted; either way a checkpoint is left."""
+        self._began = time.monotonic() - self.progress.seconds
+        self._mark()
+        fire("worldflux_run_start", run=self.run.path, config=self.config)
+        outcome = "failed"
+        try:
+            with Interrupt() as interrupt, ThreadPoolExecutor(1, "collector") as pool:
+                if self.progress.step == 0:
+                    self._evaluate()
+                while self.progress.step < self.settings.steps and not interrupt.requested:
+                    self._round(pool)
+            outcome = self._finish(interrupt.requested)
+        except BaseException as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            fire("worldflux_run_end", run=self.run.path, outcome=outcome)
+            self.stepper.envs.close()
+            for sink in self.sinks:
+                sink.close()
+        return outcome
+
+    def _finish(self, interrupted: bool) -> Outcome:
+        step = self.progress.step
+        score = None
+        finished = step >= self.settings.steps
+        if finished and not crossed(self.settings.eval_every, self._before, step):
+            score = self._evaluate(final=True)
+        if step not in self.run.steps() and step > 0:
+            self._save(score)
+        return "finished" if finished or not interrupted else "interrupted"
+
+    # Rounds
+
+    _before = 0
+
+    def _round(self, pool: ThreadPoolExecutor) -> None:
+        before = self._before = self.progress.step
+        self.schedule.begin(before, self._ready)
+        burst = self.schedule.burst()
+        if burst is not None:
+            self._learn(*burst)
+            return
+        if self._stale:
+            self.collector.follow(self.agent)
+            self._stale = False
+        prefill = self.schedule.plan.prefill
+        future = pool.submit(self.collector.collect, self._length(before), before, prefill)
+        try:
+            for phase, updates in self.schedule.due(before):
+                self._learn(phase, updates)
+        finally:
+            chunk = future.result()
+        self._take(chunk)
+        self._between(before, self.progress.step)
+
+    def _length(self, step: int) -> int:
+        """Vector steps of the next round; it ends where a phase starts."""
+        left = self.schedule.until_start(step)
+        if left is None:
+            return self.settings.round
+        return min(self.settings.round, -(-left // self.settings.envs))
+
+    def _learn(self, phase: Phase, updates: int) -> None:
+        def after(metrics: Mapping[str, Tensor | float]) -> None:
+            self.schedule.done[phase.name] += 1
+            step = self.progress.step
+            fire("worldflux_after_update", run=self.run.path, step=step, metrics=metrics)
+
+        self._stale = True
+        self.learner.learn(phase, updates, after)
+
+    def _take(self, chunk: Chunk) -> None:
+        for rows in chunk.rows:
+            self.replay.append(rows)
+        self.progress.step += chunk.steps
+        for episode in chunk.episodes:
+            self.progress.episodes += 1
+            self._write(episode)
+            fire("worldflux_after_episode", run=self.run.path, episode=episode)
+
+    def _ready(self, phase: Phase) -> bool:
+        return self.replay.ready(phase.length, phase.context, phase.boundary)
+
+    # Between rounds
+
+    def _between(self, before: int, after: int) -> None:
+        self.progress.seconds = time.monotonic() - self._began
+        if crossed(self.settings.log_every, before, after):
+            self._log()
+        score = None
+        if crossed(self.settings.eval_every, before, after):
+            score = self._evaluate()
+        if crossed(self.settings.checkpoint_every, before, after) or self._is_best(score):
+            self._save(score)
+
+    def _log(self) -> None:
+        means = self.learner.meters.read()
+        self.learner.meters.clear()
+        step, updates = self.progress.step, self.schedule.updates
+        elapsed = self.progress.seconds
+        steps_before, updates_before, elapsed_before = self._logged
+        span = max(elapsed - elapsed_before, 1e-9)
+        rate = (step - steps_before) / span
+        self._mark()
+        self._write(
+            {
+                "step": step,
+                "frames": step * int(self.config.env_options.get("action_repeat", 1)),
+                "updates": updates,
+                "episodes": self.progress.episodes,
+                "replay": len(self.replay),
+                **{f"train/{name}": value for name, value in means.items()},
+                "time/elapsed": elapsed,
+                "time/steps_per_second": rate,
+                "time/updates_per_second": (updates - updates_before) / span,
+                "time/left": (self.settings.steps - step) / max(rate, 1e-9),
+            }
+        )
+
+    def _evaluate(self, final: bool = False) -> float:
+        began, step = time.monotonic(), self.progress.step
+        self.collector.follow(self.agent)
+        self._stale = False
+        result = evaluate(
+            self.collector.agent,
+            lambda count: make_envs(self.config, count),
+            self.settings.eval_episodes,
+            derived(self.settings.seed, "evaluation", step),
+            self.device,
+        )
+        row = {"step": step, **result.row(), "time/evaluation": time.monotonic() - began}
+        self._write({**row, "final": True} if final else row)
+        return result.mean
+
+    def _is_best(self, score: float | None) -> bool:
+        best = best_step(self.run)
+        if score is None or best is None:
+            return False
+        return score > float(self.run.manifest(best)["score"])
+
+    def _save(self, score: float | None) -> None:
+        self.learner.meters.read()  # refuses non-finite losses
+        refuse_non_finite_weights(self.agent)
+        path = save_checkpoint(self.run, self.parts, self.settings.keep_last, score)
+        fire("worldflux_checkpoint", run=self.run.path, path=path, step=self.progress.step)
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write(row)
+
+    def _mark(self) -> None:
+        self._logged = (self.progress.step, self.schedule.updates, self.progress.seconds)
+
+    def _require_room(self) -> None:
+        slots = self.replay.lanes.slots
+        for phase in self.schedule.plan.phases:
+            if phase.length + phase.context > slots:
+                raise ConfigError(
+                    f"train.replay_capacity={self.replay.capacity} holds {slots} steps of each of "
+                    f"{self.settings.envs} environments, but phase {phase.name!r} samples "
+                    f"sequences of {phase.length + phase.context}. Raise it."
+                )
