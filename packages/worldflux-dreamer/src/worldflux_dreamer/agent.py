@@ -217,9 +217,7 @@ class DreamerV3Agent(Agent):
         return self.world_model.loss_scales() | own
 
     @torch.no_grad()
-    def imagine(
-        self, posterior: State, draws: Draws
-    ) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
+    def imagine(self, posterior: State, draws: Draws) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
         """H+1 states from every posterior state: predictions (N, H+1), features (N, H+1, F).
 
         No gradient flows through imagined states: the actor learns by REINFORCE.

@@ -1,4 +1,4 @@
-"""Image encoder and decoder. Images are (N, C, Y, X); feature order in vectors is (y, x, c)."""
+"""Image encoder and decoder. Outside images are (N, C, Y, X); inside maps are (N, Y, X, C)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from torch.nn import functional as F
 
 from worldflux.errors import ContractError
 from worldflux.nn.init import trunc_normal_in_
-from worldflux.nn.norms import RMSNorm
+from worldflux.nn.norms import RMSNormSiLU
 from worldflux_dreamer.config import ModelConfig
 from worldflux_dreamer.layers import BlockLinear, Dense, Linear
 
+CHUNK_BYTES = 16 << 20
+"""Maps above this size are computed in parts: larger blocks of memory are slow to come by."""
+
 
 class Conv(nn.Module):
-    """Convolution parameters, weight (out, in, Y, X); "same" padding, stride 1."""
+    """Convolution of maps (N, Y, X, C): weight (out, in, Y, X), "same" padding, stride 1."""
 
     def __init__(self, channels_in: int, channels_out: int, side: int) -> None:
         super().__init__()
@@ -26,7 +29,26 @@ class Conv(nn.Module):
         trunc_normal_in_(self.weight, channels_in * side * side)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+        return convolve(x, self.weight, self.bias)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolution of maps (N, Y, X, C), channels last in memory too."""
+    channels_first = x.permute(0, 3, 1, 2)
+    return F.conv2d(channels_first, weight, bias, padding="same").permute(0, 2, 3, 1)
+
+
+class PooledConv(Conv):
+    """Convolution, then the maximum over 2 x 2 pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = 4 * x[0].numel() // x.shape[-1] * self.bias.shape[0]
+        parts = x.split(max(1, CHUNK_BYTES // size))
+        return torch.cat([self._part(part) for part in parts]) if len(parts) > 1 else self._part(x)
+
+    def _part(self, x: Tensor) -> Tensor:
+        channels_first = super().forward(x).permute(0, 3, 1, 2)
+        return F.max_pool2d(channels_first, 2).permute(0, 2, 3, 1)
 
 
 class UpConv(Conv):
@@ -37,21 +59,28 @@ class UpConv(Conv):
     9/25 of the products.
     """
 
+    taps: Tensor
+
     def __init__(self, channels_in: int, channels_out: int, side: int) -> None:
         super().__init__(channels_in, channels_out, side)
-        self.register_buffer("taps", _phase_taps(side), persistent=False)
+        self.register_buffer("taps", phase_taps(side), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.phases(x), 2)
+        return interleave(self.phases(x))
 
     def phases(self, x: Tensor) -> Tensor:
-        """The result before interleaving, (N, out * 4, Y, X), phase (a, b) fastest."""
-        kernel = torch.einsum("apu,bqv,oiuv->oabipq", self.taps, self.taps, self.weight)
-        bias = self.bias.repeat_interleave(4)
-        return F.conv2d(x, kernel.flatten(0, 2), bias, padding=self.taps.shape[1] // 2)
+        """The result before interleaving (N, Y, X, 2, 2, C), phases (a, b)."""
+        kernel = torch.einsum("apu,bqv,oiuv->aboipq", self.taps, self.taps, self.weight)
+        maps = convolve(x, kernel.flatten(0, 2), self.bias.repeat(4))
+        return maps.unflatten(-1, (2, 2, -1))
 
 
-def _phase_taps(side: int) -> Tensor:
+def interleave(phases: Tensor) -> Tensor:
+    """(N, Y, X, 2, 2, C) -> (N, 2Y, 2X, C)."""
+    return rearrange(phases, "n y x a b c -> n (y a) (x b) c")
+
+
+def phase_taps(side: int) -> Tensor:
     """(phase, source offset, tap): 1 where the tap of the doubled image falls on that source."""
     reach = (side // 2 + 1) // 2
     taps = torch.zeros(2, 2 * reach + 1, side)
@@ -59,15 +88,6 @@ def _phase_taps(side: int) -> Tensor:
         for tap in range(side):
             taps[phase, (phase + tap - side // 2) // 2 + reach, tap] = 1
     return taps
-
-
-class ChannelNorm(RMSNorm):
-    """RMSNorm over the channels of (N, C, Y, X), then SiLU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        inverse = torch.rsqrt(wide.square().mean(1, keepdim=True) + self.eps)
-        return F.silu((wide * inverse * self.scale[:, None, None]).to(x.dtype))
 
 
 def least_resolution(shape: tuple[int, ...], stages: int) -> tuple[int, int]:
@@ -90,18 +110,19 @@ class ImageEncoder(nn.Module):
         rows, columns = least_resolution(shape, len(config.mults))
         depths = [config.depth * mult for mult in config.mults]
         self.convs = nn.ModuleList(
-            Conv(a, b, config.kernel) for a, b in zip([shape[0], *depths], depths, strict=False)
+            PooledConv(a, b, config.kernel)
+            for a, b in zip([shape[0], *depths[:-1]], depths, strict=True)
         )
-        self.norms = nn.ModuleList(ChannelNorm(depth, config.norm_eps) for depth in depths)
+        self.norms = nn.ModuleList(RMSNormSiLU(depth, config.norm_eps) for depth in depths)
         self.size = rows * columns * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
         # image (N, C, Y, X), uint8 or in [0, 1]
-        x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-        x = x - 0.5
+        x = image.permute(0, 2, 3, 1).contiguous().float()
+        x = (x / 255 if image.dtype == torch.uint8 else x) - 0.5
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(F.max_pool2d(conv(x), 2))
-        return rearrange(x, "n c y x -> n (y x c)")
+            x = norm(conv(x))
+        return x.flatten(1)
 
 
 class ImageDecoder(nn.Module):
@@ -116,21 +137,17 @@ class ImageDecoder(nn.Module):
         self.from_deter = BlockLinear(config.deter, size, self.blocks)
         self.from_stoch = Dense(stoch, 2 * config.units, config.norm_eps)
         self.to_map = Linear(2 * config.units, size)
-        self.map_norm = ChannelNorm(depths[-1], config.norm_eps)
+        self.map_norm = RMSNormSiLU(depths[-1], config.norm_eps)
         stages = zip(depths[:0:-1], depths[-2::-1], strict=True)
         self.convs = nn.ModuleList(UpConv(a, b, config.kernel) for a, b in stages)
-        self.norms = nn.ModuleList(ChannelNorm(d, config.norm_eps) for d in depths[-2::-1])
+        self.norms = nn.ModuleList(RMSNormSiLU(d, config.norm_eps) for d in depths[-2::-1])
         self.out = UpConv(depths[0], shape[0], config.kernel)
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
         # deter (N, D), stoch (N, S * K) -> (N, C, Y, X) in [0, 1]
-        rows, columns, _ = self.map
-        sizes = {"g": self.blocks, "y": rows, "x": columns}
-        own = rearrange(self.from_deter(deter), "n (g y x c) -> n (g c) y x", **sizes)
-        sampled = rearrange(
-            self.to_map(self.from_stoch(stoch)), "n (y x c) -> n c y x", y=rows, x=columns
-        )
-        x = self.map_norm(own + sampled)
+        sizes = {"g": self.blocks, "y": self.map[0], "x": self.map[1]}
+        own = rearrange(self.from_deter(deter), "n (g y x c) -> n y x (g c)", **sizes)
+        x = self.map_norm(own + self.to_map(self.from_stoch(stoch)).view_as(own))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(conv(x))
-        return torch.sigmoid(self.out(x).float())
+            x = interleave(norm(conv.phases(x)))
+        return torch.sigmoid(self.out(x).float()).permute(0, 3, 1, 2)

@@ -10,10 +10,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldflux.nn.init import trunc_normal_in_
-from worldflux.nn.norms import RMSNorm
+from worldflux.nn.norms import RMSNormSiLU
 
 
 class Linear(nn.Module):
@@ -57,10 +56,11 @@ class Dense(nn.Module):
     def __init__(self, size_in: int, size_out: int, eps: float) -> None:
         super().__init__()
         self.linear = Linear(size_in, size_out)
-        self.norm = RMSNorm(size_out, eps)
+        self.norm = RMSNormSiLU(size_out, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.norm(self.linear(x)))
+        activated: Tensor = self.norm(self.linear(x))
+        return activated
 
 
 class MLP(nn.Sequential):

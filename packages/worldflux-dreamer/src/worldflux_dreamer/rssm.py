@@ -6,11 +6,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldflux.core.interfaces import Draws, DynamicsModel
 from worldflux.core.state import State
-from worldflux.nn.norms import RMSNorm
+from worldflux.nn.norms import RMSNormSiLU
 from worldflux_dreamer.config import ModelConfig
 from worldflux_dreamer.layers import MLP, BlockLinear, Dense, Linear
 from worldflux_dreamer.losses import mixed_probs, sample_index, straight_through
@@ -28,7 +27,7 @@ class Core(nn.Module):
         self.from_action = Dense(action_size, h, eps)
         widths = [d + 3 * h * g, *[d] * config.dyn_layers]
         self.hidden = nn.ModuleList(BlockLinear(a, b, g) for a, b in pairwise(widths))
-        self.norms = nn.ModuleList(RMSNorm(d, eps) for _ in self.hidden)
+        self.norms = nn.ModuleList(RMSNormSiLU(d, eps) for _ in self.hidden)
         self.gates = BlockLinear(widths[-1], 3 * d, g)
 
     def action_input(self, action: Tensor) -> Tensor:
@@ -44,7 +43,7 @@ class Core(nn.Module):
         own = deter.to(shared.dtype).unflatten(-1, (g, -1))  # (B, G, D/G)
         x = torch.cat([own, shared.unsqueeze(1).expand(-1, g, -1)], -1).flatten(1)
         for layer, norm in zip(self.hidden, self.norms, strict=True):
-            x = F.silu(norm(layer(x)))
+            x = norm(layer(x))
         return gru_update(self.gates(x).unflatten(-1, (g, -1)), deter)
 
 
