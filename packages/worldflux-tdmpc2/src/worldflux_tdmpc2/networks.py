@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux_tdmpc2.mish import mish
+from worldflux_tdmpc2.activations import group_softmax, mish
 
 EPS = 1e-5
 INIT_STD = 0.02
@@ -22,7 +22,7 @@ class SimNorm(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.size)).float().softmax(-1).flatten(-2)
+        return group_softmax(x, self.size)
 
 
 class NormedLinear(nn.Linear):
