@@ -1,0 +1,85 @@
+"""Every code block of the README and the documentation runs.
+
+The python blocks of a file run one after another in one process, as a reader would type them; a
+bash block runs in a shell. Training commands get a small budget, `pip install` lines resolve
+against wheels built from this checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "packages/*/README.md", "examples/*/README.md")
+    for path in ROOT.glob(pattern)
+)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BUDGET = "--steps 300 --set train.eval_episodes=1"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for found, code in FENCE.findall(page.read_text()) if found == language]
+
+
+def having(language: str) -> list[str]:
+    return [str(page.relative_to(ROOT)) for page in PAGES if blocks(page, language)]
+
+
+def run(command: list[str], folder: Path, **extra: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **extra}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_pages_have_blocks():
+    assert "README.md" in having("python") and "README.md" in having("bash")
+
+
+@pytest.mark.parametrize("page", having("python"))
+def test_python_blocks(page, tmp_path):
+    code = "\n".join(blocks(ROOT / page, "python"))
+    run([sys.executable, "-c", code], tmp_path)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory) -> Path:
+    """Wheels of this checkout's distributions."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for package in sorted((ROOT / "packages").iterdir()):
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder)]
+        run([*build, str(package)], ROOT)
+    return folder
+
+
+def affordable(code: str) -> str:
+    """The block with a small training budget; what makes a new machine's setup is not repeated."""
+    code = re.sub(r"python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/", "", code)
+    code = re.sub(r"(nox -s train)\b", rf"\1 --no-install -- {BUDGET}", code)
+    code = re.sub(r"nox -s tests", "pytest --collect-only -q tests", code)
+    return re.sub(r"--steps \d+(?! --set)", BUDGET, code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", having("bash"))
+def test_bash_blocks(page, tmp_path, wheels):
+    for code in blocks(ROOT / page, "bash"):
+        inside = ROOT if "nox" in code else tmp_path
+        run(
+            ["bash", "-euo", "pipefail", "-c", affordable(code)],
+            inside,
+            PIP_FIND_LINKS=str(wheels),
+            PIP_NO_INDEX="1",
+            PIP_NO_DEPS="1",
+            PIP_DRY_RUN="1",
+        )
