@@ -147,7 +147,8 @@ def test_an_alias_of_a_second_family_gives_that_family(site: Any) -> None:
     @hookimpl
     def worldflux_models():
         [spec] = one_family.worldflux_models()
-        return [spec, dataclasses.replace(spec, family="second", aliases=("zwei",), description="2")]
+        more = dict(family="second", aliases=("zwei",), description="2")
+        return [spec, dataclasses.replace(spec, **more)]
     """
     site.family("worldflux-first", "one_family", about="1")
     names = {"one": "two_families", "second": "two_families"}

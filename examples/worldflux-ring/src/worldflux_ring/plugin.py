@@ -17,6 +17,7 @@ def worldflux_models() -> list[ModelSpec]:
             presets=PRESETS,
             default_preset="small",
             model="worldflux_ring.world_model:RingModel",
+            agent="worldflux_ring.agent:RingAgent",
             description="a point on a ring that actions turn",
             capabilities=frozenset(ABLE),
         )

@@ -82,14 +82,13 @@ class RingModel(WorldModel):
         return PredictionSpec({**floats, "reward": TensorSpec(())})
 
     def loss(self, batch):
-        """Mean squared error of what follows each action of a Batch (B, T)."""
-        pairs = batch.transitions()
-        now, following = (
-            {k: v[pairs.valid] for k, v in o.items()} for o in (pairs.obs, pairs.next_obs)
-        )  # (N, ...), N valid pairs
-        state = self.transition(self.encode(now), pairs.action[pairs.valid])
-        wanted = {k: unit(v) for k, v in following.items()}
-        wanted["reward"] = pairs.next_reward[pairs.valid]
-        predicted = self.decode(state).predictions
-        parts = {key: F.mse_loss(predicted[key], value) for key, value in wanted.items()}
+        """Imagine a Batch (B, T) from its first step, and compare until an episode ends."""
+        start = self.encode({key: value[:, 0] for key, value in batch.obs.items()})
+        imagined = self.rollout(start, batch.action[:, :-1].transpose(0, 1), decode=True)
+        found = {key: value[1:] for key, value in imagined.observations.items()}  # (T-1, B, ...)
+        found["reward"] = imagined.rewards  # (T-1, B)
+        wanted = {key: unit(value)[:, 1:].transpose(0, 1) for key, value in batch.obs.items()}
+        wanted["reward"] = batch.reward[:, 1:].T
+        same = (~batch.is_first[:, 1:]).cumprod(1).bool().T  # (T-1, B), still the same episode
+        parts = {key: F.mse_loss(found[key][same], wanted[key][same]) for key in found}
         return LossOutput(loss=sum(parts.values()), components=parts)

@@ -25,6 +25,7 @@ _FILES = {
     "plugin.py.in": "src/{package}/plugin.py",
     "config.py.in": "src/{package}/config.py",
     "world_model.py.in": "src/{package}/world_model.py",
+    "agent.py.in": "src/{package}/agent.py",
     "test_family.py.in": "tests/test_{module}.py",
 }
 
