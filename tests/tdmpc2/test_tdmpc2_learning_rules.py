@@ -165,7 +165,7 @@ def test_nothing_is_learned_across_an_episode_boundary() -> None:
     agent = small_agent()
     batch = sequences(agent, rows=1, length=5)
     batch.is_last[:, 2] = batch.is_terminal[:, 2] = True
-    batch.is_first[:, 3] = True
+    batch.is_first[:, 3], batch.reward[:, 3] = True, 0.0
     other = replace(batch, obs={"state": batch.obs["state"].clone()}, reward=batch.reward.clone())
     other.obs["state"][:, 3:] += 1.0
     other.reward[:, 4] += 1.0
