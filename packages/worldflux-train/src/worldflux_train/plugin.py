@@ -5,6 +5,8 @@ from __future__ import annotations
 import pluggy
 import typer
 
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
+
 
 @pluggy.HookimplMarker("worldflux")
 def worldflux_cli(app: typer.Typer) -> None:

@@ -1,0 +1,88 @@
+"""The `worldflux` command's own subcommands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from worldflux.cli.app import build_app
+from worldflux.cli.doctor import optional_dependencies
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(build_app(), list(arguments))
+
+
+def test_models_lists_every_family_with_its_distribution() -> None:
+    result = invoke("models")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0] == ["MODEL", "DISTRIBUTION", "VERSION"]
+    assert ["ring", "worldflux-ring", version("worldflux-ring")] in rows
+
+
+def test_models_describes_one_family() -> None:
+    text = invoke("models", "RING").stdout
+    assert "about    a point on a ring that actions turn" in text
+    assert "presets  small (default), large" in text
+    assert "can      obs_decode, planning, reward_pred, stateless" in text
+    assert "agent    yes" in text
+
+
+def test_models_prints_the_configuration_of_a_preset() -> None:
+    text = invoke("models", "ring:large").stdout
+    assert json.loads(text[text.index("{") :])["units"] == 256
+
+
+def test_envs_lists_backends_and_describes_one() -> None:
+    assert any(line.startswith("gym ") for line in invoke("envs").stdout.splitlines())
+    text = invoke("envs", "gym").stdout
+    assert "needs    gymnasium" in text and "gym/CartPole-v1" in text.splitlines()
+
+
+def test_plugins_shows_what_loads() -> None:
+    lines = invoke("plugins").stdout.splitlines()
+    [ring] = [line.split() for line in lines if line.startswith("ring ")]
+    assert ring == ["ring", "models", "worldflux-ring", "0.1.0", "worldflux_ring.plugin", "ok"]
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout == f"worldflux-core {version('worldflux-core')}\n"
+
+
+def test_doctor_reports_every_section() -> None:
+    result = invoke("doctor")
+    assert result.exit_code == 0, result.output
+    for expected in ("torch ", "cpu ", "worldflux_ring.plugin", "worldflux-core[hub]", "MUJOCO_GL"):
+        assert expected in result.stdout
+
+
+def test_doctor_finds_the_extras_in_the_metadata() -> None:
+    found = {(extra, package) for extra, package, _ in optional_dependencies()}
+    assert ("worldflux-core[hub]", "huggingface-hub") in found
+    assert not any(package == "torch" for _, package in found), "torch is no optional dependency"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "rng"], "Error: No model family 'rng'. Did you mean 'ring'? Installed:"),
+        (["models", "ring:lrge"], "Error: 'ring' has no preset 'lrge'. Did you mean 'large'?"),
+        (["envs", "gmy"], "Error: No environment backend 'gmy'. Did you mean 'gym'?"),
+        (["new-plugin", "9ring"], "Error: '9ring' is no name for a model family: use letters"),
+    ],
+)
+def test_errors_are_one_message_and_exit_code_2(arguments: list[str], message: str) -> None:
+    code = "from worldflux.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,168 @@
+"""Models and agents by id: presets, overrides, slots and the environments' fallback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import worldflux
+from worldflux.config import Config
+from worldflux.core.actions import VectorActions
+from worldflux.errors import ConfigError, ContractError, PluginLoadError, UnknownIdError
+from worldflux.factory import load_class, preset_of
+from worldflux.registry import models
+from worldflux.slots import apply_slots
+from worldflux.specs import TensorSpec
+
+SMALL: dict[str, Any] = {"obs_shape": (2,), "action_dim": 1, "units": 4}
+
+
+class Doubled(VectorActions):
+    """A conditioner with a weight of its own, built from the model it sits in."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(next(iter(model.action_spec.values())))
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, action: Any, conditions: Any = None) -> torch.Tensor:
+        return self.factor * super().forward(action, conditions)
+
+
+def test_an_id_alone_is_enough() -> None:
+    model = worldflux.create_world_model("ring")
+    assert model.obs_spec == {"image": TensorSpec((3, 64, 64), "uint8", 0, 255)}
+    assert model.action_spec["action"].shape == (6,)
+    assert model.provenance == {"family": "ring", "preset": "small"}
+
+
+def test_presets_and_overrides_reach_the_configuration() -> None:
+    config = worldflux.create_config("Ring:LARGE", **{"agent.planner.horizon": 3})
+    assert (config.units, config.agent.planner.horizon) == (256, 3)  # type: ignore[attr-defined]
+    model = worldflux.create_world_model("ring:large", **SMALL | {"agent.lr": 0.1})
+    assert (model.config.units, model.config.agent.lr) == (4, 0.1)  # type: ignore[attr-defined]
+    given = worldflux.create_world_model("ring", config=config, units=5)
+    assert given.config == config.with_(units=5)
+
+
+def test_the_agent_owns_a_model_of_the_same_spaces() -> None:
+    agent = worldflux.create_agent("ring", obs_shape=(2,), action_dim=3, discrete=True)
+    assert agent.world_model.action_spec == {"action": TensorSpec((), "int64", n=3)}
+    assert agent.provenance == {"family": "ring", "preset": "small"}
+
+
+REFUSED = [
+    ("ring:lrge", {}, UnknownIdError, "'ring' has no preset 'lrge'. Did you mean 'large'? "
+     "Presets: small, large."),
+    ("ring", {"unts": 3}, ConfigError, "'ring' has no option 'unts'. Did you mean 'units'?"),
+    ("ring", {"obs_shap": (2,)}, ConfigError, "no option 'obs_shap'. Did you mean 'obs_shape'?"),
+    ("ring", {"dynamic_model": None}, ConfigError, "Did you mean 'dynamics_model'?"),
+    ("ring", {"agent.lrr": 1}, ConfigError, "PlanningAgentConfig has no key 'lrr'."),
+    ("ring", {"units": 0}, ConfigError, "RingConfig.units: Input should be greater than 0, got 0"),
+    ("ring", {"config": Config()}, ConfigError, "config is a Config, 'ring' takes a RingConfig."),
+    ("ring", {"dynamics_model": "no_such:Class"}, ConfigError, "dynamics_model='no_such:Class' "
+     "cannot be imported: No module named 'no_such'. Write 'package.module:Class'."),
+    ("ring", {"dynamics_model": "math:pi"}, ConfigError, "dynamics_model='math:pi' is a float, "
+     "not a class."),
+    ("ring", {"component_overrides": {"dynamic": nn.Identity()}}, ContractError,
+     "RingModel has no slot 'dynamic'. Did you mean"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model_id", "options", "kind", "message"), REFUSED)
+def test_refusals(model_id: str, options: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        worldflux.create_world_model(model_id, **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["keyword", "component_overrides", "module"])
+def test_slots_are_replaced(how: str) -> None:
+    name = f"{Doubled.__module__}:Doubled"
+    if how == "module":
+        model = worldflux.create_world_model("ring", **SMALL)
+        apply_slots(model, {"action_conditioner": Doubled(model)})
+    elif how == "keyword":
+        model = worldflux.create_world_model("ring", **SMALL, action_conditioner=name)
+    else:
+        slots = {"action_conditioner": name}
+        model = worldflux.create_world_model("ring", **SMALL, component_overrides=slots)
+    assert isinstance(model.action_conditioner, Doubled)
+    assert model.slot_overrides == {"action_conditioner": name}
+    assert model.condition(torch.ones(1, 1)).item() == 2.0
+
+
+@pytest.mark.parametrize("slot", ["action_conditioner", "dynamics_model"])
+def test_the_agents_optimiser_trains_the_new_slot_and_not_the_old(slot: str) -> None:
+    agent = worldflux.create_agent("ring", **SMALL)
+    old = list(getattr(agent.world_model, slot).parameters())
+    new = Doubled(agent.world_model)
+    apply_slots(agent, {slot: new})
+    trained = [p for group in agent.optimizers["model"].param_groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in agent.world_model.parameters()}
+    assert any(p is new.factor for p in trained)
+    assert not {id(p) for p in old} & {id(p) for p in trained}
+    assert len(trained) == len(set(map(id, trained)))
+
+
+def test_wrapping_the_old_slot_keeps_its_parameters() -> None:
+    agent = worldflux.create_agent("ring", **SMALL)
+    wrapped = nn.Sequential(agent.world_model.dynamics_model)
+    before = [id(p) for group in agent.optimizers["model"].param_groups for p in group["params"]]
+    apply_slots(agent, {"dynamics_model": wrapped})
+    after = [id(p) for group in agent.optimizers["model"].param_groups for p in group["params"]]
+    assert sorted(before) == sorted(after)
+
+
+def test_an_optimiser_of_other_parameters_is_left_alone() -> None:
+    agent = worldflux.create_agent("ring", **SMALL)
+    other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    agent.optimizers["other"] = other
+    apply_slots(agent, {"action_conditioner": Doubled(agent.world_model)})
+    assert len(other.param_groups[0]["params"]) == 1
+
+
+def test_preset_of_none_is_the_default() -> None:
+    assert preset_of(models.get("ring"), None)[0] == "small"
+
+
+def test_unknown_families_name_the_nearest_and_the_pip_line() -> None:
+    with pytest.raises(UnknownIdError) as caught:
+        worldflux.get_model_spec("rng")
+    assert "No model family 'rng'. Did you mean 'ring'? Installed: " in str(caught.value)
+    with pytest.raises(UnknownIdError, match="'genie'. Try: pip install worldflux-genie. Inst"):
+        worldflux.get_model_spec("genie")
+    with pytest.raises(UnknownIdError, match="Did you mean 'genie'. Try: pip install worldflux-g"):
+        worldflux.get_model_spec("geni")
+    with pytest.raises(UnknownIdError, match="No model family 'ring' of the distribution 'other'"):
+        worldflux.get_model_spec("other::ring")
+
+
+def test_load_class_wraps_what_the_plugin_breaks() -> None:
+    assert load_class("worldflux.ids:ModelId.parse")("ring").family == "ring"
+    for reference in ("no_such:Class", "math:no_such", "not a reference"):
+        with pytest.raises(PluginLoadError, match=r"cannot be loaded: \w+Error.*\n.*Traceback"):
+            load_class(reference)
+
+
+def test_backends_are_listed_with_what_they_lack() -> None:
+    backends = {backend.name: backend for backend in worldflux.list_env_backends()}
+    assert backends["gym"].problem is None
+    assert backends["gym"].distribution == "worldflux-envs"
+    assert len(backends) == len(worldflux.list_env_backends())
+    assert "gym/CartPole-v1" in worldflux.list_envs("gym")
+    assert worldflux.get_env_spec("gym/CartPole-v1") == worldflux.get_env_spec("GYM")
+
+
+def test_environments_by_id() -> None:
+    env = worldflux.make_env("gym/CartPole-v1")
+    obs, _ = env.reset(seed=0)
+    assert set(obs) == {"state"}
+    env.close()
+    vector = worldflux.make_vec_env("gym/CartPole-v1", 2)
+    assert vector.num_envs == 2
+    vector.close()
+    with pytest.raises(ConfigError, match="num_envs must be at least 1, got 0"):
+        worldflux.make_vec_env("gym/CartPole-v1", 0)

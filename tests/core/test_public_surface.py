@@ -1,0 +1,49 @@
+"""The public names of `worldflux`, pinned: adding or removing one is a decision."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+import worldflux
+
+PUBLIC = [
+    "ActionPayload", "Agent", "Batch", "Capability", "ConditionPayload", "Config", "EnvSpec",
+    "Learner", "LossOutput", "ModelOutput", "ModelSpec", "State", "TensorSpec", "Trajectory",
+    "WorldFluxError", "WorldModel", "WorldModelInput", "__version__", "create_agent",
+    "create_config", "create_planner", "create_world_model", "from_pretrained", "get_env_spec",
+    "get_model_spec", "list_env_backends", "list_envs", "list_models", "make_env", "make_vec_env",
+    "push_to_hub",
+]  # fmt: skip
+
+
+def test_the_surface_is_this() -> None:
+    assert sorted(worldflux.__all__) == sorted(PUBLIC)
+    assert set(PUBLIC) <= set(dir(worldflux))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_is_there(name: str) -> None:
+    value = getattr(worldflux, name)
+    assert value == importlib.metadata.version("worldflux-core") if name == "__version__" else value
+    assert name == "__version__" or value.__doc__, f"{name} has no docstring"
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(str(worldflux.__file__)).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        (str(node.module).removeprefix("worldflux."), alias.asname)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {(module, name) for name, module in worldflux._HOME.items()}
+
+
+def test_another_name_is_an_attribute_error_that_lists_them() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'creat_agent'\. It offers: .*State"):
+        worldflux.creat_agent  # noqa: B018
