@@ -96,9 +96,17 @@ class Lanes:
 
     def index(self, slices: Slices, total: int) -> Ints:
         """Names (B, total) of the rows of `slices`; -1 at padding."""
-        step = np.arange(total) - slices.offset[:, None]  # (B, T)
-        names = (slices.start[:, None] + step) * self.lanes + slices.lane[:, None]
-        return np.where((step >= 0) & (step < slices.count[:, None]), names, -1)
+        step = np.arange(total) * self.lanes
+        base = (slices.start - slices.offset) * self.lanes + slices.lane
+        return _padded(base[:, None] + step, slices, total)
+
+    def rows(self, slices: Slices, total: int) -> Ints:
+        """Storage rows (B, total) of `slices`; -1 at padding."""
+        slot = (slices.start - slices.offset)[:, None] % self.slots + np.arange(total)
+        slot[slot >= self.slots] -= self.slots
+        if total > self.slots:  # only padding reaches so far
+            slot %= self.slots
+        return _padded(slot + slices.lane[:, None] * self.slots, slices, total)
 
     def locate(self, index: Ints) -> tuple[Ints, Ints, Bools]:
         """Lane and slot of each named row, and whether it is still held."""
@@ -127,3 +135,10 @@ class Lanes:
             step = np.arange(slots.size, dtype=np.int32)
             begin = np.maximum.accumulate(np.where(is_first[lane, slots], step, 0))
             self.position[lane, slots] = step - begin
+
+
+def _padded(rows: Ints, slices: Slices, total: int) -> Ints:
+    if slices.count.min(initial=total) < total:
+        step = np.arange(total) - slices.offset[:, None]
+        rows[(step < 0) | (step >= slices.count[:, None])] = -1
+    return rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -55,15 +53,3 @@ def stored_form(name: str, value: Array | Tensor, spec: TensorSpec, lead: int) -
             f"Replay column {name!r} is {dtype}, got {value.dtype}: convert it where it is made."
         )
     return value.astype(dtype, copy=False)
-
-
-def allocate(
-    columns: Mapping[str, TensorSpec], lead: tuple[int, ...], device: torch.device, pin: bool
-) -> dict[str, Tensor]:
-    """Zeros (*lead, *shape) for each column."""
-    return {
-        name: torch.zeros(
-            (*lead, *spec.shape), dtype=torch_dtype(spec), device=device, pin_memory=pin
-        )
-        for name, spec in columns.items()
-    }
