@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from worldflux.config import Config
 from worldflux.errors import ConfigError, did_you_mean
 from worldflux.factory import get_env_spec, get_model_spec, preset_of
-from worldflux.ids import EnvId, ModelId
+from worldflux.ids import ModelId
 
 from worldflux_train.yaml_text import read_yaml, value_of
 
@@ -122,7 +123,8 @@ def resolve(
         raise ConfigError(f"A run needs {missing}, as an argument or in the configuration file.")
     _check_env(env)
     family = _family(str(model_id), {room: given.get(room, {}) for room in ("model", "agent")})
-    train = TrainConfig().with_(**given.get("train", {}))
+    with _room("train", TrainConfig):
+        train = TrainConfig().with_(**given.get("train", {}))
     return RunConfig(str(model_id), env, train, family)
 
 
@@ -182,7 +184,7 @@ def _check_keys(given: Nested) -> None:
 
 
 def _check_env(env: Mapping[str, Any]) -> None:
-    known = get_env_spec(EnvId.parse(str(env["id"])).__str__()).options
+    known = get_env_spec(str(env["id"])).options
     for key in env:
         if known and "..." not in known and key not in (*known, "id"):
             raise ConfigError(
@@ -195,13 +197,26 @@ def _family(model_id: str, rooms: Mapping[str, Mapping[str, Any]]) -> Config:
     spec = get_model_spec(model_id)
     _, config = preset_of(spec, ModelId.parse(model_id).preset)
     if _roomy(spec.config):
-        return config.with_(**rooms)
+        for room, values in rooms.items():
+            with _room(room, type(getattr(config, room))):
+                config = config.with_(**{room: values})
+        return config
     if rooms["agent"]:
         raise ConfigError(
             f"{spec.family!r} has no room agent.*, got {', '.join(rooms['agent'])}. "
             f"Its keys: {', '.join(f'model.{name}' for name in spec.config.model_fields)}."
         )
-    return config.with_(**rooms["model"])
+    with _room("model", spec.config):
+        return config.with_(**rooms["model"])
+
+
+@contextmanager
+def _room(name: str, config: type[Config]) -> Iterator[None]:
+    """Errors name keys as they are written: `agent.lr`, not `AgentConfig.lr`."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(config.__name__, name)) from None
 
 
 def _roomy(config: type[Config]) -> bool:
