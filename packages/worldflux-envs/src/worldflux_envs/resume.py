@@ -17,6 +17,8 @@ import gymnasium
 import numpy as np
 from gymnasium.utils import seeding
 
+from worldflux_envs.simulation import get_simulation, set_simulation
+
 Json = Any
 
 # What Gymnasium's own wrappers remember from step to step, by class name.
@@ -57,17 +59,17 @@ def set_state(env: gymnasium.Env[Any, Any], state: dict[str, Json]) -> None:
         for name, value in part.items():
             setattr(env, name, unpack(value))
         env = env.env  # type: ignore[attr-defined]
-    values = unpack(state["env"])
-    if _plain(env):
-        vars(env).update(values)
-    elif _mujoco(env):
-        _set_mujoco(env, values)
-    else:
-        env.set_state(values)  # type: ignore[attr-defined]
     if state["np_random"] is not None:
         generator, _ = seeding.np_random(0)
         generator.bit_generator.state = unpack(state["np_random"])
         env.np_random = generator
+    values = unpack(state["env"])
+    if _plain(env):
+        vars(env).update(values)
+    elif _mujoco(env):
+        set_simulation(env.model, env.data, values)  # type: ignore[attr-defined]
+    else:
+        env.set_state(values)  # type: ignore[attr-defined]
 
 
 def _wrapper_attributes(wrapper: gymnasium.Wrapper[Any, Any, Any, Any]) -> tuple[str, ...] | None:
@@ -83,7 +85,7 @@ def _base_state(env: gymnasium.Env[Any, Any]) -> dict[str, Any] | None:
     if _plain(env):
         return {k: v for k, v in vars(env).items() if k != "_np_random" and _is_data(v)}
     if _mujoco(env):
-        return _get_mujoco(env)
+        return get_simulation(env.model, env.data)  # type: ignore[attr-defined]
     if hasattr(env, "get_state") and hasattr(env, "set_state"):
         return env.get_state()
     return None
@@ -96,33 +98,6 @@ def _plain(env: gymnasium.Env[Any, Any]) -> bool:
 def _mujoco(env: gymnasium.Env[Any, Any]) -> bool:
     """Whether `env` is one of Gymnasium's own MuJoCo tasks."""
     return type(env).__module__.startswith("gymnasium.envs.mujoco.")
-
-
-def _get_mujoco(env: Any) -> dict[str, Any]:
-    import mujoco
-
-    signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    state = np.empty(mujoco.mj_stateSize(env.model, signature))
-    mujoco.mj_getState(env.model, env.data, state, signature)
-    # Derived quantities (xpos, ...) lag one substep behind qpos, and rewards read them.
-    derived = {name: getattr(env.data, name).copy() for name in MUJOCO_DERIVED}
-    return {"integration": state, **derived}
-
-
-def _set_mujoco(env: Any, values: dict[str, Any]) -> None:
-    import mujoco
-
-    signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    mujoco.mj_setState(env.model, env.data, values["integration"], signature)
-    mujoco.mj_forward(env.model, env.data)
-    mujoco.mj_setState(env.model, env.data, values["integration"], signature)
-    for name in MUJOCO_DERIVED:
-        getattr(env.data, name)[:] = values[name]
-
-
-MUJOCO_DERIVED = ("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat")
-MUJOCO_DERIVED += ("site_xpos", "site_xmat", "subtree_com", "cinert", "cvel", "qfrc_actuator")
-MUJOCO_DERIVED += ("cfrc_ext", "actuator_force", "sensordata")
 
 
 def _is_data(value: Any) -> bool:
