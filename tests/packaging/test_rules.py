@@ -1,0 +1,250 @@
+"""The rules of the house that a machine can check, over every source file of ours."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted((ROOT / "packages").iterdir())
+PROJECTS = [*PACKAGES, *sorted((ROOT / "examples").iterdir())]
+SOURCES = sorted(path for project in PROJECTS for path in (project / "src").rglob("*.py"))
+NOT_FAMILIES = {"worldflux", "worldflux_train", "worldflux_envs"}
+DRAWERS = {"utils", "util", "tools", "common", "helpers", "misc", "stuff"}
+MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def package(path: Path) -> str:
+    """The import package a source file belongs to."""
+    inside = path.relative_to(next(p for p in PROJECTS if p in path.parents) / "src")
+    return inside.parts[0].removesuffix(".py")
+
+
+def family_packages() -> list[str]:
+    """The import packages of model families (examples included)."""
+    return sorted({package(path) for path in SOURCES} - NOT_FAMILIES - {"_worldflux_guard"})
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and top-level name of each import, wherever in the file, type checking included."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, str(node.module).split(".")[0]
+
+
+def violations(path: Path) -> list[str]:
+    """What in this file breaks the dependency rules 1 and 2."""
+    own, families = package(path), set(family_packages())
+    allowed = {"worldflux", "_worldflux_guard", own}
+    if own == "worldflux":
+        allowed = {"worldflux", "_worldflux_guard"}
+    ours = families | NOT_FAMILIES | {"_worldflux_guard"}
+    return [
+        f"{label(path)}:{line} imports {name}"
+        for line, name in imports(path)
+        if (name in ours or name.startswith("worldflux_")) and name not in allowed
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=label)
+def test_packages_meet_only_in_core(path: Path) -> None:
+    assert not violations(path)
+
+
+def test_only_core_owns_the_name_worldflux() -> None:
+    owners = [p.name for p in PROJECTS if (p / "src" / "worldflux").exists()]
+    assert owners == ["worldflux-core"]
+    assert (ROOT / "packages/worldflux-core/src/worldflux/__init__.py").is_file()
+
+
+@pytest.mark.parametrize("family", family_packages())
+def test_a_familys_init_is_empty(family: str) -> None:
+    [init] = [p for p in SOURCES if p.parts[-2:] == (family, "__init__.py")]
+    assert init.read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["plugin", "config"])
+@pytest.mark.parametrize("family", family_packages())
+def test_plugin_and_config_import_no_torch(family: str, name: str) -> None:
+    code = f"import sys, {family}.{name}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr or f"{family}.{name} imports torch"
+
+
+def test_core_names_families_only_in_the_install_hints() -> None:
+    """Docstrings may give examples; code must not."""
+    names = {family.removeprefix("worldflux_") for family in family_packages()}
+    names |= {"dreamerv3", "tdmpc2", "iris", "diamond", "genie", "ijepa"} - {"ring"}
+    found = []
+    for path in (p for p in SOURCES if package(p) == "worldflux" and p.name != "registry.py"):
+        docs = {id(node) for node in _docstrings(tree(path))}
+        found += [
+            f"{label(path)}:{node.lineno} {node.value!r}"
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if id(node) not in docs and node.value.lower() in names
+        ]
+    assert not found
+
+
+def _docstrings(module: ast.Module) -> Iterator[ast.AST]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.value
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_distributions_declare_what_they_import(project: Path) -> None:
+    """Rule 5: everything imported is declared, in the dependencies or an extra, or is ours."""
+    declared = _declared(project) | BROUGHT_BY_THE_CALLER.get(project.name, set())
+    missing = {
+        f"{label(path)}:{line} {name}"
+        for path in (project / "src").rglob("*.py")
+        for line, name in imports(path)
+        if name not in sys.stdlib_module_names
+        and name not in {package(path), "worldflux", "_worldflux_guard"}
+        and _DISTRIBUTION.get(name, name).lower().replace("_", "-") not in declared
+    }
+    assert not missing
+
+
+BROUGHT_BY_THE_CALLER = {"worldflux-core": {"gymnasium"}}
+"""Core touches environments only where its caller already has some."""
+_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow", "ale_py": "ale-py", "dm_env": "dm-env"}
+
+
+def _declared(project: Path) -> set[str]:
+    from packaging.requirements import Requirement
+
+    about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    extras = about.get("optional-dependencies", {}).values()
+    texts = [*about["dependencies"], *itertools.chain.from_iterable(extras)]
+    names = {Requirement(text).name.lower().replace("_", "-") for text in texts}
+    if "worldflux-core" in names:  # what core itself brings may be used without saying so again
+        names |= _declared(ROOT / "packages" / "worldflux-core")
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=label)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES
+    long = [
+        f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.end_lineno is not None and node.end_lineno - node.lineno >= MOST_FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_there_are_no_drawers() -> None:
+    assert not [label(path) for path in SOURCES if path.stem.strip("_") in DRAWERS]
+    assert not [label(path) for path in SOURCES if path.parent.name in DRAWERS]
+
+
+FORBIDDEN_CALLS = {"print", "eval", "exec"}
+FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
+
+
+def forbidden(module: ast.Module) -> Iterator[str]:
+    """Prints, pickles, evaluated text, shell strings and unsafe loads in a module."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+            only_errors = all(alias.name.endswith("Error") for alias in node.names)
+            for name in names:
+                if str(name).split(".")[0] in FORBIDDEN_MODULES and not only_errors:
+                    yield f"line {node.lineno}: imports {name}"
+        if not isinstance(node, ast.Call):
+            continue
+        function = ast.unparse(node.func)
+        options = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if function in FORBIDDEN_CALLS or function == "os.system":
+            yield f"line {node.lineno}: calls {function}"
+        if options.get("shell") == "True":
+            yield f"line {node.lineno}: runs a shell string"
+        if function.endswith("torch.load") and options.get("weights_only") != "True":
+            yield f"line {node.lineno}: torch.load without weights_only=True"
+        if options.get("allow_pickle") == "True":
+            yield f"line {node.lineno}: allows pickles"
+
+
+TO_OUR_OWN_WORKERS = {"vector/processes.py", "vector/worker.py"}
+"""An environment's constructor goes over a pipe to a process of ours; nothing of it is stored."""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=label)
+def test_no_print_pickle_eval_or_shell(path: Path) -> None:
+    found = list(forbidden(tree(path)))
+    if "/".join(path.parts[-2:]) in TO_OUR_OWN_WORKERS:
+        found = [text for text in found if "pickle" not in text]
+    assert not found
+
+
+BAD = {
+    "print(1)": "calls print",
+    "eval('1')": "calls eval",
+    "import pickle": "imports pickle",
+    "from cloudpickle import dumps": "imports cloudpickle",
+    "os.system('x')": "calls os.system",
+    "subprocess.run('x', shell=True)": "runs a shell string",
+    "torch.load(path)": "torch.load without weights_only=True",
+    "np.load(path, allow_pickle=True)": "allows pickles",
+}
+
+
+@pytest.mark.parametrize("code", BAD)
+def test_the_check_itself_finds_each(code: str) -> None:
+    assert [text.split(": ", 1)[1] for text in forbidden(ast.parse(code))] == [BAD[code]]
+
+
+PLUGIN_BOUNDARY = {
+    "worldflux/plugins.py": "foreign code is imported and called here",
+    "worldflux/factory.py": "the code behind a spec's reference is imported here",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=label)
+def test_blind_except_only_at_the_boundaries(path: Path) -> None:
+    """`except Exception` must say why on its line, or stand at the plugin boundary."""
+    lines = path.read_text("utf-8").splitlines()
+    blind = [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ExceptHandler)
+        if node.type is None or "Exception" in ast.unparse(node.type).replace("(", " ").split()
+    ]
+    if "/".join(path.parts[-2:]) in PLUGIN_BOUNDARY:
+        return
+    assert not [number for number in blind if "# noqa: BLE001 - " not in lines[number - 1]]
+
+
+@pytest.mark.parametrize("project", PACKAGES, ids=lambda path: path.name)
+def test_packages_are_typed(project: Path) -> None:
+    [package_folder] = [p for p in (project / "src").iterdir() if (p / "__init__.py").is_file()]
+    assert (package_folder / "py.typed").is_file()
+
+
+def test_only_names_of_this_world_are_named() -> None:
+    """No private path or host of the place where this is developed."""
+    found = [label(path) for path in SOURCES if "/work/" in path.read_text("utf-8")]
+    assert not found
