@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import errno
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-from worldflux.core import shm
 from worldflux.core.state import State
 from worldflux.errors import StateError
 
@@ -86,7 +83,7 @@ def start(tmp_path: pathlib.Path) -> Iterator[Callable[..., subprocess.Popen[str
 
 def finish(process: subprocess.Popen[str]) -> list[Any]:
     """What the process said; it must end well and without a word on stderr."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, ""), err
     return [json.loads(line) for line in out.splitlines()]
 
@@ -163,7 +160,7 @@ def test_a_killed_consumer_leaves_the_segment(start: Callable[..., Any]):
     )
     assert json.loads(consumer.stdout.readline()) == "attached"
     consumer.send_signal(signal.SIGKILL)
-    assert consumer.wait(timeout=60) == -signal.SIGKILL
+    assert consumer.wait(timeout=180) == -signal.SIGKILL
     assert_same(State.from_shared_memory(descriptor, copy=True), latent())
     State.unlink_shared_memory(descriptor)
 
@@ -346,51 +343,6 @@ def test_only_segments_of_ours_are_unlinked(name: Any):
         State.unlink_shared_memory({"name": name})
 
 
-@pytest.mark.parametrize("namespace", ["", "a/b", ".hidden", "x" * 201, "ü"])
-def test_a_namespace_is_a_plain_word(namespace: str):
-    with pytest.raises(StateError, match="cannot name shared memory: use letters"):
-        latent().to_shared_memory(namespace)
-
-
-def test_a_full_shared_memory_leaves_nothing_and_says_so():
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(StateError, match=r"cannot put 8\d+ bytes into .*: File too large"):
-            State({"a": torch.zeros(2000)}).to_shared_memory(NAMESPACE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not segments()
-
-
-def test_no_space_comes_with_advice():
-    advice = pytest.raises(StateError, match="x: No space left on device. Free or enlarge /dev/shm")
-    with advice, shm._os_errors("x"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_any_failure_while_writing_leaves_nothing():
-    with pytest.raises(TypeError):
-        shm.Segment.create(NAMESPACE, [b"written", "not bytes"])  # type: ignore[list-item]
-    assert not segments()
-
-
-def test_both_ways_of_writing_a_segment_agree():
-    chunks = [b"one", b"", bytes(range(256)) * 100]
-    for write in (shm._write, shm._write_mapped):
-        name, fd = shm._open_new(NAMESPACE)
-        write(fd, chunks)
-        os.close(fd)
-        assert (SHM / name).read_bytes() == b"".join(chunks)
-        shm.Segment(name).unlink()
-
-
-def test_tensors_elsewhere_need_permission_to_be_copied():
-    state = State({"a": torch.zeros(2), "b": torch.zeros(2, device="meta")})
-    with pytest.raises(StateError, match=r"\['b'\] are on meta: pass allow_copy_from_cuda=True"):
-        state.to_shared_memory()
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_tensors_are_copied_when_allowed():
     state = latent().to("cuda")
@@ -399,12 +351,6 @@ def test_cuda_tensors_are_copied_when_allowed():
     descriptor = state.to_shared_memory(NAMESPACE, allow_copy_from_cuda=True)
     assert_same(State.from_shared_memory(descriptor), latent())
     state.close_shared_memory(unlink=True)
-
-
-def test_windows_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(StateError, match=r"needs POSIX .* send State.serialize\(\) instead"):
-        latent().to_shared_memory(NAMESPACE)
 
 
 def test_a_state_of_one_gigabyte(start: Callable[..., Any]):
