@@ -25,3 +25,12 @@ def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(those of the contract, the rest)."""
     contract = {key: value for key, value in options.items() if key in CONTRACT}
     return contract, {key: value for key, value in options.items() if key not in CONTRACT}
+
+
+def known(backend: str, options: dict[str, Any]) -> None:
+    """Refuse options that neither `backend` nor the contract takes."""
+    from worldflux.errors import EnvError, did_you_mean
+
+    for name in options:
+        if name not in CONTRACT:
+            raise EnvError(f"{backend} takes no option {name!r}.{did_you_mean(name, CONTRACT)}")

@@ -46,12 +46,14 @@ def worldflux_envs() -> Iterable[EnvSpec]:
 
 def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
     """The environment `task` (an id, `module:Id`, `module:Class`, object or callable)."""
+    from worldflux_envs.headless import choose_gl
     from worldflux_envs.options import split
     from worldflux_envs.stack import check_obs, contract_env
 
     contract, rest = split(options)
     if check_obs(contract.get("obs", "state")) != "state":
         rest.setdefault("render_mode", "rgb_array")
+        choose_gl(rendering=False)  # for the MuJoCo tasks among them
     if (camera := rest.pop("camera", None)) is not None:
         rest["camera_name" if isinstance(camera, str) else "camera_id"] = camera
     if isinstance(task, str) and ":" not in task and contract.get("max_episode_steps"):

@@ -179,12 +179,8 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next steps depend on, as JSON values."""
-        running = [i for i in range(self.num_envs) if not self._ended[i]]
-        replies = self.execute(running, [("get_state", None)] * len(running))
-        states = {
-            i: None if isinstance(reply, Failure) else reply[3]["state"]
-            for i, reply in zip(running, replies, strict=True)
-        }
+        replies = self.execute(range(self.num_envs), [("get_state", None)] * self.num_envs)
+        states = [None if isinstance(reply, Failure) else reply[3]["state"] for reply in replies]
         return {
             "episodes": self.episodes.tolist(),
             "seeds": list(self.seeds),
@@ -192,7 +188,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
             "ended": self._ended.tolist(),
             "failures": self._failures.tolist(),
             "since_failure": self._since_failure.tolist(),
-            "states": [states.get(i) for i in range(self.num_envs)],
+            "states": states,
             "actions": [pack(actions) for actions in self._actions],
             "obs": pack({key: buffer.copy() for key, buffer in self.buffers.items()}),
         }
@@ -213,11 +209,13 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         self._since_failure = np.array(state["since_failure"])
         self._actions = [unpack(actions) for actions in state["actions"]]
         obs = unpack(state["obs"])
-        running = [i for i in range(self.num_envs) if not self._ended[i]]
-        commands = [self._restoring(i, state["states"][i]) for i in running]
-        replies = self.execute(running, commands)
+        # An ended episode need not be replayed: its environment is reset next.
+        states = state["states"]
+        known = [i for i in range(self.num_envs) if not self._ended[i] or states[i] is not None]
+        commands = [self._restoring(i, states[i]) for i in known]
+        replies = self.execute(known, commands)
         is_first = np.zeros(self.num_envs, bool)
-        for i, reply, (kind, _) in zip(running, replies, commands, strict=True):
+        for i, reply, (kind, _) in zip(known, replies, commands, strict=True):
             is_first[i] = not self._restored(i, kind, reply, obs)
         for key, buffer in self.buffers.items():
             buffer[~is_first] = obs[key][~is_first]

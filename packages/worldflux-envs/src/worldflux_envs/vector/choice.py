@@ -46,7 +46,7 @@ def make_vec(
         raise EnvError(f"num_envs must be at least 1, got {num_envs}.")
     label = f"{name}/{task if isinstance(task, str) else getattr(task, '__name__', task)}"
     if native is not None and mode in ("auto", "native"):
-        return native(task, num_envs, seed=seed, **options)
+        return native(task, num_envs, copy=copy, seed=seed, **options)
     if mode == "native":
         raise EnvError(f"{label} has no native vectorisation: use mode='sync' or 'async'.")
     if isinstance(task, gymnasium.Env) and (num_envs > 1 or mode == "async"):
