@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from worldflux.nn.init import trunc_normal_in_
 from worldflux.nn.norms import RMSNormSiLU
+from worldflux_dreamer.unroll import Steps, linear
 
 
 class Linear(nn.Module):
@@ -25,7 +26,7 @@ class Linear(nn.Module):
         trunc_normal_in_(self.kernel, size_in, outscale)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.kernel)
+        y = linear(x.reshape(-1, x.shape[-1]), self.kernel, self.bias)
         return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -44,10 +45,12 @@ class BlockLinear(nn.Module):
         trunc_normal_in_(self.kernel, size_in)
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = x.reshape(-1, self.blocks, self.kernel.shape[1]).transpose(0, 1)  # (G, N, in/G)
-        bias = self.bias.view(self.blocks, 1, -1)
-        y = torch.baddbmm(bias, groups, self.kernel)  # (G, N, out/G)
-        return y.transpose(0, 1).reshape(*x.shape[:-1], -1)
+        groups = x.reshape(-1, self.blocks, self.kernel.shape[1]).transpose(0, 1)
+        return self.grouped(groups).transpose(0, 1).reshape(*x.shape[:-1], -1)
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """The layer on groups (G, N, in/G) -> (G, N, out/G)."""
+        return linear(x, self.kernel, self.bias)
 
 
 class Dense(nn.Module):
@@ -60,6 +63,11 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         activated: Tensor = self.norm(self.linear(x))
+        return activated
+
+    def step(self, x: Tensor, steps: Steps) -> Tensor:
+        """The layer on x (N, in) inside a loop."""
+        activated: Tensor = self.norm(steps(self.linear, x))
         return activated
 
 

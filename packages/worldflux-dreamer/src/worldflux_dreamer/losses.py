@@ -17,8 +17,16 @@ from worldflux.nn.two_hot import two_hot_cross_entropy
 
 def mixed_probs(logits: Tensor, unimix: float) -> Tensor:
     """Probabilities (..., K) with a share `unimix` of uniform mixed in (outs.py:Categorical)."""
-    probs = torch.softmax(logits.float(), -1)
+    probs = softmax(logits.float())
     return (1 - unimix) * probs + unimix / logits.shape[-1] if unimix else probs
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis; over few classes the built-in one is 20 times slower on CPU."""
+    if logits.shape[-1] >= 16:
+        return torch.softmax(logits, -1)
+    weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def mixed_log_probs(logits: Tensor, unimix: float) -> Tensor:
@@ -36,8 +44,8 @@ def sample_index(probs: Tensor, noise: Tensor) -> Tensor:
 
 def straight_through(index: Tensor, probs: Tensor) -> Tensor:
     """One-hot (..., K) whose gradient is that of `probs` (outs.py:OneHot)."""
-    one_hot = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
-    return one_hot + (probs - probs.detach())
+    one_hot = torch.zeros_like(probs).scatter_(-1, index.unsqueeze(-1), 1.0)
+    return one_hot + (probs - probs.detach()) if probs.requires_grad else one_hot
 
 
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from worldflux.nn.norms import RMSNormSiLU
 from worldflux_dreamer.config import ModelConfig
 from worldflux_dreamer.layers import MLP, BlockLinear, Dense, Linear
 from worldflux_dreamer.losses import mixed_probs, sample_index, straight_through
+from worldflux_dreamer.unroll import Rows, Steps, linear
 
 
 class Core(nn.Module):
@@ -36,23 +37,24 @@ class Core(nn.Module):
         hidden: Tensor = self.from_action(action)
         return hidden
 
-    def forward(self, deter: Tensor, stoch: Tensor, action_input: Tensor) -> Tensor:
-        # deter (B, D), stoch (B, S * K), action_input (B, hidden) -> (B, D)
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor, steps: Steps) -> Tensor:
+        # deter (B, D), stoch (B, S * K), action (B, hidden) -> (B, D)
         g = self.blocks
-        shared = torch.cat([self.from_deter(deter), self.from_stoch(stoch), action_input], -1)
-        own = deter.to(shared.dtype).unflatten(-1, (g, -1))  # (B, G, D/G)
-        x = torch.cat([own, shared.unsqueeze(1).expand(-1, g, -1)], -1).flatten(1)
+        parts = [self.from_deter.step(deter, steps), self.from_stoch.step(stoch, steps), action]
+        shared = torch.cat(parts, -1).expand(g, -1, -1)  # (G, B, 3 hidden)
+        own = deter.unflatten(-1, (g, -1)).transpose(0, 1)  # (G, B, D/G)
+        x = torch.cat([own.to(shared.dtype), shared], -1)
         for layer, norm in zip(self.hidden, self.norms, strict=True):
-            x = norm(layer(x))
-        return gru_update(self.gates(x).unflatten(-1, (g, -1)), deter)
+            x = norm.grouped(steps(layer, x))
+        new = gru_update(steps(self.gates, x), own)
+        return new.transpose(0, 1).flatten(1)
 
 
 def gru_update(gates: Tensor, deter: Tensor) -> Tensor:
-    """Gates (B, G, 3 D/G), split inside each block into reset, candidate, update; deter (B, D)."""
+    """Gates (G, B, 3 D/G), in each block reset, candidate, update; deter and result (G, B, D/G)."""
     reset, cand, update = gates.float().chunk(3, -1)
-    cand = torch.tanh(torch.sigmoid(reset) * cand).flatten(1)
-    update = torch.sigmoid(update - 1).flatten(1)
-    return torch.lerp(deter.float(), cand, update)
+    cand = torch.tanh(torch.sigmoid(reset) * cand)
+    return torch.lerp(deter.float(), cand, torch.sigmoid(update - 1))
 
 
 class RSSM(DynamicsModel):
@@ -94,11 +96,6 @@ class RSSM(DynamicsModel):
         """Raw logits (..., S, K) predicted from the deterministic state alone."""
         return self._logits(self.prior_logit(self.prior(deter)))
 
-    def posterior_logits(self, deter: Tensor, embed: Tensor) -> Tensor:
-        """Raw logits (..., S, K) given what was observed; input order [deter, tokens]."""
-        x = self.posterior(torch.cat([deter, embed.to(deter.dtype)], -1))
-        return self._logits(self.posterior_logit(x))
-
     def transition(
         self,
         state: State,
@@ -108,11 +105,12 @@ class RSSM(DynamicsModel):
         draws: Draws | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
-        deter = self.core(
-            state["deter"], state["stoch"].flatten(-2), self.core.action_input(action)
-        )
-        logit = self.prior_logits(deter)
-        return self._sampled(deter, logit, deterministic, draws, generator)
+        stoch, action = state["stoch"].flatten(-2), self.core.action_input(action)
+        deter = self.core(state["deter"], stoch, action, Steps())
+        noise = None
+        if not deterministic:
+            noise = self._noise(deter.new_empty(len(deter)), draws, generator)
+        return self._sampled(deter, self.prior_logits(deter), noise)
 
     def observe(
         self,
@@ -125,31 +123,79 @@ class RSSM(DynamicsModel):
         draws: Draws | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
+        action = self.core.action_input(action.masked_fill(is_first[:, None], 0))
+        posterior = _Posterior(self, features["embed"])
+        noise = None if deterministic else self._noise(is_first, draws, generator)
+        return self._observe(state, action, posterior, is_first, noise, 0)
+
+    def observe_sequence(
+        self,
+        state: State,
+        action: Tensor,
+        features: State,
+        is_first: Tensor,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        # what does not depend on the state is computed for all steps at once
+        actions = self.core.action_input(action.masked_fill(is_first[..., None], 0)).unbind(1)
+        posterior = _Posterior(self, features["embed"].transpose(0, 1))
+        noise = self._noise(is_first, draws, generator).unbind(1)
+        states = []
+        for t, first in enumerate(is_first.unbind(1)):
+            state = self._observe(state, actions[t], posterior, first, noise[t], t)
+            states.append(state.tensors)
+        return State({key: torch.stack([s[key] for s in states], 1) for key in states[0]})
+
+    def _observe(
+        self,
+        state: State,
+        action: Tensor,
+        posterior: _Posterior,
+        is_first: Tensor,
+        noise: Tensor | None,
+        step: int,
+    ) -> State:
         first = is_first[:, None]
-        deter = self.core(
-            state["deter"].masked_fill(first, 0),
-            state["stoch"].flatten(-2).masked_fill(first, 0),
-            self.core.action_input(action.masked_fill(first, 0)),
-        )
-        logit = self.posterior_logits(deter, features["embed"])
-        return self._sampled(deter, logit, deterministic, draws, generator)
+        deter = state["deter"].masked_fill(first, 0)
+        stoch = state["stoch"].flatten(-2).masked_fill(first, 0)
+        deter = self.core(deter, stoch, action, posterior.steps)
+        return self._sampled(deter, self._logits(posterior(deter, step)), noise)
+
+    def _noise(
+        self, like: Tensor, draws: Draws | None, generator: torch.Generator | None
+    ) -> Tensor:
+        draws = draws or self.noise(tuple(like.shape), like.device, generator)
+        return draws["stoch"]
 
     def _logits(self, flat: Tensor) -> Tensor:
         return flat.float().unflatten(-1, (self.config.stoch, self.config.classes))
 
-    def _sampled(
-        self,
-        deter: Tensor,
-        logit: Tensor,
-        deterministic: bool,
-        draws: Draws | None,
-        generator: torch.Generator | None,
-    ) -> State:
+    def _sampled(self, deter: Tensor, logit: Tensor, noise: Tensor | None) -> State:
+        """State from logits: sampled with `noise`, or its classes; without it, the likeliest."""
         probs = mixed_probs(logit, self.config.unimix)
-        if deterministic:
+        if noise is None:
             index = probs.argmax(-1)
         else:
-            draws = draws or self.noise((len(deter),), deter.device, generator)
-            given = draws["stoch"]
-            index = sample_index(probs, given) if given.is_floating_point() else given.long()
+            index = sample_index(probs, noise) if noise.is_floating_point() else noise.long()
         return State({"deter": deter, "stoch": straight_through(index, probs), "logit": logit})
+
+
+class _Posterior:
+    """Posterior layers inside one loop: input [deter, tokens], the tokens' part done beforehand."""
+
+    def __init__(self, rssm: RSSM, embed: Tensor) -> None:
+        # embed (B, E), or (T, B, E) for a sequence
+        self.steps, self.rssm = Steps(), rssm
+        first, size = rssm.posterior[0].linear, rssm.config.deter
+        seen = linear(embed.reshape(-1, embed.shape[-1]), first.kernel[size:], first.bias)
+        self.seen = seen.view(-1, embed.shape[-2], seen.shape[-1]).unbind(0)  # T of (B, hidden)
+        self.deter_rows = Rows(first.kernel[:size])
+
+    def __call__(self, deter: Tensor, step: int) -> Tensor:
+        rssm = self.rssm
+        x = rssm.posterior[0].norm(self.steps(self.deter_rows, deter) + self.seen[step])
+        for layer in list(rssm.posterior)[1:]:
+            x = layer.step(x, self.steps)
+        return self.steps(rssm.posterior_logit, x)
