@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = {"torch", "numpy", "pydantic", "gymnasium", "typer", "rich", "pluggy", "safetensors"}
 FREE = {
-    "import worldflux": HEAVY | {"importlib.metadata", "dataclasses", "inspect"},
+    "import worldflux": HEAVY | {"importlib.metadata", "dataclasses", "typing"},
     "import worldflux; worldflux.list_models(); worldflux.list_envs()": HEAVY - {"pluggy"},
     "import worldflux.errors, worldflux.specs, worldflux.ids": HEAVY,
     "import worldflux.config, worldflux.training": HEAVY - {"pydantic"},

@@ -6,11 +6,13 @@ Everything here is imported when first used, so that `import worldflux` costs no
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 import _worldflux_guard  # noqa: F401 - refuses the unrelated distribution of this name
 
+TYPE_CHECKING = False  # type checkers take it for True; `typing` is most of a bare import's cost
 if TYPE_CHECKING:
+    from typing import Any
+
     from worldflux.config import Config as Config
     from worldflux.core.agent import Agent as Agent
     from worldflux.core.agent import Learner as Learner
