@@ -107,6 +107,13 @@ def test_the_agents_optimiser_trains_the_new_slot_and_not_the_old(slot: str) -> 
     assert len(trained) == len(set(map(id, trained)))
 
 
+def test_decoder_is_short_for_its_slot() -> None:
+    model = worldflux.create_world_model("ring", **SMALL)
+    wrapped = nn.Sequential(model.decoder_module)
+    apply_slots(model, {"decoder": wrapped})
+    assert model.decoder_module is wrapped
+
+
 def test_wrapping_the_old_slot_keeps_its_parameters() -> None:
     agent = worldflux.create_agent("ring", **SMALL)
     wrapped = nn.Sequential(agent.world_model.dynamics_model)

@@ -33,6 +33,12 @@ ENV_PACKAGES = {
     "gym": '"worldflux-envs[gym]"',
     "dmc": '"worldflux-envs[dmc]"',
     "atari": '"worldflux-envs[atari]"',
+    "mujoco": '"worldflux-envs[mujoco]"',
+    "robotics": '"worldflux-envs[robotics]"',
+    "minigrid": '"worldflux-envs[minigrid]"',
+    "crafter": '"worldflux-envs[crafter]"',
+    "craftax": '"worldflux-envs[craftax]"',
+    "pusht": '"worldflux-envs[pusht]"',
     "wm": "worldflux-envs",
 }
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def apply_slots(owner: WorldModel | Learner, slots: Mapping[str, nn.Module | str]) -> None:
     """Put each module, or `Class(model)` of each `"package.module:Class"`, into its slot.
 
-    In a Learner the new parameters take the old ones' place in its optimisers.
+    `decoder` is short for `decoder_module`. In a Learner the new parameters take the old ones'
+    place in its optimisers.
     """
     model = cast("WorldModel", getattr(owner, "world_model", owner))
-    for name, given in slots.items():
+    for alias, given in slots.items():
+        name = "decoder_module" if alias == "decoder" else alias
         old = getattr(model, name, None)
         if isinstance(given, str):
             model.replace_slot(name, _component(name, given)(model), given)

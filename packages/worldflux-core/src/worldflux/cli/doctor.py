@@ -49,8 +49,8 @@ def optional_dependencies() -> Iterator[tuple[str, str, str]]:
             for text in distribution.requires or ():
                 requirement = Requirement(text)
                 marker = requirement.marker
-                if marker is None or marker.evaluate({"extra": ""}):
-                    continue  # needed without the extra too
+                if requirement.name == name or marker is None or marker.evaluate({"extra": ""}):
+                    continue  # an extra of extras, or needed without the extra too
                 if marker.evaluate({"extra": extra}):
                     yield f"{name}[{extra}]", requirement.name, _found(requirement)
 
