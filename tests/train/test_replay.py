@@ -89,18 +89,17 @@ def test_an_abandoned_episode_ends_where_it_was_left() -> None:
     assert batch.action[0].tolist() == [[1, 1], [0, 0], [1, 1]]
 
 
-def test_a_batch_outlives_the_next_sample_of_its_shape() -> None:
-    replay = Replay(COLUMNS, capacity=50)
-    for t in range(50):
-        state = np.full((1, 4), t, np.float32)
-        replay.append(rows(is_first=np.array([t == 0]), obs_dot_state=state))
-    first = replay.sample(4, 3)
-    kept = first.obs["state"].clone()
-    second = replay.sample(4, 3)
-    assert torch.equal(first.obs["state"], kept)
-    third = replay.sample(4, 3)
-    assert third.obs["state"].data_ptr() == first.obs["state"].data_ptr()
-    assert second.obs["state"].data_ptr() != third.obs["state"].data_ptr()
+def test_buffers_are_used_again_by_the_same_shape_only() -> None:
+    replay = begun()
+    replay.append(rows())
+    first = replay.sample(2, 1)
+    assert replay.sample(2, 2).reward.data_ptr() != first.reward.data_ptr()
+    assert replay.sample(2, 1).reward.data_ptr() == first.reward.data_ptr()
+
+
+def test_buffers_on_another_device_are_sent_there() -> None:
+    replay = begun(device="meta")
+    assert replay.sample(2, 1).reward.device.type == "meta"
 
 
 def test_disk_storage_is_files_of_the_columns_and_samples_the_same(tmp_path: Path) -> None:

@@ -248,8 +248,7 @@ def test_any_sampler_of_slices_can_be_given(storage: str) -> None:
     def full(*_: object) -> Slices:
         return Slices.full(np.array([0]), np.array([20]), 6)
 
-    for _ in range(2):  # the buffers take turns and are used again: padding must be cleared
-        replay.sample(1, 6, sampler=full)
+    for _ in range(2):  # the buffers are used again: padding must be cleared
         replay.sample(1, 6, sampler=full)
         batch = replay.sample(1, 6, sampler=third_from_its_start)
         assert batch.index is not None and batch.mask is not None

@@ -140,7 +140,8 @@ class Replay:
         with the context steps, or is the model's initial state if there is no context
         (DreamerV3's replay context). `index` names the rows, -1 at padding.
 
-        The tensors are buffers that are used again by the second next call of the same shape.
+        On the CPU the tensors are buffers that the next call of the same shape fills again: clone
+        what must outlive it.
         """
         _check_boundary(boundary)
         if self.fresh is not None and sampler is None and boundary != "cross":

@@ -41,9 +41,10 @@ class Storage(Protocol):
 
 
 class HostStorage:
-    """Arrays in memory or in files; sampled into two sets of buffers that take turns.
+    """Arrays in memory or in files, sampled into buffers that are used again and again.
 
-    A sampled batch stays as it is until the second `read` of the same shape after it.
+    On the CPU the batch is the buffers: it holds until the next `read` of the same shape. For an
+    accelerator two pinned sets take turns, so that one is filled while the other is being sent.
     """
 
     def __init__(
@@ -109,11 +110,12 @@ class HostStorage:
         key = (("", batch), *lengths.items())
         if key not in self._buffers:
             pin = self.device.type == "cuda"
-            self._buffers[key] = [_Buffers(self.columns, batch, lengths, pin) for _ in range(2)]
-        pair = self._buffers[key]
-        pair.reverse()
-        pair[0].wait()
-        return pair[0]
+            sets = 2 if pin else 1
+            self._buffers[key] = [_Buffers(self.columns, batch, lengths, pin) for _ in range(sets)]
+        buffers = self._buffers[key].pop()
+        self._buffers[key].insert(0, buffers)
+        buffers.wait()
+        return buffers
 
 
 class _Buffers:
