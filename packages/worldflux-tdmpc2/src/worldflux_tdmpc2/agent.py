@@ -43,9 +43,10 @@ class TDMPC2Agent(Agent):
         planner = c.planner.with_(iterations=c.planner.iterations + more)
         self.planner = MPPI(TensorSpec(action.shape, low=-1.0, high=1.0), planner)
         policy = list(self.world_model.policy.parameters())
+        fused = not policy[0].is_meta  # one kernel for all parameters, on CPU too
         self.optimizers = {
-            "model": torch.optim.Adam(self._groups(), lr=c.lr),
-            "policy": torch.optim.Adam(policy, lr=c.lr, eps=1e-5),
+            "model": torch.optim.Adam(self._groups(), lr=c.lr, fused=fused),
+            "policy": torch.optim.Adam(policy, lr=c.lr, eps=1e-5, fused=fused),
         }
 
     def _groups(self) -> list[dict[str, object]]:
