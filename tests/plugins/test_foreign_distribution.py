@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -28,11 +27,6 @@ def official_plugins() -> list[str]:
         groups = tomllib.loads(project.read_text())["project"].get("entry-points", {})
         modules |= {module for entries in groups.values() for module in entries.values()}
     return sorted(modules)
-
-
-def source(module: str) -> Path | None:
-    path = Path(*module.split(".")).with_suffix(".py")
-    return next(iter(ROOT.glob(f"packages/*/src/{path}")), None)
 
 
 def metadata_only(site: Any) -> None:
@@ -66,19 +60,6 @@ def test_plugins_refuse_it_when_core_is_overwritten(site: Any, module: str, thei
     done = site.run("-c", f"import {module}")
     assert done.returncode == 1
     assert WAY_OUT in done.stderr
-
-
-@pytest.mark.parametrize("module", official_plugins())
-def test_the_guard_is_the_first_import_of_a_plugin(module: str) -> None:
-    path = source(module)
-    assert path is not None, f"no source for {module}"
-    assert "import _worldflux_guard" in path.read_text()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            name = node.names[0].name if isinstance(node, ast.Import) else str(node.module)
-            if name.lstrip("_").startswith("worldflux"):
-                assert name == "_worldflux_guard", f"{path} imports {name} before the guard"
-                return
 
 
 def test_a_real_installation_over_ours_is_refused(tmp_path: Path) -> None:

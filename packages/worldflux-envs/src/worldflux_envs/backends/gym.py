@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.errors import EnvError
 from worldflux.specs import EnvSpec
 
