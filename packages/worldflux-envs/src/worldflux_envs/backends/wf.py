@@ -1,0 +1,75 @@
+"""Backend `wf`: our own small environments, batched in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
+from worldflux.specs import EnvSpec
+
+if TYPE_CHECKING:
+    import gymnasium
+    from gymnasium.vector import VectorEnv
+
+hookimpl = pluggy.HookimplMarker("worldflux")
+
+
+@hookimpl
+def worldflux_envs() -> Iterable[EnvSpec]:
+    """The `wf` backend."""
+    from worldflux_envs.options import CONTRACT
+
+    return [
+        EnvSpec(
+            backend="wf",
+            make=f"{__name__}:make",
+            make_vec=f"{__name__}:make_vec",
+            tasks=f"{__name__}:tasks",
+            description="catch, cartpole, pendulum, two-room, sprites: small, exact, with oracles",
+            requires=("gymnasium", "torch"),
+            install="pip install worldflux-envs",
+            options=CONTRACT,
+        )
+    ]
+
+
+def make(
+    task: str, *, obs: str = "state", size: int = 64, render_mode: str | None = None, **options: Any
+) -> gymnasium.Env[Any, Any]:
+    """One environment."""
+    from worldflux_envs.options import known
+    from worldflux_envs.stack import check_obs, contract_env
+    from worldflux_envs.wf.env import WfEnv
+
+    known("wf", options)
+    env = WfEnv(task, obs=check_obs(obs), size=size, render_mode=render_mode)
+    return contract_env(env, **options)
+
+
+def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any, Any]:
+    """`num_envs` rows of one batch; options that need wrappers step them one by one instead."""
+    from worldflux_envs.vector import make_vec as vectorise
+
+    batched = set(options) <= {"obs", "size", "seed", "mode", "copy", "workers", "timeout"}
+    return vectorise(
+        make, task, num_envs, name="wf", native=_native if batched else None, **options
+    )
+
+
+def tasks() -> list[str]:
+    """The games."""
+    from worldflux_envs.wf.games import GAMES
+
+    return list(GAMES)
+
+
+def _native(
+    task: str, num_envs: int, *, obs: str = "state", size: int = 64, **options: Any
+) -> VectorEnv[Any, Any, Any]:
+    from worldflux_envs.stack import check_obs
+    from worldflux_envs.wf.env import WfVec
+
+    return WfVec(task, num_envs, obs=check_obs(obs), size=size, **options)

@@ -1,0 +1,1 @@
+"""Our own environments: small, exact, without a simulator, batched in torch."""
