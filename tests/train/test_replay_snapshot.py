@@ -136,6 +136,22 @@ def test_only_changed_blocks_are_written_again(tmp_path: Path) -> None:
     assert not (shared / ".half.1.tmp").exists()
 
 
+def test_nothing_is_pruned_when_a_list_cannot_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = tmp_path / "shared"
+    prune(shared, [])  # a folder that was never made holds nothing to delete
+    replay = make()
+    for name in ("1", "2"):
+        collect(replay, range(20))
+        replay.save(tmp_path / name, shared, whole_up_to=0)
+    before = blocks(shared)
+    truncate(tmp_path / "1/replay.json")
+    prune(shared, [tmp_path / "1", tmp_path / "2"])
+    assert blocks(shared) == before
+    assert "no old replay blocks are deleted" in caplog.text and "1/replay.json" in caplog.text
+
+
 def test_a_loaded_replay_still_knows_which_blocks_are_saved(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     replay = make(capacity=400)

@@ -86,6 +86,15 @@ class Lanes:
         self.ended[lane] = is_last
         return slot
 
+    def extend(self, lane: int, length: int) -> Ints:
+        """Make room for a whole episode in one lane; slots of as many of its rows as fit."""
+        step = np.arange(max(0, length - self.slots), length)
+        slot = (self.count[lane] + step) % self.slots
+        self.position[lane, slot] = step
+        self.count[lane] += length
+        self.ended[lane] = True
+        return slot
+
     def abandoned(self, lane: Ints, is_first: Bools) -> Ints:
         """Those of `lane` whose running episode is cut off by a new one."""
         return lane[is_first & ~self.ended[lane]]

@@ -17,17 +17,17 @@ from worldflux.columns import (
     Columns,
     check_names,
     row_bytes,
-    storage_dtype,
     under,
 )
 from worldflux.core.batch import Batch
+from worldflux.episodes import check_episode
 from worldflux.errors import ConfigError, ContractError, did_you_mean
 from worldflux_train.replay.fresh import FreshQueue
 from worldflux_train.replay.lanes import Ints, Lanes, Slices
 from worldflux_train.replay.sampling import SAMPLERS, Sampler, possible
 from worldflux_train.replay.snapshot import Snapshot
 from worldflux_train.replay.storage import DeviceStorage, HostStorage, Storage
-from worldflux_train.replay.values import Array, stored_form, torch_dtype
+from worldflux_train.replay.values import Array, stored_form, torch_dtype, zero_rows
 
 _POSITION_BYTES = 4  # each row's place in its episode, kept beside the columns
 
@@ -119,6 +119,30 @@ class Replay:
         index = np.full(count, -1, np.int64)
         index[lane] = (self.lanes.count[lane] - 1) * count + lane
         return index
+
+    def extend(self, episode: Mapping[str, Array], env: int = 0) -> None:
+        """Add one finished episode (T+1, ...) at once, as rows of environment `env`.
+
+        Stored columns may be absent and are then zero, which is a model's initial state.
+        """
+        length = len(episode["reward"])
+        absent = [name for name in self.columns if name.startswith(STORED) and name not in episode]
+        filled = dict(episode) | {
+            name: zero_rows(self.columns[name], length) for name in absent
+        }  # fmt: skip
+        check_episode(self.columns, filled)
+        lane = np.array([env])
+        cut = self.lanes.newest(lane[~self.lanes.ended[lane]])
+        if cut.size:
+            self._end(cut)
+        slots = self.lanes.extend(env, length)
+        row = env * self.lanes.slots + slots
+        values = {
+            name: stored_form(name, filled[name][-slots.size :], spec, slots.size)
+            for name, spec in self.columns.items()
+        }
+        self._storage.put(row, values)
+        self._snapshot.touch(row)
 
     def ready(self, length: int, context: int = 0, boundary: str = "cross") -> bool:
         """Whether `sample` can serve such a sequence."""
@@ -243,8 +267,7 @@ class Replay:
 
     def _end(self, row: Ints) -> None:
         # These rows turn out to be the last of their episodes.
-        spec = self.columns["action"]
-        action = np.zeros((row.size, *spec.shape), storage_dtype(spec))
+        action = zero_rows(self.columns["action"], row.size)
         self._storage.put(row, {"is_last": np.ones(row.size, bool), "action": action})
         self._snapshot.touch(row)
 

@@ -142,12 +142,19 @@ class Snapshot:
 
 
 def prune(shared: Path, keep: Iterable[Path]) -> None:
-    """Delete blocks that none of the `keep` folders lists, and drafts a killed process left."""
+    """Delete blocks that none of the `keep` folders lists, and drafts a killed process left.
+
+    If one of the lists cannot be read, nothing is deleted: its blocks are not known.
+    """
     used: set[str] = set()
     for path in keep:
-        blocks = read_json(path / FILE)["blocks"]
+        try:
+            blocks = read_json(path / FILE)["blocks"]
+        except StorageError as error:
+            logger.warning("no old replay blocks are deleted: %s", error)
+            return
         used.update(name for group in blocks.values() for lane in group for name in lane)
-    for file in shared.iterdir():
+    for file in shared.glob("*"):
         draft = file.name.startswith(".") and file.name.endswith(".tmp")
         if draft or (file.name.endswith(_SUFFIX) and file.name not in used):
             file.unlink()

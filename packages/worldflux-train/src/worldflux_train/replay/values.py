@@ -45,7 +45,7 @@ def stored_form(name: str, value: Array | Tensor, spec: TensorSpec, lead: int) -
         )
     if isinstance(value, Tensor):
         value = view_array(value.detach().to(torch_dtype(spec)).cpu().contiguous())
-    elif spec.dtype == "bfloat16":
+    elif spec.dtype == "bfloat16" and value.dtype != np.uint16:
         value = view_array(torch.from_numpy(np.asarray(value, np.float32)).bfloat16())
     dtype = storage_dtype(spec)
     if value.dtype != dtype and value.dtype.kind in "fc" and dtype.kind not in "fc":
@@ -53,3 +53,8 @@ def stored_form(name: str, value: Array | Tensor, spec: TensorSpec, lead: int) -
             f"Replay column {name!r} is {dtype}, got {value.dtype}: convert it where it is made."
         )
     return value.astype(dtype, copy=False)
+
+
+def zero_rows(spec: TensorSpec, rows: int) -> Array:
+    """Zeros (rows, *shape) in a column's storage type."""
+    return np.zeros((rows, *spec.shape), storage_dtype(spec))

@@ -1,0 +1,27 @@
+"""Recorded episodes into a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worldflux.columns import Rows
+from worldflux.errors import ContractError
+from worldflux_train.replay.replay import Replay
+
+
+def load_episodes(replay: Replay, episodes: Iterable[Rows]) -> int:
+    """Put every episode into the emptiest ring; steps read. Columns not kept are left out.
+
+    `episodes` may be `worldflux.episodes.Episodes` or any episodes in that form.
+    """
+    steps = 0
+    for episode in episodes:
+        kept = {name: value for name, value in episode.items() if name in replay.columns}
+        if "reward" not in kept:
+            raise ContractError(
+                f"An episode has no reward, only {', '.join(episode)}. Every step has: "
+                f"{', '.join(replay.columns)}."
+            )
+        replay.extend(kept, int(replay.lanes.count.argmin()))
+        steps += len(kept["reward"])
+    return steps
