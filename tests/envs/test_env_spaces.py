@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
-from worldflux.errors import EnvError
 
+from worldflux.errors import EnvError
 from worldflux_envs.spaces import canonical_action, canonical_observation
 
 

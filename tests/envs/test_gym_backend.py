@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
-from worldflux.errors import EnvError
 
+from worldflux.errors import EnvError
 from worldflux_envs.backends import gym
+
+IMAGE = {"image": (3, 64, 64)}
 
 
 class Counter(gymnasium.Env):
     """Counts its steps; terminates at `end`; draws its count."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     observation_space = spaces.Box(0, 100, (1,), np.float32)
     action_space = spaces.Discrete(2)
 
@@ -44,9 +46,9 @@ def not_an_env():
     ("task", "options", "keys"),
     [
         ("CartPole-v1", {}, {"state": (4,)}),
-        ("Pendulum-v1", {"obs": "pixels"}, {"image": (3, 64, 64)}),
+        ("Pendulum-v1", {"obs": "pixels"}, IMAGE),
         ("CartPole-v1", {"obs": "both", "size": (32, 48)}, {"state": (4,), "image": (3, 32, 48)}),
-        ("MountainCar-v0", {"obs": "pixels", "gray": True, "frame_stack": 3}, {"image": (3, 64, 64)}),
+        ("MountainCar-v0", {"obs": "pixels", "gray": True, "frame_stack": 3}, IMAGE),
         ("FrozenLake-v1", {}, {"state": (16,)}),
         ("Acrobot-v1", {"action_repeat": 2}, {"state": (6,)}),
     ],

@@ -1,4 +1,4 @@
-"""Vector environments: the same episodes in every mode, NEXT_STEP autoreset, saving and resuming."""
+"""Vector environments: the same episodes in every mode, autoreset, saving and resuming."""
 
 import json
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from worldflux.errors import EnvError
 
+from worldflux.errors import EnvError
 from worldflux_envs.backends import gym
 from worldflux_envs.seeding import episode_seed
 from worldflux_envs.vector.choice import choose, step_cost

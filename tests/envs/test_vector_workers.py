@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from worldflux.errors import EnvError
 
+from worldflux.errors import EnvError
 from worldflux_envs.backends import gym
 
 

@@ -16,7 +16,7 @@ _DIRECTIONS = 4
 
 
 class GridObservation(Layer):
-    """`state`, `image` or both, of the agent's view or the `full` grid; the mission goes to info."""
+    """`state`, `image` or both of the agent's view or the `full` grid; info has the mission."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], *, obs: str, full: bool, tile: int) -> None:
         super().__init__(env, obs=obs, full=full, tile=tile)

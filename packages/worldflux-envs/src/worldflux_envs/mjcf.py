@@ -118,7 +118,7 @@ def load(model: Any, assets: dict[str, bytes] | None = None) -> Any:
         path = Path(model).expanduser()
         if not path.is_file():
             raise EnvError(
-                f"There is no MuJoCo model at {path}. Give a .xml or .mjb file, or MJCF."
+                f"There is no MuJoCo model {path}: give a .xml or .mjb file, or MJCF."
             )
         if path.suffix == ".mjb":
             return mujoco.MjModel.from_binary_path(str(path), assets)

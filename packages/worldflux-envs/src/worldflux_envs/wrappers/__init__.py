@@ -12,6 +12,7 @@ from worldflux_envs.wrappers.contract import Contract, ObsDict
 from worldflux_envs.wrappers.layer import Layer
 from worldflux_envs.wrappers.pixels import FrameStack, GrayScale, RenderImage, ResizeImage
 from worldflux_envs.wrappers.rewards import RewardObs
+from worldflux_envs.wrappers.video import VideoRecorder, VideoWriter
 
 __all__ = [
     "ActionRepeat",
@@ -27,4 +28,6 @@ __all__ = [
     "RewardObs",
     "SelectAction",
     "TimeLimit",
+    "VideoRecorder",
+    "VideoWriter",
 ]

@@ -1,0 +1,90 @@
+"""Atari: single, sync and native environments are the same games."""
+
+import json
+
+import numpy as np
+import pytest
+
+from worldflux.errors import EnvError
+
+pytest.importorskip("ale_py", reason="the extra atari is not installed")
+from worldflux_envs.backends import atari
+
+
+def play(vecs, steps):
+    """Step all with the same random actions and compare; the rows of the first."""
+    actions = np.random.default_rng(0).integers(0, 4, (steps, vecs[0].num_envs))
+    rows = []
+    for action in actions:
+        first, *others = (vec.step(action) for vec in vecs)
+        for other in others:
+            assert np.array_equal(first[0]["image"], other[0]["image"])
+            assert all(np.array_equal(a, b) for a, b in zip(first[1:4], other[1:4], strict=True))
+            assert np.array_equal(first[4]["is_first"], other[4]["is_first"])
+            assert np.array_equal(first[4]["lives"], other[4]["lives"])
+        rows.append(first)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_episode_steps": 60},
+        {"life_loss": True, "gray": True, "frame_stack": 4, "size": (32, 48), "sticky": 0.0},
+    ],
+)
+def test_native_and_sync_are_the_same_games_and_resume(options):
+    vecs = [atari.make_vec("Breakout", 3, mode=mode, **options) for mode in ("sync", "native")]
+    for vec in vecs:
+        vec.reset(seed=4)
+    assert sum(row[2].sum() + row[3].sum() for row in play(vecs, 130)) > 3
+    copies = [atari.make_vec("Breakout", 3, mode=mode, **options) for mode in ("sync", "native")]
+    for vec, copy in zip(vecs, copies, strict=True):
+        obs, is_first = copy.set_state(json.loads(json.dumps(vec.get_state())))
+        assert not is_first.any() and np.array_equal(obs["image"], vec.buffers["image"])
+    play([*vecs, *copies], 60)
+
+
+def test_native_is_chosen_by_itself():
+    assert type(atari.make_vec("Pong", 2)).__name__ == "NativeAtari"
+    assert (
+        type(atari.make_vec("Pong", 1, render_mode="rgb_array", mode="sync")).__name__ == "SyncVec"
+    )
+
+
+def test_a_lost_life_ends_a_training_episode_but_not_the_game_nor_an_evaluation():
+    train = atari.make("Breakout", life_loss=True, sticky=0.0)
+    evaluation = atari.make("Breakout", life_loss=True, sticky=0.0, evaluation=True)
+    ends = {}
+    for name, env in {"train": train, "evaluation": evaluation}.items():
+        env.reset(seed=0)
+        lives = []
+        for _ in range(400):
+            *_, terminated, truncated, info = env.step(1)
+            if terminated or truncated:
+                lives.append(info["lives"])
+                _, info = env.reset(seed=1)
+                assert info["lives"] == (lives[-1] or 5)
+        ends[name] = lives
+    assert ends["train"][:5] == [4, 3, 2, 1, 0]
+    assert set(ends["evaluation"]) <= {0}
+
+
+def test_spellings_of_a_game():
+    shapes = {atari.make(n).action_space.n for n in ("MsPacman", "ms_pacman", "ALE/MsPacman-v5")}
+    assert shapes == {9}
+    assert atari.make("Pong", full_action_space=True).action_space.n == 18
+
+
+def test_the_whole_screen_is_rendered_beside_small_images():
+    env = atari.make("Pong", render_mode="rgb_array", gray=True, size=32)
+    obs, _ = env.reset(seed=0)
+    for _ in range(20):
+        obs, *_ = env.step(2)
+    screen = env.render()
+    assert screen.shape == (210, 160, 3) and obs["image"].shape == (1, 32, 32)
+    small = np.asarray(screen.mean(axis=2)).reshape(210, 32, 5).mean(axis=2)
+    correlation = np.corrcoef(small[::7].ravel()[: 30 * 32], obs["image"][0, :30].ravel())[0, 1]
+    assert correlation > 0.5
+    with pytest.raises(EnvError, match="render_mode='rgb_array' to render it"):
+        atari.make("Pong").unwrapped.render()
