@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.specs import EnvSpec
 
 if TYPE_CHECKING:

@@ -1,0 +1,91 @@
+"""Where dreams begin: real observations, or states the model imagines by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from worldflux.core.model import WorldModel
+from worldflux.core.state import State
+from worldflux.errors import EnvError, StorageError
+
+Starts = str | Path | Mapping[str, Tensor] | None
+_RESETS = 64
+
+
+class StartStates:
+    """Start states of dreams.
+
+    `source` is None (imagined: the prior of a first step), observations (M, ...) by key, a folder
+    of recorded episodes, or an environment id whose resets are used.
+    """
+
+    def __init__(self, model: WorldModel, source: Starts = None) -> None:
+        self.model = model
+        self.observations = _observations(model, source)
+        if self.observations is None and not model.recurrent:
+            raise EnvError(
+                f"{type(model).__name__} cannot imagine a first state: it has no initial one. Give "
+                "starts=: observations, a folder of episodes, or an environment id."
+            )
+
+    def sample(self, count: int, generator: torch.Generator) -> State:
+        """Start states (count, ...)."""
+        model, device = self.model, next(self.model.parameters()).device
+        if self.observations is None:
+            spec = next(iter(model.action_spec.values()))
+            dtype = torch.int64 if spec.discrete else torch.float32
+            nothing = torch.zeros(count, *spec.shape, dtype=dtype, device=device)
+            return model.transition(model.initial(count, device), nothing, generator=generator)
+        total = len(next(iter(self.observations.values())))
+        rows = torch.randint(total, (count,), generator=generator, device=generator.device)
+        picked = {key: value[rows].to(device) for key, value in self.observations.items()}
+        return model.encode(picked, generator=generator)
+
+
+def _observations(model: WorldModel, source: Starts) -> dict[str, Tensor] | None:
+    if source is None or isinstance(source, Mapping):
+        found = None if source is None else {key: torch.as_tensor(x) for key, x in source.items()}
+    elif Path(source).is_dir():
+        found = _recorded(model, Path(source))
+    elif isinstance(source, str) and "/" in source:
+        found = _resets(source)
+    else:
+        raise EnvError(
+            f"starts={str(source)!r} is neither a folder of episodes nor an environment id."
+        )
+    if found is not None:
+        missing = [key for key in model.obs_spec if key not in found]
+        if missing:
+            raise EnvError(
+                f"The start observations lack {missing[0]!r}, which the model sees; they have: "
+                f"{', '.join(found)}."
+            )
+    return found
+
+
+def _recorded(model: WorldModel, folder: Path) -> dict[str, Tensor]:
+    """The first observation of every recorded episode."""
+    from worldflux.episodes import Episodes
+
+    episodes = Episodes(folder)
+    if not len(episodes):
+        raise StorageError(f"{folder} holds no finished episode to start from.")
+    return {
+        key: torch.stack([torch.as_tensor(episode[f"obs.{key}"][0].copy()) for episode in episodes])
+        for key in model.obs_spec
+    }
+
+
+def _resets(env_id: str) -> dict[str, Tensor]:
+    from worldflux import make_env
+
+    env = make_env(env_id)
+    try:
+        found = [env.reset(seed=seed)[0] for seed in range(_RESETS)]
+    finally:
+        env.close()
+    return {key: torch.stack([torch.as_tensor(obs[key]) for obs in found]) for key in found[0]}

@@ -1,0 +1,77 @@
+"""Many dreams of one model as a `gymnasium.vector.VectorEnv`, stepped as one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from worldflux.core.model import WorldModel
+from worldflux.errors import EnvError
+from worldflux_envs.dream.dreams import Dreams
+from worldflux_envs.dream.env import WorldModelEnv
+from worldflux_envs.dream.starts import Starts
+
+
+class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
+    """`num_envs` dreams; one that ended begins anew on the next step (NEXT_STEP autoreset)."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        num_envs: int,
+        *,
+        horizon: int = 200,
+        starts: Starts = None,
+        samples: int = 4,
+        seed: int | None = None,
+    ) -> None:
+        if horizon < 1:
+            raise EnvError(f"horizon must be at least 1, got {horizon}.")
+        self.dreams = Dreams(model, starts=starts, samples=samples, seed=seed or 0)
+        self.num_envs, self.horizon = num_envs, horizon
+        self.metadata = {**WorldModelEnv.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.render_mode = None
+        self.single_observation_space = self.dreams.observation_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.single_action_space = self.dreams.action_space()
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._ended = torch.zeros(num_envs, dtype=torch.bool, device=self.dreams.device)
+        self._t = torch.zeros(num_envs, dtype=torch.int64, device=self.dreams.device)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin every dream; one seed, since one generator serves all of them."""
+        if isinstance(seed, list):
+            raise EnvError("All dreams share one generator: give one seed, not a list.")
+        if seed is not None:
+            self.dreams.generator.manual_seed(seed)
+        self._t.zero_()
+        self._ended.zero_()
+        obs = self.dreams.begin(None, self.num_envs)
+        first = np.ones(self.num_envs, bool)
+        return _arrays(obs), {"is_first": first, "uncertainty": np.zeros(self.num_envs)}
+
+    def step(self, actions: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any, dict[str, Any]]:
+        first = self._ended.clone()
+        found = self.dreams.step(torch.as_tensor(np.asarray(actions)))
+        obs = self.dreams.begin(first, self.num_envs) if bool(first.any()) else found.obs
+        self._t = torch.where(first, 0, self._t + 1)
+        terminated = found.terminated & ~first
+        truncated = (self._t >= self.horizon) & ~terminated & ~first
+        self._ended = terminated | truncated
+        infos = {
+            "is_first": first.cpu().numpy(),
+            "uncertainty": (found.uncertainty * ~first).cpu().numpy(),
+        }
+        reward = (found.reward * ~first).double().cpu().numpy()
+        return _arrays(obs), reward, terminated.cpu().numpy(), truncated.cpu().numpy(), infos
+
+
+def _arrays(obs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {key: value.cpu().numpy() for key, value in obs.items()}
