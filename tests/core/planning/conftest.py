@@ -99,7 +99,10 @@ MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class Walk(DynamicsModel):
-    """A distribution over cells, moved by (a mixture of) moves; walls and edges block."""
+    """A distribution over cells, moved by (a mixture of) moves.
+
+    Walls and edges block, and the goal is not left again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class Walk(DynamicsModel):
                 for x in range(side):
                     to_y, to_x = y + down, x + right
                     inside = 0 <= to_y < side and 0 <= to_x < side
-                    blocked = not inside or ROOM[to_y][to_x] == "#"
+                    blocked = not inside or ROOM[to_y][to_x] == "#" or ROOM[y][x] == "G"
                     target = y * side + x if blocked else to_y * side + to_x
                     self.moves[m, y * side + x, target] = 1.0
 
@@ -170,7 +173,8 @@ class ShortestPath(WorldModel):
             y, x, total = start // side, start % side, 0.0
             for move in plan[:, b].tolist():
                 to_y, to_x = y + MOVES[move][0], x + MOVES[move][1]
-                if 0 <= to_y < side and 0 <= to_x < side and ROOM[to_y][to_x] != "#":
+                inside = 0 <= to_y < side and 0 <= to_x < side
+                if inside and ROOM[to_y][to_x] != "#" and ROOM[y][x] != "G":
                     y, x = to_y, to_x
                 total -= ROOM[y][x] != "G"
             totals.append(total)

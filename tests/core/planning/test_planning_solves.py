@@ -17,12 +17,12 @@ CONTINUOUS = {  # fields, tolerance: regret as a share of what doing nothing los
     "mppi": ({"iterations": 10, "temperature": 5.0, "select": "mean", "init_std": 1.0}, 0.02),
     "gradient": ({"candidates": 2, "iterations": 100}, 0.001),
 }
-DISCRETE = {
-    "random_shooting": {"candidates": 20000},
-    "cem": {"candidates": 2000, "iterations": 6, "select": "best"},
-    "icem": {"candidates": 400, "iterations": 8, "elites": 20},
-    "mppi": {"candidates": 2000, "iterations": 10, "temperature": 5.0, "min_prob": 0.1},
-    "gradient": {"candidates": 64, "iterations": 60, "relaxed": True, "init_std": 1.0},
+DISCRETE = {  # budgets with which 20 seeds of 20 found the optimum
+    "random_shooting": {"candidates": 5000},
+    "cem": {"candidates": 1000, "iterations": 6, "min_prob": 0.1, "select": "best"},
+    "icem": {"candidates": 1000, "iterations": 8, "elites": 40, "min_prob": 0.2, "beta": 0.5},
+    "mppi": {"candidates": 1000, "iterations": 8, "temperature": 5.0, "min_prob": 0.3},
+    "gradient": {"candidates": 16, "iterations": 30, "relaxed": True, "init_std": 1.0},
 }
 
 
@@ -58,7 +58,7 @@ def assert_regulates(planner, model, tolerance):
 
 
 def assert_arrives(planner, model):
-    cells = torch.tensor([3, 15, 4, 10, 14, 12])
+    cells = torch.tensor([3, 15, 8, 10, 14, 12])
     plan = planner(
         model, model.encode({"state": cells}), generator=torch.Generator().manual_seed(1)
     )

@@ -20,7 +20,7 @@ from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.planning.config import PlanningAgentConfig
 from worldflux.planning.create import create_planner
-from worldflux.planning.planner import MEMORY
+from worldflux.planning.planner import MEMORY, without_prefix
 from worldflux.planning.score import goal_tensor
 from worldflux.training import Phase, TrainingPlan
 
@@ -108,7 +108,7 @@ class PlanningAgent(Agent):
 
         Draws named `model/NAME` go to the model's `observe`, all others to the planner.
         """
-        latent = self._observed(obs, state, is_first, _named(draws, "model/"), generator)
+        latent = self._observed(obs, state, is_first, without_prefix(draws, "model/"), generator)
         under_way = self._under_way(state, is_first)
         due = under_way["step"] >= self.settings.planner.execute
         if self.settings.planner.execute == 1 or bool(due.any()):
@@ -116,7 +116,7 @@ class PlanningAgent(Agent):
                 self.world_model,
                 latent,
                 conditions=self.conditions(obs),
-                previous=_own(under_way, "memory."),
+                previous=State(without_prefix(under_way, "memory.") or {}),
                 draws={k: v for k, v in (draws or {}).items() if not k.startswith("model/")},
                 generator=generator,
                 explore=mode == "train",
@@ -187,13 +187,3 @@ def _where(rows: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -
         key: torch.where(rows.reshape(-1, *[1] * (value.ndim - 1)), value, old[key])
         for key, value in new.items()
     }
-
-
-def _named(draws: Draws | None, prefix: str) -> dict[str, Tensor] | None:
-    """The draws of this prefix, without it; None if there are none."""
-    found = {k.removeprefix(prefix): v for k, v in (draws or {}).items() if k.startswith(prefix)}
-    return found or None
-
-
-def _own(tensors: Mapping[str, Tensor], prefix: str) -> State:
-    return State(_named(tensors, prefix) or {})

@@ -79,7 +79,9 @@ class Problem:
     def score(self, candidates: Tensor, iteration: int) -> Tensor:
         """Scores (B, N) of candidates (B, N, H, A); not-a-number counts as the worst."""
         actions = self.space.to_model(candidates)
-        draws = self._draws_of("score", iteration)
+        draws = without_prefix(self.draws, "score/")
+        if draws is not None:
+            draws = {name: value[iteration] for name, value in draws.items()}
         own = getattr(self.model, "score", None)
         if own is not None:
             scores = own(
@@ -121,7 +123,7 @@ class Problem:
             count,
             horizon,
             conditions=self.conditions,
-            draws=self._draws_of("propose"),
+            draws=without_prefix(self.draws, "propose/"),
             generator=self.generator,
         )
         wanted = (self.batch, count, horizon, self.space.size)
@@ -137,14 +139,11 @@ class Problem:
         if self.trace is not None:
             self.trace.append({key: value.detach() for key, value in tensors.items()})
 
-    def _draws_of(self, prefix: str, iteration: int | None = None) -> dict[str, Tensor] | None:
-        """The draws named `prefix/...`, without the prefix; those of one iteration if given."""
-        found = {
-            name.removeprefix(f"{prefix}/"): value if iteration is None else value[iteration]
-            for name, value in self.draws.items()
-            if name.startswith(f"{prefix}/")
-        }
-        return found or None
+
+def without_prefix(tensors: Draws | None, prefix: str) -> dict[str, Tensor] | None:
+    """The tensors named `prefix...`, without the prefix; None if there are none."""
+    named = (tensors or {}).items()
+    return {k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)} or None
 
 
 class Planner(ABC, Generic[_ConfigT]):
