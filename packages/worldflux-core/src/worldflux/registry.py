@@ -50,7 +50,7 @@ class Registry(Generic[SpecT]):
         self, kind: str, spec: type[SpecT], key: str, group: str, hints: Mapping[str, str]
     ) -> None:
         self.kind = kind
-        self.spec = spec
+        self.spec: type[SpecT] = spec
         self.key: Callable[[SpecT], str] = attrgetter(key)
         self.group = group
         self.hook = group.replace(".", "_")
@@ -122,7 +122,7 @@ class Registry(Generic[SpecT]):
         return {normalize(self.key(spec)), *map(normalize, spec.aliases)}
 
     def _unknown(self, name: str, distribution: str | None) -> str:
-        known = [plugin.name for plugin in plugins().group(self.group)]
+        known: list[str] = [plugin.name for plugin in plugins().group(self.group)]
         near = difflib.get_close_matches(name, [*known, *self.hints], n=1, cutoff=0.5)
         best = name if name in self.hints else next(iter(near), "")
         hint = f" Did you mean {best!r}?" if best not in ("", name) else ""
