@@ -217,3 +217,26 @@ def test_rendering_a_bare_observation_is_refused():
     bare.render_mode = "rgb_array"
     with pytest.raises(EnvError, match="RenderImage needs Dict observations"):
         wrappers.RenderImage(bare)
+
+
+def test_episodes_are_recorded_in_the_one_time_convention(tmp_path):
+    from worldflux.episodes import Episodes
+
+    env = wrappers.EpisodeRecorder(wrappers.Contract(Picture(end=3)), tmp_path)
+    for seed, length in ((7, 3), (8, 2), (9, 0)):  # ends, is broken off, never begins
+        env.reset(seed=seed)
+        for action in range(length):
+            env.step(action)
+    env.close()
+    whole, broken = episodes = Episodes(tmp_path)
+    assert [episodes.about(i) for i in (0, 1)] == [
+        {"seed": 7, "return": 6.0},
+        {"seed": 8, "return": 3.0},
+    ]
+    assert whole["obs.state"].ravel().tolist() == [0, 1, 2, 3]
+    assert whole["obs.image"].shape == (4, 3, 8, 6) and whole["obs.image"][2].max() == 2
+    assert whole["action"].tolist() == [0, 1, 2, 0] and whole["reward"].tolist() == [0, 1, 2, 3]
+    assert whole["is_first"].tolist() == [True, False, False, False]
+    assert whole["is_last"].tolist() == whole["is_terminal"].tolist() == [False] * 3 + [True]
+    assert broken["is_last"].tolist() == [False, False, True]
+    assert not broken["is_terminal"].any() and broken["action"].tolist() == [0, 1, 0]
