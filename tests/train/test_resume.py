@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from worldflux.errors import StorageError
 from worldflux.runs import Run
 from worldflux_train import api
-
-sys.path.insert(0, str(Path(__file__).parent))
-from run_compare import assert_same_run, untimed  # noqa: E402
 
 WALK = "gym/walk_env:Walk"
 
@@ -30,7 +28,7 @@ WALK = "gym/walk_env:Walk"
     ],
 )
 def test_resume_continues_bit_for_bit(
-    tiny: Any, tmp_path: Path, env: str, overrides: dict[str, Any]
+    tiny: Any, tmp_path: Path, env: str, overrides: dict[str, Any], assert_same_run: Any
 ) -> None:
     config = tiny(env, overrides)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -41,14 +39,14 @@ def test_resume_continues_bit_for_bit(
     assert_same_run(whole, parts, done.step)
 
 
-def test_another_seed_gives_another_run(tiny: Any, tmp_path: Path) -> None:
+def test_another_seed_gives_another_run(tiny: Any, tmp_path: Path, untimed: Any) -> None:
     for seed in (0, 1):
         api.train(tiny(overrides={"train.seed": seed, "train.steps": 60}), tmp_path / str(seed))
     rows = [untimed(Run.open(tmp_path / str(seed))) for seed in (0, 1)]
     assert rows[0] != rows[1]
 
 
-def test_resolved_configuration_runs_again(tiny: Any, tmp_path: Path) -> None:
+def test_resolved_configuration_runs_again(tiny: Any, tmp_path: Path, assert_same_run: Any) -> None:
     done = api.train(tiny(), tmp_path / "one")
     config = api.resolve(config=tmp_path / "one" / "config.yaml")
     api.train(config, tmp_path / "two")
@@ -87,7 +85,13 @@ def _damage(file: Path, how: str) -> None:
     ],
 )
 def test_damaged_checkpoint_falls_back_and_loses_nothing(
-    tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, how: str, said: str
+    tiny: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    how: str,
+    said: str,
+    assert_same_run: Any,
 ) -> None:
     config = tiny(overrides={"train.eval_every": 0, "train.steps": 60})
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -105,7 +109,7 @@ def test_damaged_checkpoint_falls_back_and_loses_nothing(
 
 
 def test_without_any_intact_checkpoint_the_run_begins_again(
-    tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, assert_same_run: Any
 ) -> None:
     config = tiny(overrides={"train.steps": 60})
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -152,7 +156,9 @@ def test_what_resume_and_out_refuse(tiny: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="RLIMIT_FSIZE is POSIX")
-def test_full_disk_keeps_the_previous_checkpoint(site: Any, tiny: Any, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(
+    site: Any, tiny: Any, tmp_path: Path, assert_same_run: Any
+) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     config = tiny(overrides={"train.eval_every": 0, "model.width": 64})
     done = api.train(config, whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from worldflux.errors import ConfigError
 from worldflux_train.config import parse_overrides, recipes, resolve
 from worldflux_train.yaml_text import read_yaml
@@ -38,9 +39,7 @@ def test_arguments_stand_above_the_file(tmp_path: Path) -> None:
 
 
 def test_families_with_rooms_get_both() -> None:
-    config = resolve(
-        "dreamerv3:size1m", CARTPOLE, overrides={"agent.lr": 1e-3, "model.deter": 64}
-    )
+    config = resolve("dreamerv3:size1m", CARTPOLE, overrides={"agent.lr": 1e-3, "model.deter": 64})
     family = config.family.to_dict()
     assert (family["agent"]["lr"], family["model"]["deter"]) == (1e-3, 64)
     assert family["model"]["hidden"] == 64  # the preset's

@@ -1,4 +1,4 @@
-"""Training from Python: `train(resolve("dreamerv3:size1m", "gym/CartPole-v1"), "runs/cartpole")`."""
+"""Training from Python: `train(resolve("dreamerv3:size1m", "gym/CartPole-v1"), "runs/one")`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+
 from worldflux.atomic import write_file
 from worldflux.core.agent import Agent
 from worldflux.errors import StorageError
 from worldflux.hub import load_into
 from worldflux.runs import Run
-
 from worldflux_train.assembly import choose_device, make_agent, make_envs
 from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
+from worldflux_train.imagine import Imagination, imagine
+from worldflux_train.recording import record_episodes
 from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import JsonlSink, Sink
 from worldflux_train.sinks.console import ConsoleSink
@@ -26,6 +28,7 @@ from worldflux_train.stepping import Stepper
 from worldflux_train.trainer import Outcome, Trainer
 
 logger = logging.getLogger(__name__)
+FPS = 12
 LOGGED = ("worldflux", "worldflux_train", "worldflux_envs")
 
 
@@ -46,9 +49,7 @@ def train(config: RunConfig, out: str | Path, *, console: Console | None = None)
         return _run(config, run, console, resuming=False)
 
 
-def resume(
-    path: str | Path, *, steps: int | None = None, console: Console | None = None
-) -> Result:
+def resume(path: str | Path, *, steps: int | None = None, console: Console | None = None) -> Result:
     """Continue the run in `path` from its newest intact checkpoint, to `steps` if given."""
     run = Run.open(path)
     config = resolve(config=run.config_path, steps=steps)
@@ -84,6 +85,30 @@ def evaluate_run(
         derived(seed, "evaluation"),
         choose_device(config.train.device),
     )
+
+
+def imagine_run(
+    path: str | Path,
+    *,
+    horizon: int = 45,
+    context: int = 5,
+    episodes: int = 8,
+    step: int | None = None,
+    kind: str = "mp4",
+    seed: int = 1,
+) -> tuple[Imagination, Path]:
+    """What a run's world model imagines beside what happens, saved in the run with a video."""
+    from worldflux_train.picture import frames_of
+    from worldflux_train.video import write_video
+
+    run = Run.open(path)
+    at = int(_checkpoint(run, step).name)
+    config, agent = load_agent(path, at)
+    recorded = record_episodes(config, agent, episodes, 4 * (context + horizon), seed)
+    found = imagine(agent, recorded, step=at, context=context, horizon=horizon, seed=seed)
+    found.save(run)
+    name = f"imagined-{at:010d}.{kind}"
+    return found, write_video(run.videos_path / name, frames_of(found), fps=FPS)
 
 
 def _run(config: RunConfig, run: Run, console: Console | None, resuming: bool) -> Result:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from worldflux.columns import Columns, step_columns
 from worldflux.core.agent import Agent, Learner
 from worldflux.errors import CapabilityError, ConfigError
 from worldflux.factory import create_agent, make_vec_env
 from worldflux.specs import TensorSpec
-
 from worldflux_train.config import RunConfig, TrainConfig
 from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
@@ -46,9 +46,7 @@ def make_agent(
     return agent.to(device)
 
 
-def make_replay(
-    agent: Agent, config: TrainConfig, device: torch.device, folder: Path
-) -> Replay:
+def make_replay(agent: Agent, config: TrainConfig, device: torch.device, folder: Path) -> Replay:
     """The empty replay; says how much memory it may come to take."""
     columns = step_columns(agent.obs_spec, agent.action_spec, agent.replay_spec)
     capacity = config.replay_capacity
@@ -75,9 +73,13 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"train.device={name!r} is no torch device: use auto, cpu, cuda.") from error
+        raise ConfigError(
+            f"train.device={name!r} is no torch device: use auto, cpu, cuda."
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"train.device={name!r}, but torch finds no CUDA device. Use auto or cpu.")
+        raise ConfigError(
+            f"train.device={name!r}, but torch finds no CUDA device. Use auto or cpu."
+        )
     return device
 
 

@@ -14,12 +14,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
 from worldflux import hub
 from worldflux.atomic import read_json, write_file, write_json
 from worldflux.core.state import State
 from worldflux.errors import StorageError
 from worldflux.runs import Run
-
 from worldflux_train.collector import Collector
 from worldflux_train.learner import Learner
 from worldflux_train.replay.replay import Replay

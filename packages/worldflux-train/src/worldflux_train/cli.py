@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
 from worldflux.errors import ConfigError
 
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key, such as agent.lr=1e-4. May be repeated.")]
+_log = logging.getLogger(__name__)
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a configuration key, such as agent.lr=1e-4. May be repeated.",
+    ),
+]
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the subcommands of this package to the `worldflux` command."""
     app.command("train")(train)
     app.command("eval")(evaluate)
+    app.command("imagine")(imagine)
+    app.command("report")(report)
 
 
 def train(
-    model: Annotated[str | None, typer.Argument(metavar="ID[:PRESET]", help="What to train, such as dreamerv3:size1m.")] = None,
-    env: Annotated[str | None, typer.Option(metavar="BACKEND/TASK", help="Where, such as gym/CartPole-v1.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Agent steps, over all environments.")] = None,
-    config: Annotated[str | None, typer.Option(metavar="FILE|RECIPE", help="YAML file, or the name of a shipped recipe.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="ID[:PRESET]", help="What to train, such as dreamerv3:size1m."),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(metavar="BACKEND/TASK", help="Where, such as gym/CartPole-v1.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Agent steps, over all environments.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|RECIPE", help="YAML file, or the name of a shipped recipe."),
+    ] = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
@@ -34,10 +56,14 @@ def train(
     console = Console()
     if resume is not None:
         if model or env or config or set_ or out:
-            raise ConfigError("--resume takes the run's own configuration: only --steps may be added.")
+            raise ConfigError(
+                "--resume takes the run's own configuration: only --steps may be added."
+            )
         result = api.resume(resume, steps=steps, console=console)
     else:
-        resolved = resolve(model, env, config=config, overrides=parse_overrides(set_ or []), steps=steps)
+        resolved = resolve(
+            model, env, config=config, overrides=parse_overrides(set_ or []), steps=steps
+        )
         folder = out or _free_folder(resolved.id, resolved.env_id)
         console.print(f"[bold]{resolved.id}[/] on [bold]{resolved.env_id}[/], run folder {folder}")
         result = api.train(resolved, folder, console=console)
@@ -48,11 +74,14 @@ def train(
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         raise typer.Exit(130)
+    console.print(f"Report: {_finishing(result.run.path)}", highlight=False, soft_wrap=True)
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    episodes: Annotated[int | None, typer.Option(min=1, help="Default: train.eval_episodes.")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Default: train.eval_episodes.")
+    ] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
 ) -> None:
@@ -67,6 +96,51 @@ def evaluate(
         f"over {row['eval/episodes']} episodes of {row['eval/length']:.0f} steps",
         highlight=False,
     )
+
+
+def imagine(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    horizon: Annotated[int, typer.Option(min=1, help="Imagined steps.")] = 45,
+    context: Annotated[int, typer.Option(min=1, help="Real steps before them.")] = 5,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes the errors are taken over.")] = 8,
+    step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
+    format: Annotated[str, typer.Option(metavar="mp4|gif", help="Of the video.")] = "mp4",
+    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
+) -> None:
+    """Show the real beside the imagined: a video, and the error over the horizon."""
+    from worldflux_train import api
+
+    found, video = api.imagine_run(
+        run, horizon=horizon, context=context, episodes=episodes, step=step, kind=format, seed=seed
+    )
+    console = Console()
+    for key, error in found.error.items():
+        marks = sorted({1, min(5, found.horizon), min(15, found.horizon), found.horizon})
+        ahead = ", ".join(f"{error[h - 1]:.3f} at {h}" for h in marks)
+        console.print(f"{key}: error {ahead} steps ahead (std of the real)", highlight=False)
+    console.print(f"Video: {video}", highlight=False, soft_wrap=True)
+
+
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+    """Write the run's report: one HTML file that opens offline."""
+    from worldflux.runs import Run
+    from worldflux_train.report import write_report
+
+    Console().print(f"Report: {write_report(Run.open(run))}", highlight=False, soft_wrap=True)
+
+
+def _finishing(run: Path) -> Path:
+    """The picture and the report that end a run."""
+    from worldflux.errors import CapabilityError
+    from worldflux.runs import Run
+    from worldflux_train import api
+    from worldflux_train.report import write_report
+
+    try:
+        api.imagine_run(run)
+    except CapabilityError as error:
+        _log.info("no imagination video: %s", error)
+    return write_report(Run.open(run))
 
 
 def _free_folder(model_id: str, env_id: str) -> Path:

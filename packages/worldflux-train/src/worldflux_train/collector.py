@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from worldflux.columns import OBS, STORED
 from worldflux.core.agent import Agent
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
-
 from worldflux_train.stepping import Stepper
 
 Rows = dict[str, NDArray[Any] | Tensor]
@@ -67,7 +67,9 @@ class Collector:
         now = self.stepper.now
         obs = {key: torch.from_numpy(value).to(self.device) for key, value in now.obs.items()}
         is_first = torch.from_numpy(now.is_first).to(self.device)
-        payload, state = self.agent.act(obs, self.state, is_first, "train", generator=self.generator)
+        payload, state = self.agent.act(
+            obs, self.state, is_first, "train", generator=self.generator
+        )
         action = payload.primary()
         assert action is not None, type(self.agent)
         if random:

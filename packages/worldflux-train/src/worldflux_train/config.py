@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
+
 from worldflux.config import Config
 from worldflux.errors import ConfigError, did_you_mean
 from worldflux.factory import get_env_spec, get_model_spec, preset_of
 from worldflux.ids import ModelId
-
 from worldflux_train.yaml_text import read_yaml, value_of
 
 ROOMS = ("model", "agent", "train", "env")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from worldflux.core.agent import Agent
 from worldflux.core.state import State
-
 from worldflux_train.seeding import derived, generator
 from worldflux_train.stepping import Stepper
 
@@ -58,9 +58,7 @@ def evaluate(
         envs.close()
 
 
-def _play(
-    agent: Agent, envs: Any, episodes: int, seed: int, device: torch.device
-) -> Evaluation:
+def _play(agent: Agent, envs: Any, episodes: int, seed: int, device: torch.device) -> Evaluation:
     count = envs.num_envs
     stepper = Stepper(envs, [derived(seed, "evaluated environment", i) for i in range(count)])
     random = generator(seed, "evaluator", device=device)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
 from worldflux.core.agent import Learner as LearningModule
 from worldflux.training import Phase
-
 from worldflux_train.meters import Meters
 from worldflux_train.replay.replay import Replay
 

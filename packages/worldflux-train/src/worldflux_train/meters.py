@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
 from worldflux.errors import DivergenceError
 
 
@@ -44,7 +45,9 @@ class Meters:
 def refuse_non_finite(means: Mapping[str, float]) -> None:
     """Raise for losses and gradient norms that are NaN or infinite, naming the components."""
     watched = {name: value for name, value in means.items() if "loss" in name or "grad" in name}
-    bad = {name: value for name, value in watched.items() if not -float("inf") < value < float("inf")}
+    bad = {
+        name: value for name, value in watched.items() if not -float("inf") < value < float("inf")
+    }
     if bad:
         parts = [name for name in bad if "/" in name] or list(bad)
         listed = ", ".join(f"{name} is {bad[name]}" for name in parts)
@@ -63,6 +66,6 @@ def refuse_non_finite_weights(module: nn.Module) -> None:
     if not bool(finite.all()):
         bad = [name for name, ok in zip(tensors, finite.tolist(), strict=True) if not ok]
         raise DivergenceError(
-            f"Training diverged: {', '.join(bad[:3])} ({len(bad)} of {len(tensors)} weights) is not "
-            "finite. Lower the learning rate (such as --set agent.lr=...)."
+            f"Training diverged: {', '.join(bad[:3])} ({len(bad)} of {len(tensors)} weights) is "
+            "not finite. Lower the learning rate (such as --set agent.lr=...)."
         )

@@ -14,6 +14,8 @@ def derived(seed: int, role: str, *more: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0]) & 0x7FFFFFFF
 
 
-def generator(seed: int, role: str, *more: int, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(
+    seed: int, role: str, *more: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A torch generator of that seed."""
     return torch.Generator(device).manual_seed(derived(seed, role, *more))

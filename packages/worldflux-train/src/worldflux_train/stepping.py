@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from worldflux.spaces import action_specs, observation_specs
 from worldflux.specs import TensorSpec
 

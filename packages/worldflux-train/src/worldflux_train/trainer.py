@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
 from worldflux.errors import ConfigError
 from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
-
 from worldflux_train.assembly import choose_device, make_agent, make_envs, make_replay
 from worldflux_train.checkpoint import Parts, Progress, best_step, load_newest, save_checkpoint
 from worldflux_train.collector import Chunk, Collector

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,7 +25,7 @@ class ConsoleSink:
         self.total = total
         self.first = step
         self._tenths = 10 * step // total
-        self._latest = {"return": "–", "loss": "–", "rate": "–"}
+        self._latest: dict[str, Any] = {"return": "-", "loss": "-", "rate": "-"}
         self._progress = Progress(
             TextColumn("[bold]train"),
             BarColumn(bar_width=24),

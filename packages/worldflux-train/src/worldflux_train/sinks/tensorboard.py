@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldflux.errors import ConfigError
-
 from worldflux_train.sinks.base import Row, numbers
 
 

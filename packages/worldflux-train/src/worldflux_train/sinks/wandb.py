@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigError
-
 from worldflux_train.sinks.base import Row, numbers
 
 
 class WandbSink:
-    """Logs scalars into `project`; the run's id follows from its folder, so resuming continues it."""
+    """Logs scalars into `project`; a resumed run continues, as its id follows from its folder."""
 
     def __init__(self, project: str, folder: Path, config: Mapping[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
             raise ConfigError(
-                f'train.wandb={project!r} needs a package: {error}. '
+                f"train.wandb={project!r} needs a package: {error}. "
                 'Run: pip install "worldflux-train[wandb]"'
             ) from error
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]

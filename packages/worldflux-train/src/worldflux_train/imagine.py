@@ -1,0 +1,172 @@
+"""What a world model imagines beside what really happened, and how the two part over time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldflux.atomic import write_file
+from worldflux.core.agent import Agent
+from worldflux.core.model import WorldModel
+from worldflux.core.state import State
+from worldflux.core.trajectory import Trajectory
+from worldflux.errors import CapabilityError, StorageError
+from worldflux.runs import Run
+from worldflux.specs import Capability
+from worldflux_train.recording import Array, Episode, tensors_of
+from worldflux_train.seeding import generator
+
+MOST_STARTS = 256
+Curves = dict[str, list[list[float]]]
+
+
+@dataclass
+class Imagination:
+    """One episode's real and imagined steps, and errors over the horizon from many starts.
+
+    After `context` real steps the model sees only the actions. `real` and `imagined` hold vectors
+    (T, D) by key, rewards (T, 1) under "reward"; images are in `images` (real, imagined), each
+    (T, C, Y, X) in [0, 1]. `error[key][h]` is the error h+1 steps ahead over `starts` starts
+    (see `_error`); `still` is the error of predicting no change.
+    """
+
+    step: int
+    context: int
+    horizon: int
+    starts: int
+    real: Curves = field(default_factory=dict)
+    imagined: Curves = field(default_factory=dict)
+    error: dict[str, list[float]] = field(default_factory=dict)
+    still: dict[str, list[float]] = field(default_factory=dict)
+    images: dict[str, tuple[Array, Array]] = field(default_factory=dict, repr=False)
+    frames: Array | None = field(default=None, repr=False)
+
+    def save(self, run: Run) -> Path:
+        """Write all but the pictures to the run's videos folder."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
+        path = run.videos_path / f"imagined-{self.step:010d}.json"
+        run.videos_path.mkdir(exist_ok=True)
+        write_file(path, json.dumps(plain).encode())
+        return path
+
+
+def load_imagination(run: Run) -> Imagination | None:
+    """The newest one saved in the run, None if there is none."""
+    found = sorted(run.videos_path.glob("imagined-*.json"))
+    if not found:
+        return None
+    try:
+        return Imagination(**json.loads(found[-1].read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise StorageError(
+            f"{found[-1]} is damaged: {error}. Delete it, or make it anew with: "
+            f"worldflux imagine {run.path}"
+        ) from error
+
+
+@torch.no_grad()
+def imagine(
+    agent: Agent, episodes: list[Episode], *, step: int, context: int, horizon: int, seed: int
+) -> Imagination:
+    """Open-loop rollouts along the episodes' own actions; the longest episode is shown."""
+    model = agent.world_model
+    if not model.supports(Capability.OBS_DECODE) and not model.supports(Capability.REWARD_PRED):
+        raise CapabilityError(
+            f"{type(model).__name__} predicts neither observations nor rewards: there is nothing "
+            "to compare with what really happened."
+        )
+    shown = max(episodes, key=len)
+    context = min(context, max(1, len(shown) // 4))
+    horizon = min(horizon, len(shown) - context)
+    if horizon < 1:
+        raise CapabilityError(f"The longest episode has {len(shown)} steps: too few to imagine.")
+    random = generator(seed, "imagination", device=next(model.parameters()).device)
+    states, pieces = [], []
+    for episode in sorted(episodes, key=lambda item: item is not shown):  # the shown one first
+        filtered = _filter(model, episode, random)
+        first = context - 1
+        for begin in range(first, len(episode) - horizon, max(1, horizon // 4)):
+            states.append(filtered[begin])
+            pieces.append((episode, begin))
+    return _compare(
+        model, states[:MOST_STARTS], pieces[:MOST_STARTS], step, context, horizon, random
+    )
+
+
+def _filter(model: WorldModel, episode: Episode, random: torch.Generator) -> list[State]:
+    """The posterior State (1, ...) at every step of an episode."""
+    device = next(model.parameters()).device
+    states: list[State] = []
+    for t in range(len(episode)):
+        obs = tensors_of({key: value[t] for key, value in episode.obs.items()}, device)
+        if not states:
+            states.append(model.encode(obs, generator=random))
+            continue
+        action = torch.as_tensor(episode.action[t - 1][None]).to(device)
+        states.append(model.update(states[-1], action, obs, generator=random))
+    return states
+
+
+def _compare(
+    model: WorldModel,
+    states: list[State],
+    pieces: list[tuple[Episode, int]],
+    step: int,
+    context: int,
+    horizon: int,
+    random: torch.Generator,
+) -> Imagination:
+    device = states[0].device
+    start = State({key: torch.cat([s[key] for s in states]) for key in states[0].tensors})
+    actions = np.stack([e.action[t : t + horizon] for e, t in pieces], 1)  # (H, B, ...)
+    path: Trajectory = model.rollout(
+        start, torch.as_tensor(actions).to(device), decode=True, generator=random
+    )
+    result = Imagination(step, context, horizon, len(pieces), frames=pieces[0][0].frames)
+    for key, tensor in _predicted(path).items():
+        real = np.stack([_real(e, key)[t + 1 : t + 1 + horizon] for e, t in pieces], 1)
+        before = np.stack([_real(e, key)[t] for e, t in pieces])  # (B, ...)
+        guess = tensor.float().cpu().numpy().reshape(real.shape)  # (H, B, ...)
+        result.error[key] = _error(guess, real)
+        result.still[key] = _error(np.broadcast_to(before, real.shape), real)
+        _show(result, key, pieces[0][0], guess[:, 0])
+    return result
+
+
+def _predicted(path: Trajectory) -> dict[str, Tensor]:
+    """What the rollout predicts for steps 1 to H: observations (H, B, ...) and rewards (H, B)."""
+    found = {key: value[1:] for key, value in (path.observations or {}).items()}
+    return found | ({} if path.rewards is None else {"reward": path.rewards})
+
+
+def _real(episode: Episode, key: str) -> Array:
+    value = episode.reward if key == "reward" else episode.obs[key]
+    return value.astype(np.float32) / 255 if value.dtype == np.uint8 else value
+
+
+def _error(guess: Array, real: Array) -> list[float]:
+    """RMSE per step ahead (H,), in standard deviations of the real values.
+
+    Every component of a vector has its own scale; one that does not vary is taken as it is.
+    """
+    spread = real.std((0, 1) if real.ndim == 3 else None)
+    scale = np.where(spread > 1e-3, spread, 1.0)
+    square = (((guess - real) / scale) ** 2).reshape(len(real), -1)
+    return [float(value) for value in np.sqrt(square.mean(1))]
+
+
+def _show(result: Imagination, key: str, episode: Episode, guess: Array) -> None:
+    """Real steps up to the context, then both, of the first piece."""
+    end = result.context + result.horizon
+    real = _real(episode, key)[:end]
+    imagined = np.concatenate([real[: result.context], guess])
+    if real.ndim == 4:
+        result.images[key] = (real, imagined.clip(0, 1))
+        return
+    result.real[key] = real.reshape(end, -1).tolist()
+    result.imagined[key] = imagined.reshape(end, -1).tolist()

@@ -1,0 +1,102 @@
+"""Whole episodes of an agent, kept step by step, with the pictures an environment draws of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldflux.core.agent import Agent
+from worldflux.core.state import State
+from worldflux.errors import EnvError
+from worldflux.factory import make_env
+from worldflux_train.config import RunConfig
+from worldflux_train.seeding import derived, generator
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Episode:
+    """Observations (T, ...), the actions (T-1, ...) between them, the rewards (T,) they came with.
+
+    `frames` are pictures (T, Y, X, 3) the environment drew, where it can.
+    """
+
+    obs: dict[str, Array]
+    action: Array
+    reward: Array
+    frames: Array | None = None
+
+    def __len__(self) -> int:
+        """T."""
+        return len(self.reward)
+
+
+@torch.no_grad()
+def record_episodes(
+    config: RunConfig, agent: Agent, count: int, most_steps: int, seed: int
+) -> list[Episode]:
+    """`count` episodes with mode "eval", each cut after `most_steps`."""
+    env = _drawing_env(config)
+    random = generator(seed, "recorder", device=_device(agent))
+    try:
+        seeds = [derived(seed, "recorded episode", i) for i in range(count)]
+        return [_record(env, agent, most_steps, each, random) for each in seeds]
+    finally:
+        env.close()
+
+
+def _record(env: Any, agent: Agent, most_steps: int, seed: int, random: torch.Generator) -> Episode:
+    obs, _ = env.reset(seed=seed)
+    seen, rewards, frames = [obs], [0.0], [env.render()]
+    actions: list[Any] = []
+    state: State | None = None
+    over = False
+    while not over and len(actions) < most_steps:
+        tensors = tensors_of(obs, _device(agent))
+        first = torch.full((1,), not actions, device=_device(agent))
+        payload, state = agent.act(tensors, state, first, "eval", generator=random)
+        action = payload.primary()
+        assert action is not None, type(agent)
+        chosen = action[0].cpu().numpy()
+        obs, reward, terminated, truncated, _ = env.step(chosen)
+        over = bool(terminated or truncated)
+        for items, item in zip(
+            (seen, actions, rewards, frames), (obs, chosen, reward, env.render()), strict=True
+        ):
+            items.append(item)  # type: ignore[attr-defined]
+    return Episode(
+        {key: np.stack([each[key] for each in seen]) for key in obs},
+        np.stack(actions),
+        np.asarray(rewards, np.float32),
+        _stacked(frames),
+    )
+
+
+def tensors_of(obs: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
+    """One observation as tensors (1, ...)."""
+    return {key: torch.as_tensor(np.asarray(value)[None]).to(device) for key, value in obs.items()}
+
+
+def _drawing_env(config: RunConfig) -> Any:
+    """The environment, asked to draw itself if its backend lets it."""
+    try:
+        return make_env(config.env_id, **{"render_mode": "rgb_array", **config.env_options})
+    except (EnvError, TypeError):
+        return make_env(config.env_id, **config.env_options)
+
+
+def _stacked(frames: Iterable[Any]) -> Array | None:
+    found = [frame for frame in frames if isinstance(frame, np.ndarray) and frame.ndim == 3]
+    if not found or any(frame.shape != found[0].shape for frame in found):
+        return None
+    return np.stack(found)
+
+
+def _device(agent: Agent) -> torch.device:
+    return next(agent.parameters()).device

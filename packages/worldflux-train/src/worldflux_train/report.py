@@ -1,0 +1,151 @@
+"""`report.html`: one file that opens offline and shows what a run did."""
+
+from __future__ import annotations
+
+import base64
+import html
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from worldflux.atomic import write_file
+from worldflux.runs import Run
+from worldflux_train import drawing
+from worldflux_train.config import resolve
+from worldflux_train.imagine import Imagination, load_imagination
+
+MOST_LOSSES = 12
+MOST_VIDEOS = 3
+MIME = {".mp4": "video/mp4", ".gif": "image/gif"}
+
+
+def write_report(run: Run) -> Path:
+    """Write the run's report from what lies in its folder."""
+    config = resolve(config=run.config_path)
+    rows = run.metrics()
+    template = Template((Path(__file__).parent / "report.html").read_text("utf-8"))
+    text = template.substitute(
+        title=html.escape(f"{config.id} on {config.env_id}"),
+        model=html.escape(config.id),
+        env=html.escape(config.env_id),
+        tiles=_tiles(rows),
+        curve=_learning(rows),
+        losses=_losses(rows),
+        imagination=_imagination(load_imagination(run)),
+        videos=_videos(run),
+        config=html.escape(run.config_path.read_text("utf-8")),
+        versions=_table(_versions()),
+        folder=html.escape(str(run.path)),
+    )
+    write_file(run.report_path, text.encode())
+    return run.report_path
+
+
+def _tiles(rows: list[dict[str, Any]]) -> str:
+    evaluations = [row for row in rows if "eval/return" in row]
+    logged = [row for row in rows if "time/elapsed" in row]
+    tiles: dict[str, str] = {}
+    if evaluations:
+        best = max(evaluations, key=lambda row: row["eval/return"])
+        last = evaluations[-1]
+        tiles[f"best, at step {best['step']:,}"] = f"{best['eval/return']:.1f}"
+        tiles["last evaluation"] = f"{last['eval/return']:.1f} ± {last['eval/return_std']:.1f}"
+        tiles["before training"] = f"{evaluations[0]['eval/return']:.1f}"
+    if logged:
+        last = logged[-1]
+        tiles["agent steps"] = f"{last['step']:,}"
+        tiles["updates"] = f"{last['updates']:,}"
+        tiles["training time"] = str(timedelta(seconds=round(last["time/elapsed"])))
+    return "".join(
+        f'<div class="tile"><div class="value">{html.escape(value)}</div>'
+        f'<div class="name">{html.escape(name)}</div></div>'
+        for name, value in tiles.items()
+    )
+
+
+def _learning(rows: list[dict[str, Any]]) -> str:
+    evaluations = [row for row in rows if "eval/return" in row]
+    episodes = [(row["step"], row["episode/return"]) for row in rows if "episode/return" in row]
+    if not evaluations and not episodes:
+        return _nothing("No episode has ended yet.")
+    return drawing.learning_curve(evaluations, episodes)
+
+
+def _losses(rows: list[dict[str, Any]]) -> str:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            name = key.removeprefix("train/")
+            if name != key and ("loss" in name or name in ("entropy", "grad_norm")):
+                curves.setdefault(name, []).append((row["step"], value))
+    if not curves:
+        return _nothing("Nothing was learned yet.")
+    return drawing.small_curves(dict(list(curves.items())[:MOST_LOSSES]))
+
+
+def _imagination(found: Imagination | None) -> str:
+    if found is None:
+        return _nothing("Not made yet: run <code>worldflux imagine</code> on this folder.")
+    text = (
+        f"<p>After {found.context} real steps (shaded) the model saw only the actions of the next "
+        f"{found.horizon}. Checkpoint of step {found.step:,}.</p>"
+    )
+    if found.real:
+        text += drawing.real_and_imagined(found)
+    return text + (
+        f"<h3>Error over the horizon</h3><p>Root mean square error over {found.starts} "
+        f"{'start' if found.starts == 1 else 'starts'}, in standard deviations of the real values; "
+        "dotted: predicting that nothing changes.</p>" + drawing.error_over_horizon(found)
+    )
+
+
+def _videos(run: Run) -> str:
+    files = [file for file in run.videos_path.glob("*") if file.suffix in MIME]
+    newest = sorted(files, key=lambda file: file.stat().st_mtime)[-MOST_VIDEOS:]
+    if not newest:
+        return _nothing("None yet: run <code>worldflux imagine</code> on this folder.")
+    return "".join(map(_embedded, reversed(newest)))
+
+
+def _embedded(file: Path) -> str:
+    data = f"data:{MIME[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    shown = (
+        f'<img src="{data}" alt="">'
+        if file.suffix == ".gif"
+        else f'<video src="{data}" controls loop muted autoplay playsinline></video>'
+    )
+    return f"<figure>{shown}<figcaption>{html.escape(file.name)}</figcaption></figure>"
+
+
+def _versions() -> dict[str, str]:
+    names = sorted(
+        {
+            dist.name
+            for dist in metadata.distributions()
+            if dist.name and dist.name.lower().startswith("worldflux")
+        }
+        | {"torch", "numpy", "gymnasium"}
+    )
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _table(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
+    pairs = rows.items() if isinstance(rows, Mapping) else rows
+    body = "".join(
+        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in pairs
+    )
+    return f"<table>{body}</table>"
+
+
+def _nothing(why: str) -> str:
+    return f'<p class="none">{why}</p>'
