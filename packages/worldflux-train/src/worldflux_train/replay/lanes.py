@@ -101,7 +101,8 @@ class Lanes:
 
     def newest(self, lane: Ints) -> Ints:
         """Storage rows of the newest step of each of `lane`."""
-        return lane * self.slots + (self.count[lane] - 1) % self.slots
+        rows: Ints = lane * self.slots + (self.count[lane] - 1) % self.slots
+        return rows
 
     def index(self, slices: Slices, total: int) -> Ints:
         """Names (B, total) of the rows of `slices`; -1 at padding."""
