@@ -90,6 +90,27 @@ def test_every_member_of_the_ensemble_is_a_network_of_its_own() -> None:
     torch.testing.assert_close(q(x, torch.tensor([2, 0])), together[[2, 0]])
 
 
+@pytest.mark.parametrize("heads", [None, [3, 1]])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_stacked_members_and_single_ones_agree(heads: Any, frozen: bool) -> None:
+    q = QEnsemble(4, inputs=6, hidden=8, bins=5)
+    for parameter in q.parameters():
+        torch.nn.init.normal_(parameter)
+    chosen = None if heads is None else torch.tensor(heads)
+    keep = (torch.rand(4 if heads is None else 2, 7, 8) > 0.3) / 0.7
+    found = []
+    for compute in (q.stacked, q.one_by_one):
+        x = torch.linspace(-1, 1, 42).reshape(7, 6).requires_grad_()
+        q.zero_grad()
+        y = compute(x, chosen, frozen, keep)
+        y.square().sum().backward()
+        found.append([y, x.grad, *(p.grad for p in q.parameters())])
+    assert all((p is None) == frozen for p in found[0][2:])
+    for left, right in zip(*found, strict=True):
+        if left is not None:
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
 def test_shift_moves_images_and_repeats_their_border() -> None:
     image = torch.arange(2 * 64 * 64).reshape(1, 2, 64, 64)
     assert torch.equal(images.shifted(image, torch.tensor([[3, 3]])), image)

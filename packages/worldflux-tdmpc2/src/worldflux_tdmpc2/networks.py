@@ -65,7 +65,7 @@ class StackedNorm(nn.Module):
 
 
 class StackedLinear(nn.Module):
-    """E linear layers at once, each with its LayerNorm and Mish unless it is the `last`."""
+    """The parameters of E linear layers, (E, O, I) and (E, O), and of the norms after them."""
 
     def __init__(self, members: int, inputs: int, outputs: int, last: bool = False) -> None:
         super().__init__()
@@ -75,25 +75,12 @@ class StackedLinear(nn.Module):
         if not last:
             nn.init.trunc_normal_(self.weight, std=INIT_STD)
 
-    def forward(
-        self, x: Tensor, heads: Tensor | None, frozen: bool, keep: Tensor | None = None
-    ) -> Tensor:
-        """(E', M, I) -> (E', M, O) by the chosen members; see `QEnsemble`."""
-        weight, bias = (_chosen(p, heads, frozen) for p in (self.weight, self.bias))
-        x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
-        if keep is not None:
-            x = x * keep
-        if self.ln is None:
-            return x
-        scale, shift = (_chosen(p, heads, frozen) for p in (self.ln.weight, self.ln.bias))
-        x = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
-        return mish(torch.addcmul(shift.unsqueeze(1), x, scale.unsqueeze(1)))
-
 
 class QEnsemble(nn.Module):
     """E Q functions with stacked weights; only the members that are asked for are computed.
 
-    The last layers start at zero (`common/world_model.py:WorldModel.__init__`).
+    The last layers start at zero (`common/world_model.py:WorldModel.__init__`). Members are
+    computed one by one on CPU, where that saves copies, and stacked elsewhere.
     """
 
     def __init__(self, members: int, inputs: int, hidden: int, bins: int) -> None:
@@ -120,15 +107,46 @@ class QEnsemble(nn.Module):
         `frozen` keeps gradients from the weights; `keep` (E', M, hidden) is the dropout mask on
         the first layer, already divided by its mean, M the product of the leading axes.
         """
-        lead = x.shape[:-1]
-        count = self.members if heads is None else len(heads)
-        x = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
+        flat = x.reshape(-1, x.shape[-1])  # (M, I)
+        compute = self.one_by_one if x.device.type == "cpu" else self.stacked
+        return compute(flat, heads, frozen, keep).unflatten(1, x.shape[:-1])
+
+    def stacked(self, x: Tensor, heads: Tensor | None, frozen: bool, keep: Tensor | None) -> Tensor:
+        """Logits (E', M, K) of inputs (M, I), all members in one product per layer."""
+        x = x.expand(self.members if heads is None else len(heads), *x.shape)
         for layer in self.layers:
-            x = layer(x, heads, frozen, keep)
-            keep = None
-        return x.unflatten(1, lead)
+            weight, bias, *norm = (
+                p if heads is None else p.index_select(0, heads) for p in _parameters(layer, frozen)
+            )
+            x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+            if keep is not None:
+                x, keep = x * keep, None
+            if norm:
+                x = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
+                x = mish(torch.addcmul(norm[1].unsqueeze(1), x, norm[0].unsqueeze(1)))
+        return x
+
+    def one_by_one(
+        self, x: Tensor, heads: Tensor | None, frozen: bool, keep: Tensor | None
+    ) -> Tensor:
+        """The same as `stacked`, a member at a time."""
+        chosen = range(self.members) if heads is None else heads.tolist()
+        layers = [[p.unbind() for p in _parameters(layer, frozen)] for layer in self.layers]
+        logits = []
+        for place, member in enumerate(chosen):
+            y = x
+            for depth, layer in enumerate(layers):
+                weight, bias, *norm = (p[member] for p in layer)
+                y = F.linear(y, weight, bias)
+                if keep is not None and depth == 0:
+                    y = y * keep[place]
+                if norm:
+                    y = mish(F.layer_norm(y, y.shape[-1:], norm[0], norm[1], EPS))
+            logits.append(y)
+        return torch.stack(logits)
 
 
-def _chosen(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
-    parameter = parameter.detach() if frozen else parameter
-    return parameter if heads is None else parameter.index_select(0, heads)
+def _parameters(layer: nn.Module, frozen: bool) -> list[Tensor]:
+    """Weight, bias and, unless it is the last layer, the norm's; each stacked over members."""
+    found = list(layer.parameters())
+    return [p.detach() for p in found] if frozen else found
