@@ -89,7 +89,7 @@ class Lanes:
     def extend(self, lane: int, length: int) -> Ints:
         """Make room for a whole episode in one lane; slots of as many of its rows as fit."""
         step = np.arange(max(0, length - self.slots), length)
-        slot = (self.count[lane] + step) % self.slots
+        slot: Ints = (self.count[lane] + step) % self.slots
         self.position[lane, slot] = step
         self.count[lane] += length
         self.ended[lane] = True
