@@ -1,17 +1,12 @@
-"""DreamerV3's costs in process CPU time on one thread, raw and normalised by the machine's speed.
-
-Normalised cost = CPU milliseconds x fp32 matrix-product peak in GFLOP/s (measured here) / 1000,
-which is the cost in units of 1e9 operations at peak speed and compares across machines.
-"""
+"""DreamerV3's costs in process CPU time on one thread, raw and normalised (see matmul_peak)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
+from benchmarks.matmul_peak import Case, measured_rows
 from worldflux.core.batch import Batch
 from worldflux.core.rollout import unroll
 from worldflux.core.state import State
@@ -25,66 +20,9 @@ DISCRETE = {"action": TensorSpec((), "int64", n=6)}
 CONTINUOUS = {"action": TensorSpec((6,), low=-1.0, high=1.0)}
 
 
-@dataclass
-class Case:
-    """One timed operation; `target` and `peer` (r2dreamer) are normalised costs, if there are any."""
-
-    name: str
-    run: Callable[[], object]
-    target: float | None = None
-    peer: float | None = None
-    bf16: bool = False
-
-
 def rows() -> list[dict[str, object]]:
-    """One row per case: name, cpu_ms, normalised, target, peer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            peak = peak_gflops()
-            return [measured(case, peak) for case in cases()]
-    finally:
-        torch.set_num_threads(threads)
-
-
-def peak_gflops(size: int = 1024, repeats: int = 20) -> float:
-    """fp32 matrix-product speed of one thread, the best of a few rounds."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / cpu_seconds(lambda: left @ right, repeats) / 1e9
-
-
-def cpu_seconds(run: Callable[[], object], repeats: int, rounds: int = 3) -> float:
-    """Process CPU seconds of one call: the best round's mean, after one warm-up call."""
-    run()
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(repeats):
-            run()
-        best = min(best, (time.process_time() - start) / repeats)
-    return best
-
-
-def measured(case: Case, peak: float) -> dict[str, object]:
-    """Time a case."""
-
-    def run() -> object:
-        with torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
-            return case.run()
-
-    run()
-    once = cpu_seconds(run, 1, rounds=1)
-    seconds = cpu_seconds(run, max(1, min(50, round(0.5 / once))))
-    return {
-        "name": case.name,
-        "cpu_ms": 1e3 * seconds,
-        "normalised": seconds * peak,
-        "target": case.target,
-        "peer": case.peer,
-        "peak_gflops": peak,
-    }
+    """One row per case: name, cpu_ms, normalised, target, peer (r2dreamer)."""
+    return measured_rows(cases)
 
 
 def cases() -> list[Case]:
@@ -153,7 +91,10 @@ def imagine(agent: DreamerV3Agent, rows: int) -> Callable[[], object]:
     def run() -> object:
         actions = agent.policy.noise((horizon, rows), start.device, generator)
         dynamics = agent.world_model.dynamics_model
-        draws = {"action_noise": actions, **dynamics.noise((horizon, rows), start.device, generator)}
+        draws = {
+            "action_noise": actions,
+            **dynamics.noise((horizon, rows), start.device, generator),
+        }
         policy, noise = agent.actor(draws)
         return unroll(agent.world_model, start, policy, horizon=horizon, draws=noise)
 
