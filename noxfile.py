@@ -28,6 +28,7 @@ def install(session: nox.Session, *extra: str, extras: str = "") -> None:
     for name in PACKAGES:
         suffix = extras if name == "worldflux-envs" else ""
         wanted += ["-e", f"packages/{name}{suffix}"]
+    wanted += ["-e", "examples/worldflux-ring"]
     session.install("-q", "-c", "constraints.txt", *wanted, *extra)
 
 
@@ -51,7 +52,6 @@ def train(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Set up and pass the default tests (without learning and other slow ones)."""
     install(session, *TEST_TOOLS, extras="[test]")
-    session.install("-q", "-c", "constraints.txt", "-e", "examples/worldflux-ring")
     session.run("pytest", *(session.posargs or ["tests", "examples"]))
 
 
@@ -59,7 +59,6 @@ def tests(session: nox.Session) -> None:
 def learning(session: nox.Session) -> None:
     """The slow tests: learning runs on three seeds, long fault tests."""
     install(session, *TEST_TOOLS, extras="[test]")
-    session.install("-q", "-c", "constraints.txt", "-e", "examples/worldflux-ring")
     session.run("pytest", "-m", "slow", *(session.posargs or ["tests"]))
 
 

@@ -64,7 +64,9 @@ def wheels(tmp_path_factory) -> Path:
 
 def affordable(code: str) -> str:
     """The block with a small training budget; what makes a new machine's setup is not repeated."""
-    code = re.sub(r"python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/", "", code)
+    code = re.sub(
+        r"python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/", "", code
+    )
     code = re.sub(r"(nox -s train)\b", rf"\1 --no-install -- {BUDGET}", code)
     code = re.sub(r"nox -s tests", "pytest --collect-only -q tests", code)
     return re.sub(r"--steps \d+(?! --set)", BUDGET, code)
