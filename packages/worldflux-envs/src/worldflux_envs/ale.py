@@ -70,11 +70,13 @@ class Engine:
 
         A game of which only a life was lost is not begun anew but goes on with a no-op.
         """
+        if not seeds:
+            return self._step(actions)
         going_on = {i: 0 for i in seeds if self.life_lost[i]}
         new = {i: seed for i, seed in seeds.items() if i not in going_on}
         rewards, ended = np.zeros(self.num_envs), np.zeros((2, self.num_envs), bool)
         if moves := actions | going_on:
-            rewards, *ended = self._step(moves)
+            rewards, *ended = (part.copy() for part in self._step(moves))
             new |= {i: seeds[i] for i in going_on if ended[0][i] or ended[1][i]}
             begun = list(seeds)
             rewards[begun], ended[0][begun], ended[1][begun] = 0.0, False, False
@@ -112,10 +114,11 @@ class Engine:
             self.actions[i].append(action)
         images, rewards, terminated, truncated, info = self.vec.step(moves)
         self._show(images)
-        lost = (info["lives"] < self.lives) & ~(terminated | truncated)
-        self.life_lost = lost if self.life_loss else np.zeros(self.num_envs, bool)
-        self.lives = info["lives"].astype(int)
-        return rewards.astype(float), terminated | self.life_lost, truncated.copy()
+        if self.life_loss:
+            self.life_lost = (info["lives"] < self.lives) & ~(terminated | truncated)
+            terminated = terminated | self.life_lost
+        self.lives = info["lives"]
+        return rewards, terminated, truncated
 
     def _start(self, seeds: dict[int, int]) -> None:
         order = sorted(seeds)
@@ -196,7 +199,8 @@ class AtariEnv(gymnasium.Env[Any, Any]):
         return self._engine.advance(actions, seeds)
 
     def _observed(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return {"image": self._engine.images[0].copy()}, {"lives": int(self._engine.lives[0])}
+        # The engine gives new arrays at every step.
+        return {"image": self._engine.images[0]}, {"lives": int(self._engine.lives[0])}
 
 
 class NativeAtari(EpisodicVectorEnv):

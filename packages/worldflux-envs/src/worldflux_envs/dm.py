@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux_envs.simulation import get_simulation, plain_rendering, set_simulation
+from worldflux_envs.spaces import canonical_action
 
 
 class DmEnv(gymnasium.Env[Any, Any]):
@@ -17,6 +18,7 @@ class DmEnv(gymnasium.Env[Any, Any]):
     An episode that ends with discount 0 is terminated, one that ends otherwise is truncated.
     """
 
+    canonical = True  # Dict observations, actions in [-1, 1]: no wrapper need convert them
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - Gymnasium's form
 
     def __init__(
@@ -33,12 +35,13 @@ class DmEnv(gymnasium.Env[Any, Any]):
         self.render_mode, self._camera, self._render_size = render_mode, camera, render_size
         self._effects = effects
         self.metadata = {**self.metadata, "render_fps": round(1 / environment.control_timestep())}
-        self.action_space = _box(environment.action_spec(), np.float64)
+        actions = _box(environment.action_spec(), np.float64)
+        self.action_space, self._action = canonical_action(actions)
         parts = {k: _box(v, np.float32) for k, v in environment.observation_spec().items()}
-        self.observation_space: spaces.Space[Any] = spaces.Dict(parts)
         if not by_key:
             size = sum(int(np.prod(part.shape)) for part in parts.values())
-            self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+            parts = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
+        self.observation_space = spaces.Dict(parts)
 
     @property
     def physics(self) -> Any:
@@ -58,7 +61,7 @@ class DmEnv(gymnasium.Env[Any, Any]):
         return self._observed(step.observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        step = self._environment.step(action)
+        step = self._environment.step(self._action(action))
         terminated = bool(step.last() and step.discount == 0)
         obs, reward = self._observed(step.observation), float(step.reward or 0.0)
         return obs, reward, terminated, bool(step.last()) and not terminated, {}
@@ -87,14 +90,15 @@ class DmEnv(gymnasium.Env[Any, Any]):
         self._environment._step_count = state["steps"]
         self._environment._reset_next_step = state["over"]
 
-    def _observed(self, observation: dict[str, Any]) -> Any:
+    def _observed(self, observation: dict[str, Any]) -> dict[str, np.ndarray]:
         if self._by_key:
-            return {k: np.atleast_1d(np.asarray(v, np.float32)) for k, v in observation.items()}
-        return np.concatenate([np.ravel(v) for v in observation.values()], dtype=np.float32)
+            return {k: np.array(v, np.float32).reshape(-1) for k, v in observation.items()}
+        parts = [v if getattr(v, "ndim", 0) == 1 else np.ravel(v) for v in observation.values()]
+        return {"state": np.concatenate(parts, dtype=np.float32)}
 
 
 def _box(spec: Any, dtype: Any) -> spaces.Box:
-    shape = spec.shape or (1,)
-    low = np.broadcast_to(getattr(spec, "minimum", -np.inf), shape).astype(dtype)
-    high = np.broadcast_to(getattr(spec, "maximum", np.inf), shape).astype(dtype)
+    shape = (int(np.prod(spec.shape)),)
+    bounds = (getattr(spec, "minimum", -np.inf), getattr(spec, "maximum", np.inf))
+    low, high = (np.broadcast_to(b, spec.shape).reshape(shape).astype(dtype) for b in bounds)
     return spaces.Box(low, high, shape, dtype)

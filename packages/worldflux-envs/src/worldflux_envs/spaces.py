@@ -144,6 +144,11 @@ def _box_action(space: spaces.Box) -> tuple[Space[Any], Convert]:
     low = np.where(np.isfinite(space.low), space.low, -1.0).astype(np.float64).reshape(-1)
     high = np.where(np.isfinite(space.high), space.high, 1.0).astype(np.float64).reshape(-1)
     middle, half = (high + low) / 2, (high - low) / 2
+    if dtype == np.float64 and np.all(middle == 0) and np.all(half == 1) and len(shape) == 1:
+        return (
+            spaces.Box(-1.0, 1.0, shape, np.float32),
+            lambda action: np.minimum(np.maximum(np.asarray(action, np.float64), -1.0), 1.0),
+        )
 
     def convert(action: Any) -> np.ndarray:
         unit = np.minimum(np.maximum(np.asarray(action, np.float64).reshape(-1), -1.0), 1.0)

@@ -15,6 +15,7 @@ from worldflux_envs.wrappers import (
     Contract,
     FrameStack,
     GrayScale,
+    Layer,
     RenderImage,
     ResizeImage,
     TimeLimit,
@@ -50,7 +51,7 @@ def contract_env(
         env = ActionRepeat(env, action_repeat)
     if max_episode_steps is not None:
         env = TimeLimit(env, max_episode_steps)
-    env = Contract(env)
+    env = Layer(env) if getattr(env.unwrapped, "canonical", False) else Contract(env)
     if obs != "state" and not _images(env):
         rendered = 64 if size is None else size
         env = RenderImage(env, size=rendered, method=resize, only=obs == "pixels")
