@@ -36,6 +36,9 @@ def worldflux_models():
     ]
 """
 ENV = """
+import random
+import time
+
 import gymnasium
 import numpy as np
 
@@ -54,6 +57,13 @@ class Walk(gymnasium.Env):
         self.left -= 1
         self.place = self.place + self.np_random.normal(size=3) + (2 * action - 1)
         return self.place.astype(np.float32), float(action), self.left == 0, False, {}
+
+class Sleepy(Walk):
+    '''As Walk, but every step takes another time.'''
+
+    def step(self, action):
+        time.sleep(random.SystemRandom().uniform(0, 2e-3))
+        return super().step(action)
 
 class Drifting(Walk):
     '''As Walk, but not even the same seed and actions bring it to the same place again.'''

@@ -160,6 +160,8 @@ def comparison_frames(found: Imagination, shown: int = 6) -> Array:
             axes.set_title(name, fontsize=8)
             lines += [(line, np.asarray(line.get_ydata())) for line in axes.get_lines()[:2]]
         frames = []
+        pixels(fig)  # lays it out once; doing so for every frame takes most of the time
+        fig.set_layout_engine("none")
         for t in range(1, len(curves[0][1]) + 1):
             for line, values in lines:
                 line.set_ydata(np.where(np.arange(len(values)) < t, values, np.nan))

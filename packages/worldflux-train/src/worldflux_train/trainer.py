@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,20 +121,35 @@ class Trainer:
         self.schedule.begin(before, self._ready)
         burst = self.schedule.burst()
         if burst is not None:
-            self._learn(*burst)
+            with self._blaming_divergence():
+                self._learn(*burst)
             return
         if self._stale:
             self.collector.follow(self.agent)
             self._stale = False
         prefill = self.schedule.plan.prefill
         future = pool.submit(self.collector.collect, self._length(before), before, prefill)
-        try:
-            for phase, updates in self.schedule.due(before):
-                self._learn(phase, updates)
-        finally:
-            chunk = future.result()
+        with self._blaming_divergence():
+            try:
+                for phase, updates in self.schedule.due(before):
+                    self._learn(phase, updates)
+            finally:
+                chunk = future.result()
         self._take(chunk)
         self._between(before, self.progress.step)
+
+    @contextmanager
+    def _blaming_divergence(self) -> Iterator[None]:
+        """An agent fails in many ways once its numbers are not finite: say that, where it is so."""
+        try:
+            yield
+        except Exception:
+            self._require_finite()
+            raise
+
+    def _require_finite(self) -> None:
+        self.learner.meters.read()
+        refuse_non_finite_weights(self.agent)
 
     def _length(self, step: int) -> int:
         """Vector steps of the next round; it ends where a phase starts."""
@@ -221,8 +237,7 @@ class Trainer:
         return score > float(self.run.manifest(best)["score"])
 
     def _save(self, score: float | None) -> None:
-        self.learner.meters.read()  # refuses non-finite losses
-        refuse_non_finite_weights(self.agent)
+        self._require_finite()
         path = save_checkpoint(self.run, self.parts, self.settings.keep_last, score)
         fire("worldflux_checkpoint", run=self.run.path, path=path, step=self.progress.step)
 

@@ -1,0 +1,170 @@
+"""Real beside imagined, its errors and videos, and the report that embeds them."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from worldflux.core.rollout import AutoregressiveRollout
+from worldflux.errors import CapabilityError, ConfigError, StorageError
+from worldflux.runs import Run
+from worldflux.specs import TensorSpec
+from worldflux.testing.dummies import TinyAgent, TinyConfig
+from worldflux_train import api
+from worldflux_train.imagine import imagine, load_imagination
+from worldflux_train.picture import frames_of
+from worldflux_train.recording import Episode
+from worldflux_train.report import write_report
+from worldflux_train.video import write_video
+
+
+def _agent(obs: TensorSpec, key: str = "state") -> TinyAgent:
+    return TinyAgent(TinyConfig(), {key: obs}, {"action": TensorSpec((), "int64", n=2)}).eval()
+
+
+def _episode(length: int, shape: tuple[int, ...] = (3,), key: str = "state") -> Episode:
+    random = np.random.default_rng(length)
+    if len(shape) == 3:
+        obs = random.integers(0, 255, (length, *shape)).astype(np.uint8)
+    else:
+        obs = random.normal(size=(length, *shape)).astype(np.float32)
+    reward = random.normal(size=length).astype(np.float32)
+    return Episode({key: obs}, random.integers(0, 2, length - 1), reward)
+
+
+class Knows(AutoregressiveRollout):
+    """Predicts what really comes: every path lies in the one episode it was given."""
+
+    def __init__(self, episode: Episode, wrong_from: int | None = None) -> None:
+        super().__init__()
+        self.episode, self.wrong_from = episode, wrong_from
+
+    def forward(
+        self, model: Any, state: Any, actions: Any, conditions: Any = None, **o: Any
+    ) -> Any:
+        path = super().forward(model, state, actions, conditions, **o)
+        horizon, starts = path.rewards.shape
+        begins = [2 + i * max(1, horizon // 4) for i in range(starts)]
+        for i, begin in enumerate(begins):
+            rows = slice(begin + 1, begin + 1 + horizon)
+            path.rewards[:, i] = torch.as_tensor(self.episode.reward[rows])
+            path.observations["state"][1:, i] = torch.as_tensor(self.episode.obs["state"][rows])
+        if self.wrong_from is not None:
+            path.rewards[self.wrong_from :] += 1.0
+        return path
+
+
+def test_a_perfect_model_has_no_error_and_a_wrong_one_from_where_it_is_wrong() -> None:
+    agent, episode = _agent(TensorSpec((3,))), _episode(30)
+    for wrong_from in (None, 4):
+        agent.world_model.replace_slot("rollout_executor", Knows(episode, wrong_from))
+        found = imagine(agent, [episode], step=1, context=3, horizon=8, seed=0)
+        assert (found.horizon, found.starts) == (8, 10)  # 2, 4, ..., 20, and 8 steps from each
+        assert max(found.error["state"]) < 1e-6
+        assert found.real["state"] == pytest.approx(np.array(found.imagined["state"]), abs=1e-6)
+        rewards = np.array(found.error["reward"])
+        assert rewards[:4].max() < 1e-6
+        if wrong_from is not None:
+            spread = np.stack([episode.reward[3 + b : 11 + b] for b in range(0, 20, 2)], 1).std()
+            assert rewards[4:] == pytest.approx(1 / spread, rel=1e-4)
+        assert min(found.still["reward"]) > 0.1
+
+
+def test_the_imagined_begins_after_the_context() -> None:
+    found = imagine(
+        _agent(TensorSpec((3,))), [_episode(12), _episode(40)],
+        step=1, context=5, horizon=20, seed=0,
+    )  # fmt: skip
+    real, imagined = np.array(found.real["state"]), np.array(found.imagined["state"])
+    assert real.shape == imagined.shape == (25, 3)
+    assert (real[:5] == imagined[:5]).all()
+    assert (real[5:] != imagined[5:]).any(1).all()
+
+
+def test_images_lie_side_by_side(tmp_path: Path) -> None:
+    agent = _agent(TensorSpec((3, 8, 8), "uint8", 0, 255), "image")
+    found = imagine(
+        agent, [_episode(20, (3, 8, 8), "image")], step=1, context=4, horizon=10, seed=0
+    )
+    frames = frames_of(found)
+    assert frames.shape == (14, 22 + 224, 3 * 224 + 12, 3)
+    real, imagined, difference = (frames[0, 22:, i * 230 : i * 230 + 224] for i in range(3))
+    assert (real == imagined).all()  # within the context
+    assert (abs(difference.astype(int) - 128) <= 1).all()
+    assert (frames[-1, 22:, :224] != frames[-1, 22:, 230:454]).any()
+    assert "image" in found.error
+
+
+def test_videos_have_every_frame(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (7, 31, 45, 3)).astype(np.uint8)
+    mp4 = write_video(tmp_path / "a.mp4", frames, fps=10)
+    with av.open(str(mp4)) as container:
+        read = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(read) == 7
+    assert read[0].shape == (30, 44, 3)  # H.264 wants even sides
+    gif = Image.open(write_video(tmp_path / "a.gif", frames, fps=10))
+    assert getattr(gif, "n_frames", 0) == 7
+    with pytest.raises(ConfigError, match=r"a\.avi: videos are written as mp4 or gif"):
+        write_video(tmp_path / "a.avi", frames, fps=10)
+
+
+def test_what_cannot_be_imagined(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = _agent(TensorSpec((3,)))
+    with pytest.raises(CapabilityError, match="The longest episode has 1 steps: too few"):
+        imagine(agent, [_episode(1)], step=1, context=3, horizon=3, seed=0)
+    monkeypatch.setattr(type(agent.world_model), "capabilities", frozenset())
+    with pytest.raises(CapabilityError, match="TinyModel predicts neither observations nor reward"):
+        imagine(agent, [_episode(9)], step=1, context=3, horizon=3, seed=0)
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_report_is_one_file_with_everything_in_it(tiny: Any, tmp_path: Path) -> None:
+    config = tiny(overrides={"train.steps": 80})
+    run = api.train(config, tmp_path / "run").run
+    api.imagine_run(run.path, horizon=6, context=2, episodes=2)
+    text = write_report(run).read_text("utf-8")
+    page = _Links()
+    page.feed(text)
+    assert page.tags.count("svg") >= 4  # learning curve, real and imagined, error, losses
+    assert page.tags.count("video") == 1
+    inside = [source for source in page.sources if not source.startswith(("data:", "#"))]
+    assert inside == []
+    assert not re.search(r"url\((?!#)|@import|<script|<link", text)
+    assert config.to_yaml().splitlines()[0] in text
+    for part in ("worldflux-core", "torch", "gym/CartPole-v1", "agent steps"):
+        assert part in text
+
+
+def test_a_report_of_a_run_that_just_began(tiny: Any, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    run.config_path.write_text(tiny().to_yaml())
+    text = write_report(run).read_text("utf-8")
+    assert "No episode has ended yet." in text
+    assert "Nothing was learned yet." in text
+    assert "run <code>worldflux imagine</code>" in text
+
+
+def test_a_damaged_imagination_says_how_to_make_it_anew(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    assert load_imagination(run) is None
+    (run.videos_path / "imagined-1.json").write_text("{")
+    with pytest.raises(StorageError, match="is damaged: .*make it anew with: worldflux imagine"):
+        load_imagination(run)

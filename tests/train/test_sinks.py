@@ -1,0 +1,73 @@
+"""Where metrics go: the terminal, TensorBoard, and what is said where an extra is missing."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from worldflux.errors import ConfigError
+from worldflux.runs import Run
+from worldflux_train import api
+from worldflux_train.sinks.console import ConsoleSink
+from worldflux_train.sinks.tensorboard import TensorBoardSink
+from worldflux_train.sinks.wandb import WandbSink
+
+LOG = {"step": 50, "train/loss": 1.5, "time/steps_per_second": 12.0, "time/left": 90.0}
+
+
+def test_console_without_a_terminal_prints_lines() -> None:
+    text = io.StringIO()
+    sink = ConsoleSink(Console(file=text, width=200), total=100, step=0)
+    sink.write({"step": 40, "episode/return": 7.0})
+    sink.write(LOG)
+    sink.write({**LOG, "step": 51})  # the same tenth: no line
+    sink.write({"step": 60, "eval/return": 8.0, "eval/return_std": 1.0, "eval/episodes": 3})
+    sink.close()
+    lines = text.getvalue().splitlines()
+    assert [line.rstrip() for line in lines] == [
+        "step       50 / 100  12 steps/s, 1.5 min left, return 7.0, loss 1.5",
+        "step       60  evaluation: return 8.0 ± 1.0 over 3 episodes",
+    ]
+
+
+def test_console_on_a_terminal_shows_rate_and_time_left() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    sink = ConsoleSink(console, total=100, step=0)
+    sink.write({"step": 40, "episode/return": 7.0})
+    sink.write(LOG)
+    sink.close()
+    shown = text.getvalue()
+    for part in ("50/100", "12 steps/s", "left", "return 7.0", "loss 1.5"):
+        assert part in shown
+
+
+def test_tensorboard_has_every_scalar(tiny: Any, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = tiny(overrides={"train.tensorboard": True, "train.steps": 60})
+    api.train(config, tmp_path / "run")
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    for key in ("train/loss/reward", "eval/return", "episode/return"):
+        rows = [r for r in Run.open(tmp_path / "run").metrics() if key in r]
+        found = events.Scalars(key)
+        assert [event.step for event in found] == [row["step"] for row in rows]
+        assert [event.value for event in found] == pytest.approx([row[key] for row in rows])
+
+
+def test_missing_extras_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"tensorboard needs a package.*worldflux-train\[tens"):
+        TensorBoardSink(tmp_path, 0)
+    with pytest.raises(
+        ConfigError, match=r"wandb='mine' needs a package.*worldflux-train\[wandb\]"
+    ):
+        WandbSink("mine", tmp_path, {})

@@ -1,0 +1,64 @@
+"""The subcommands as a user types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from worldflux.cli.app import build_app
+from worldflux.errors import ConfigError, UnknownIdError
+from worldflux_train import cli
+
+TRAIN = ["train", "tiny:wide", "--env", "gym/CartPole-v1"]
+QUICK = ["--set", "train.log_every=20", "--set", "train.replay_capacity=500"]
+
+
+def _call(*arguments: object) -> str:
+    result = CliRunner().invoke(build_app(), [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_train_eval_imagine_report(site: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    said = _call(*TRAIN, "--steps", 40, *QUICK, "--out", run)
+    assert f"Report: {run}/report.html" in said
+    assert "evaluation: return" in said
+    assert len(list((run / "videos").glob("imagined-*.mp4"))) == 1
+    assert "over 2 episodes" in _call("eval", run, "--episodes", 2)
+    assert _call("eval", run, "--episodes", 2) == _call("eval", run, "--episodes", 2)
+    said = _call("imagine", run, "--horizon", 5, "--format", "gif", "--episodes", 2)
+    assert "state: error" in said
+    assert "steps ahead" in said
+    assert next((run / "videos").glob("*.gif")).stat().st_size > 1000
+    (run / "report.html").unlink()
+    _call("report", run)
+    assert (run / "report.html").is_file()
+    _call("train", "--resume", run, "--steps", 50)
+    _call("train", "--config", run / "config.yaml", "--steps", 30, "--out", tmp_path / "again")
+
+
+def test_mistakes_on_the_command_line(site: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume takes the run's own configuration: only"):
+        _call("train", "--resume", tmp_path, "--set", "train.seed=1")
+    with pytest.raises(ConfigError, match="train has no key 'sede'. Did you mean 'seed'"):
+        _call(*TRAIN, "--set", "train.sede=1")
+    with pytest.raises(UnknownIdError, match="Did you mean 'tiny'"):
+        _call("train", "tny", "--env", "gym/CartPole-v1")
+    failed = site.cli(*TRAIN, "--set", "train.envs=-1", "--out", tmp_path / "run")
+    assert failed.returncode == 2
+    assert failed.stderr == "Error: train.envs: Input should be greater than 0, got -1.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_go_into_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = cli._free_folder("tiny:wide", "gym/CartPole-v1")
+    assert first == Path("runs/tiny-wide-gym-CartPole-v1")
+    first.mkdir(parents=True)
+    assert cli._free_folder("tiny:wide", "gym/CartPole-v1").name == f"{first.name}-2"
