@@ -57,7 +57,8 @@ def action_vector(action: Tensor, spec: TensorSpec) -> Tensor:
             raise ContractError(
                 f"Action has shape {tuple(action.shape)}, expected it to end in {spec.shape}."
             )
-        return action.flatten(action.ndim - len(spec.shape)) if len(spec.shape) != 1 else action
+        lead = action.shape[: action.ndim - len(spec.shape)]
+        return action if len(spec.shape) == 1 else action.reshape(*lead, spec.size)
     if action.is_floating_point():
         if action.shape[-1:] != (spec.size,):
             raise ContractError(
