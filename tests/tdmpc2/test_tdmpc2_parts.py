@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from worldflux.errors import CapabilityError, ConfigError, ContractError
 from worldflux.specs import Capability, ModelSpec, TensorSpec
 from worldflux.testing import check_family, check_world_model
-from worldflux_tdmpc2 import activations, distribution, images
+from worldflux_tdmpc2 import activations, distribution, draws, images
 from worldflux_tdmpc2.config import PRESETS, ModelConfig, Task, TDMPC2Config
 from worldflux_tdmpc2.networks import QEnsemble
 from worldflux_tdmpc2.plugin import worldflux_models
@@ -118,6 +118,32 @@ def test_shift_moves_images_and_repeats_their_border() -> None:
     assert torch.equal(moved[..., 3:, :-2], image[..., :-3, 2:])
     assert torch.equal(moved[..., 0, :], moved[..., 3, :])
     assert torch.equal(moved[..., -1], moved[..., -3])
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.5, 0.9])
+def test_dropout_masks_drop_at_their_rate_and_keep_the_mean(rate: float) -> None:
+    source = draws.keep_mask(rate, 3, 777, 101)
+    mask = source(torch.device("cpu"), torch.Generator().manual_seed(0))
+    assert mask.shape == (3, 777, 101)
+    assert float((mask == 0).float().mean()) == pytest.approx(rate, abs=0.003)
+    assert float(mask.mean()) == pytest.approx(1.0, abs=0.02)
+    assert len(mask.unique()) == 2
+    columns = (mask == 0).float().mean((0, 1))  # no element of a random word is special
+    assert float((columns - rate).abs().max()) < 0.06
+    again = source(torch.device("cpu"), torch.Generator().manual_seed(0))
+    other = source(torch.device("cpu"), torch.Generator().manual_seed(1))
+    assert torch.equal(mask, again) and not torch.equal(mask, other)
+
+
+@pytest.mark.parametrize("members", [2, 5])
+def test_every_pair_of_heads_is_as_likely(members: int) -> None:
+    source = draws.heads(members, 20_000)
+    pairs = source(torch.device("cpu"), torch.Generator().manual_seed(0)).sort(-1).values
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    _, counts = pairs.unique(dim=0, return_counts=True)
+    expected = 2 / (members * (members - 1))
+    assert len(counts) == round(1 / expected)
+    assert float((counts / 20_000 - expected).abs().max()) < 0.02
 
 
 def test_images_are_shifted_at_random_unless_deterministic() -> None:

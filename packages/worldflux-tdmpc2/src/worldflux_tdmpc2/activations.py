@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LINEAR = 20.0
-"""Above this, tanh(ln(1 + e^x)) is 1 in float32."""
 _SAFE = 60.0
 """Up to this, neither e^x nor a sum of many e^x leaves the range of float32."""
 
@@ -36,29 +34,34 @@ def _differentiates(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-def _mish(x: Tensor) -> Tensor:
-    """x / (1 + 2 / (e (e + 2))) with e = e^x; an e that overflows leaves x, one of 0 leaves 0."""
-    wide = x.float()
+def _inverse_gate(wide: Tensor) -> Tensor:
+    """1 + 2 / (e (e + 2)) with e = e^x; 1 where e overflows, infinite where it is 0."""
     e = wide.exp()
-    e.addcmul_(e, e, value=0.5).reciprocal_().add_(1)
-    return torch.div(wide, e, out=e).to(x.dtype)
+    return e.addcmul_(e, e, value=0.5).reciprocal_().add_(1)
+
+
+def _mish(x: Tensor) -> Tensor:
+    wide = x.float()
+    inverse = _inverse_gate(wide)
+    return torch.div(wide, inverse, out=inverse).to(x.dtype)
 
 
 class _Mish(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return _mish(x)
+        wide = x.float()
+        gate = _inverse_gate(wide).reciprocal_()
+        ctx.save_for_backward(x, gate)
+        return (wide * gate).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # w + x w', with w = 1 - 2/q, q = (1 + e)^2 + 1, w' = 4 e (1 + e) / q^2
-        (x,) = ctx.saved_tensors
+        # g + x sigmoid(x) (1 - g^2), with the gate g = tanh(ln(1 + e^x))
+        x, gate = ctx.saved_tensors
         wide = x.float()
-        e = wide.clamp(max=_LINEAR).exp_()
-        inverse = (e + 1).square_().add_(1).reciprocal_()  # 1/q
-        slope = e.addcmul_(e, e).mul_(inverse).mul_(inverse).mul_(wide).mul_(4)
-        return slope.sub_(inverse, alpha=2).add_(1).mul_(grads[0]).to(x.dtype)
+        slope = torch.sigmoid(wide).mul_(wide)
+        slope.addcmul_(slope, gate.square(), value=-1)
+        return slope.add_(gate).mul_(grads[0]).to(x.dtype)
 
 
 def _group_softmax(x: Tensor, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -11,6 +12,7 @@ from worldflux.core.interfaces import Draws
 from worldflux_tdmpc2.images import PAD
 
 Source = Callable[[torch.device, torch.Generator | None], Tensor]
+_CHANCES = 2**16
 HEADS = 2
 """Q functions that targets, policy and planning choose of the ensemble."""
 
@@ -35,11 +37,19 @@ def heads(members: int, *lead: int) -> Source:
 
 
 def keep_mask(rate: float, *shape: int) -> Source:
-    """Dropout's mask: 0 with probability `rate`, else 1 / (1 - rate)."""
+    """Dropout's mask: 0 with probability `rate`, to 2^-16, else what keeps the mean at 1.
+
+    Four elements share one 64-bit random integer: several million are needed per update.
+    """
+    dropped = round(rate * _CHANCES)
+    count = math.prod(shape)
 
     def draw(device: torch.device, generator: torch.Generator | None) -> Tensor:
-        uniform = torch.rand(shape, device=_home(device, generator), generator=generator)
-        return ((uniform >= rate) / (1 - rate)).to(device)
+        home = _home(device, generator)
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=home)
+        chances = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
+        kept = (chances >= dropped - _CHANCES // 2).float().mul_(_CHANCES / (_CHANCES - dropped))
+        return kept.reshape(shape).to(device)
 
     return draw
 
