@@ -1,12 +1,16 @@
 """The environment state interface: an episode goes on, bit for bit, from JSON."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from worldflux_envs import resume
 from worldflux_envs.backends import gym
+
+DRAWS = pytest.mark.skipif(not find_spec("pygame"), reason="the extra gym is not installed")
+PIXELS = {"obs": "both", "size": 16, "frame_stack": 3, "action_repeat": 2}
 
 
 def through_json(value):
@@ -33,7 +37,7 @@ def equal(left, right):
     ("task", "options"),
     [
         ("CartPole-v1", {}),
-        ("CartPole-v1", {"obs": "both", "size": 16, "frame_stack": 3, "action_repeat": 2}),
+        pytest.param("CartPole-v1", PIXELS, marks=DRAWS),
         ("Pendulum-v1", {"max_episode_steps": 40}),
         ("Acrobot-v1", {}),
         ("MountainCarContinuous-v0", {}),

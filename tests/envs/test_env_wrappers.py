@@ -139,8 +139,7 @@ def test_a_rendered_image():
 
 
 def test_episodes_become_videos(tmp_path):
-    import av
-
+    av = pytest.importorskip("av", reason="the extra video is not installed")
     env = wrappers.VideoRecorder(Picture(render_mode="rgb_array"), tmp_path, every=2)
     for _ in range(3):
         steps(env, [1] * 4)
@@ -153,8 +152,7 @@ def test_episodes_become_videos(tmp_path):
 
 
 def test_a_broken_off_episode_is_kept_and_images_do_without_rendering(tmp_path):
-    import av
-
+    av = pytest.importorskip("av", reason="the extra video is not installed")
     env = wrappers.VideoRecorder(Picture(shape=(1, 8, 6)), tmp_path, fps=7)
     steps(env, [1, 1])
     env.close()
@@ -164,6 +162,7 @@ def test_a_broken_off_episode_is_kept_and_images_do_without_rendering(tmp_path):
 
 
 def test_a_discarded_video_leaves_nothing(tmp_path):
+    pytest.importorskip("av", reason="the extra video is not installed")
     writer = wrappers.VideoWriter(tmp_path / "a.mp4", fps=5)
     writer.write(np.zeros((200, 200, 3), np.uint8))
     writer.discard()
@@ -240,3 +239,13 @@ def test_episodes_are_recorded_in_the_one_time_convention(tmp_path):
     assert whole["is_last"].tolist() == whole["is_terminal"].tolist() == [False] * 3 + [True]
     assert broken["is_last"].tolist() == [False, False, True]
     assert not broken["is_terminal"].any() and broken["action"].tolist() == [0, 1, 0]
+
+
+def test_videos_without_pyav_give_the_install_line(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(
+        EnvError, match=r'Videos need PyAV. Install: pip install "worldflux-envs\[vi'
+    ):
+        wrappers.VideoWriter(tmp_path / "a.mp4", fps=5)

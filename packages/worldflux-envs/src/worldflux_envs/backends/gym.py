@@ -52,6 +52,7 @@ def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
     contract, rest = split(options)
     if check_obs(contract.get("obs", "state")) != "state":
         rest.setdefault("render_mode", "rgb_array")
+    if rest.get("render_mode"):
         choose_gl(rendering=False)  # for the MuJoCo tasks among them
     if (camera := rest.pop("camera", None)) is not None:
         rest["camera_name" if isinstance(camera, str) else "camera_id"] = camera

@@ -53,11 +53,13 @@ def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
     from worldflux_envs.stack import check_obs, contract_env
 
     pixels = check_obs(options.get("obs", "state")) != "state"
-    if isinstance(task, str) and task in tasks():
+    known = isinstance(task, str) and task in tasks()
+    # Gymnasium's tasks find their own way to render even after mujoco was imported.
+    choose_gl(rendering=not known and (pixels or bool(options.get("render_mode"))))
+    if known:
         from worldflux_envs.backends import gym
 
         return gym.make(task, **options)
-    choose_gl(rendering=pixels or bool(options.get("render_mode")))
     from worldflux_envs.mjcf import MjcfEnv
     from worldflux_envs.wrappers.pixels import as_size
 

@@ -100,6 +100,9 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any, dict[str, Any]]:
         """One step everywhere; an environment whose episode ended is reset instead (reward 0)."""
+        if self.closed or self.episodes[0] < 0:
+            state = "is closed" if self.closed else "was not reset"
+            raise EnvError(f"The vector environment {self.name} {state}: it cannot be stepped.")
         is_first = self._ended.copy()
         commands: list[Command] = [
             ("reset", self._begin(i)) if is_first[i] else ("step", actions[i])

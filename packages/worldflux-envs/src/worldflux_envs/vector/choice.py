@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -77,16 +78,15 @@ def choose(cost: float, num_envs: int, cores: int) -> str:
 
 
 def step_cost(env: gymnasium.Env[Any, Any]) -> float:
-    """Seconds per step with random actions, resets left out."""
+    """Seconds of the median step with random actions."""
     env.reset(seed=0)
     env.action_space.seed(0)
-    spent, steps = 0.0, 0
-    while steps < _PROBE_STEPS and spent < _PROBE_SECONDS:
+    seconds: list[float] = []
+    while len(seconds) < _PROBE_STEPS and sum(seconds) < _PROBE_SECONDS:
         action = env.action_space.sample()
         start = time.perf_counter()
         _, _, terminated, truncated, _ = env.step(action)
-        spent += time.perf_counter() - start
-        steps += 1
+        seconds.append(time.perf_counter() - start)
         if terminated or truncated:
             env.reset()
-    return spent / steps
+    return statistics.median(seconds)

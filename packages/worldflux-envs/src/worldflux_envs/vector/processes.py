@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.machinery import PathFinder
 from multiprocessing import Pipe
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -186,9 +187,21 @@ def _by_value(make: Make) -> bytes:
     pieces = (make.func, *make.args, *make.keywords.values()) if isinstance(make, partial) else ()
     for piece in (make, *pieces):
         module = sys.modules.get(getattr(piece, "__module__", None) or "")
-        if module and not PathFinder.find_spec(module.__name__.partition(".")[0], sys.path):
+        if module and not _importable(module):
             cloudpickle.register_pickle_by_value(module)
     return cloudpickle.dumps(make)
+
+
+def _importable(module: ModuleType) -> bool:
+    """Whether a new process would find this very file under the module's name."""
+    spec, path = None, sys.path
+    parts = module.__name__.split(".")
+    for depth in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+        if spec is None:
+            return False
+        path = list(spec.submodule_search_locations or ())
+    return spec is not None and spec.origin == getattr(module, "__file__", None)
 
 
 def _describe(make: Make) -> tuple[spaces.Dict, Any, dict[str, Any], str | None, bool]:
