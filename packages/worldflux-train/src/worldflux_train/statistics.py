@@ -92,9 +92,7 @@ def human_normalized(scores: Mapping[str, ArrayLike]) -> Scores:
         columns.append((np.atleast_1d(np.asarray(values, np.float64)) - random) / (human - random))
     lengths = {name: len(column) for name, column in zip(scores, columns, strict=True)}
     if len(set(lengths.values())) != 1:
-        raise ContractError(
-            f"Every game needs equally many runs (one or more games), got {lengths}."
-        )
+        raise ContractError(f"Every game needs equally many runs, got {lengths or 'no game'}.")
     return as_scores(np.stack(columns, 1))
 
 
