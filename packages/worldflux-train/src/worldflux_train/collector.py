@@ -67,6 +67,24 @@ class Collector:
         now = self.stepper.now
         obs = {key: torch.from_numpy(value).to(self.device) for key, value in now.obs.items()}
         is_first = torch.from_numpy(now.is_first).to(self.device)
+        stored: Mapping[str, Tensor] = {}
+        if random and self._forgets():
+            action = random_action(self.action_spec, len(is_first), self.generator)
+        else:
+            action, stored = self._act(obs, is_first, random)
+        chunk.rows.append(self._rows(action, stored))
+        chunk.steps += int((~now.is_last).sum())
+        self.stepper.step(action.cpu().numpy())
+        self._count_episodes(chunk, step)
+
+    def _forgets(self) -> bool:
+        """Whether random steps leave nothing behind that acting or learning needs later."""
+        return not self.agent.replay_spec and not self.agent.world_model.recurrent
+
+    def _act(
+        self, obs: Mapping[str, Tensor], is_first: Tensor, random: bool
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The agent's action, or a random one it is told of, and what replay keeps of its state."""
         payload, state = self.agent.act(
             obs, self.state, is_first, "train", generator=self.generator
         )
@@ -77,11 +95,7 @@ class Collector:
             if "action" in state.tensors:  # the agent conditions its next state on it
                 state = State({**state.tensors, "action": action}, state.meta)
         self.state = state
-        stored = self.agent.replay_values(state)
-        chunk.rows.append(self._rows(action, stored))
-        chunk.steps += int((~now.is_last).sum())
-        self.stepper.step(action.cpu().numpy())
-        self._count_episodes(chunk, step)
+        return action, self.agent.replay_values(state)
 
     def _rows(self, action: Tensor, stored: Mapping[str, Tensor]) -> Rows:
         now = self.stepper.now
