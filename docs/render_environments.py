@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/environments.md: `python docs/render_environments.py [backend ...]`."""
+"""Draws the pictures of docs/environments.md: `python docs/render_environments.py [name ...]`."""
 
 from __future__ import annotations
 

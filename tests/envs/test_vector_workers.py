@@ -114,6 +114,14 @@ def test_a_recovered_environment_may_fail_again():
             vec.step([0])
 
 
+def test_without_the_signals_of_posix_there_are_no_workers(monkeypatch):
+    from worldflux.errors import CapabilityError
+
+    monkeypatch.delattr(signal, "SIGIO")
+    with pytest.raises(CapabilityError, match="need a POSIX system: use mode='sync'"):
+        gym.make_vec(Faulty, 2, mode="async")
+
+
 def test_a_broken_constructor_is_the_callers_error():
     class NoEnv(Faulty):
         def __init__(self):

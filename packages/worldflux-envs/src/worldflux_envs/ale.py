@@ -55,7 +55,7 @@ class Engine:
             reward_clipping=clip_rewards, max_num_frames_per_episode=max_frames,
         )  # fmt: skip
         self.num_envs, self.life_loss = num_envs, life_loss
-        self.action_space = spaces.Discrete(int(self.vec.single_action_space.n))
+        self.action_space = spaces.Discrete(len(self.vec.ale.get_action_set()))
         channels = frame_stack * (1 if gray else 3)
         self.image_space = spaces.Box(0, 255, (channels, *size), np.uint8)
         # Games in progress: the seed of each, and its actions so far.
@@ -74,7 +74,7 @@ class Engine:
             return self._step(actions)
         going_on = {i: 0 for i in seeds if self.life_lost[i]}
         new = {i: seed for i, seed in seeds.items() if i not in going_on}
-        rewards, ended = np.zeros(self.num_envs), np.zeros((2, self.num_envs), bool)
+        rewards, ended = np.zeros(self.num_envs), list(np.zeros((2, self.num_envs), bool))
         if moves := actions | going_on:
             rewards, *ended = (part.copy() for part in self._step(moves))
             new |= {i: seeds[i] for i in going_on if ended[0][i] or ended[1][i]}

@@ -37,9 +37,10 @@ class DmEnv(gymnasium.Env[Any, Any]):
         self.metadata = {**self.metadata, "render_fps": round(1 / environment.control_timestep())}
         actions = _box(environment.action_spec(), np.float64)
         self.action_space, self._action = canonical_action(actions)
+        parts: dict[str, spaces.Space[Any]]
         parts = {k: _box(v, np.float32) for k, v in environment.observation_spec().items()}
         if not by_key:
-            size = sum(int(np.prod(part.shape)) for part in parts.values())
+            size = sum(int(np.prod(part.shape or ())) for part in parts.values())
             parts = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
         self.observation_space = spaces.Dict(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,8 +20,8 @@ def resize(image: np.ndarray, size: tuple[int, int], method: Filter = "area") ->
     if image.shape[-2:] == tuple(size):
         return image.copy()
     work = np.float64 if image.dtype.itemsize > 4 else np.float32
-    rows = weights(image.shape[-2], size[0], method).astype(work)
-    columns = weights(image.shape[-1], size[1], method).astype(work)
+    rows: Any = weights(image.shape[-2], size[0], method).astype(work)
+    columns: Any = weights(image.shape[-1], size[1], method).astype(work)
     resized = rows @ (image.astype(work) @ columns.T)
     if image.dtype == np.bool_:
         return resized >= 0.5

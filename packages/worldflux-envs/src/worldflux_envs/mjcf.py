@@ -117,9 +117,7 @@ def load(model: Any, assets: dict[str, bytes] | None = None) -> Any:
             return mujoco.MjModel.from_xml_string(model, assets)
         path = Path(model).expanduser()
         if not path.is_file():
-            raise EnvError(
-                f"There is no MuJoCo model {path}: give a .xml or .mjb file, or MJCF."
-            )
+            raise EnvError(f"There is no MuJoCo model {path}: give a .xml or .mjb file, or MJCF.")
         if path.suffix == ".mjb":
             return mujoco.MjModel.from_binary_path(str(path), assets)
         return mujoco.MjModel.from_xml_path(str(path), assets)

@@ -40,10 +40,10 @@ def canonical_action(space: Space[Any]) -> tuple[Space[Any], Convert]:
             start = int(space.start)
             return spaces.Discrete(int(space.n)), lambda action: int(action) + start
         case spaces.MultiDiscrete():
-            counts, start = space.nvec.reshape(-1), space.start
+            counts, starts = space.nvec.reshape(-1), space.start
             return (
                 spaces.MultiDiscrete(counts, dtype=np.int64),
-                lambda action: np.asarray(action, space.dtype).reshape(space.shape) + start,
+                lambda action: np.asarray(action, space.dtype).reshape(space.shape) + starts,
             )
         case spaces.MultiBinary():
             size = int(np.prod(space.shape))
@@ -69,6 +69,7 @@ def image_axes(space: Space[Any]) -> str | None:
 
 def _leaves(space: Space[Any]) -> list[tuple[str, tuple[Any, ...], Space[Any]]]:
     """(key, path, space) of every leaf: a nested key joins its parents' by underscores."""
+    parts: list[tuple[str, Any, Space[Any]]]
     match space:
         case spaces.Dict():
             named = GOAL_KEYS if set(space.spaces) == set(GOAL_KEYS) else {}

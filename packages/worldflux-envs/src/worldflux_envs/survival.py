@@ -26,7 +26,7 @@ class _OrderedWorld(crafter.engine.World):  # type: ignore[misc]
 
     def reset(self, seed: int | None = None) -> None:
         super().reset(seed)
-        self._chunks = defaultdict(_Ordered)
+        self._chunks: Any = defaultdict(_Ordered)
 
 
 class CrafterEnv(gymnasium.Env[Any, Any]):

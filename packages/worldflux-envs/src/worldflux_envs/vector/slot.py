@@ -33,7 +33,7 @@ class Slot:
                 obs, reward, terminated, truncated, info = self.env.step(argument)  # type: ignore[union-attr]
                 for key, buffer in self._buffers:
                     buffer[self._row] = obs[key]
-                return reward, terminated, truncated, info
+                return reward, terminated, truncated, info  # type: ignore[return-value]
             return getattr(self, f"_{kind}")(argument)
         except Exception:  # noqa: BLE001 - the worker boundary
             return Failure(traceback.format_exc())

@@ -55,7 +55,7 @@ class EpisodeRecorder(Layer):
         self.env.close()
 
     def _add(self, obs: dict[str, Any], reward: Any, **flags: bool) -> None:
-        row = {f"obs.{key}": np.array(value) for key, value in obs.items()}
+        row: dict[str, Any] = {f"obs.{key}": np.array(value) for key, value in obs.items()}
         row |= {"action": self._no_action, "reward": float(reward)}
         row |= dict.fromkeys(("is_first", "is_last", "is_terminal"), False)
         self._rows.append(row | flags)
