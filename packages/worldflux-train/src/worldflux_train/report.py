@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +27,8 @@ def write_report(run: Run) -> Path:
     """Write the run's report from what lies in its folder."""
     config = resolve(config=run.config_path)
     rows = run.metrics()
-    template = Template((Path(__file__).parent / "report.html").read_text("utf-8"))
-    text = template.substitute(
+    text = page(
+        "report.html",
         title=html.escape(f"{config.id} on {config.env_id}"),
         model=html.escape(config.id),
         env=html.escape(config.env_id),
@@ -38,32 +38,44 @@ def write_report(run: Run) -> Path:
         imagination=_imagination(load_imagination(run)),
         videos=_videos(run),
         config=html.escape(run.config_path.read_text("utf-8")),
-        versions=_table(_versions()),
+        versions=table(versions()),
         folder=html.escape(str(run.path)),
     )
     write_file(run.report_path, text.encode())
     return run.report_path
 
 
+def page(template: str, **parts: str) -> str:
+    """A template of this package filled in, with the style that all pages share."""
+    folder = Path(__file__).parent
+    style = (folder / "report.css").read_text("utf-8")
+    return Template((folder / template).read_text("utf-8")).substitute(parts, style=style)
+
+
 def _tiles(rows: list[dict[str, Any]]) -> str:
     evaluations = [row for row in rows if "eval/return" in row]
     logged = [row for row in rows if "time/elapsed" in row]
-    tiles: dict[str, str] = {}
+    found: dict[str, str] = {}
     if evaluations:
         best = max(evaluations, key=lambda row: row["eval/return"])
         last = evaluations[-1]
-        tiles[f"best, at step {best['step']:,}"] = f"{best['eval/return']:.1f}"
-        tiles["last evaluation"] = f"{last['eval/return']:.1f} ± {last['eval/return_std']:.1f}"
-        tiles["before training"] = f"{evaluations[0]['eval/return']:.1f}"
+        found[f"best, at step {best['step']:,}"] = f"{best['eval/return']:.1f}"
+        found["last evaluation"] = f"{last['eval/return']:.1f} ± {last['eval/return_std']:.1f}"
+        found["before training"] = f"{evaluations[0]['eval/return']:.1f}"
     if logged:
         last = logged[-1]
-        tiles["agent steps"] = f"{last['step']:,}"
-        tiles["updates"] = f"{last['updates']:,}"
-        tiles["training time"] = str(timedelta(seconds=round(last["time/elapsed"])))
+        found["agent steps"] = f"{last['step']:,}"
+        found["updates"] = f"{last['updates']:,}"
+        found["training time"] = str(timedelta(seconds=round(last["time/elapsed"])))
+    return tiles(found)
+
+
+def tiles(values: Mapping[str, str]) -> str:
+    """Large values over their names."""
     return "".join(
         f'<div class="tile"><div class="value">{html.escape(value)}</div>'
         f'<div class="name">{html.escape(name)}</div></div>'
-        for name, value in tiles.items()
+        for name, value in values.items()
     )
 
 
@@ -121,7 +133,8 @@ def _embedded(file: Path) -> str:
     return f"<figure>{shown}<figcaption>{html.escape(file.name)}</figcaption></figure>"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What is installed here, as far as results depend on it."""
     names = sorted(
         {
             dist.name
@@ -139,10 +152,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _table(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
-    pairs = rows.items() if isinstance(rows, Mapping) else rows
+def table(rows: Mapping[str, str]) -> str:
+    """Names and values, one pair a row."""
     body = "".join(
-        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in pairs
+        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+        for key, value in rows.items()
     )
     return f"<table>{body}</table>"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -21,13 +23,21 @@ class Sink(Protocol):
 
 
 class JsonlSink:
-    """Appends to the run's `metrics.jsonl`."""
+    """Appends to the run's `metrics.jsonl`, with the seconds the run has taken up to each row.
+
+    A resumed run counts on from the last row it kept; CPU seconds are those of all threads and of
+    child processes that ended.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        kept = next((row for row in reversed(run.metrics()) if "time/cpu" in row), {})
+        self._wall = time.monotonic() - float(kept.get("time/wall", 0.0))
+        self._cpu = _cpu_seconds() - float(kept.get("time/cpu", 0.0))
 
     def write(self, row: Row) -> None:
-        self.run.append_metrics(row)
+        wall, cpu = time.monotonic() - self._wall, _cpu_seconds() - self._cpu
+        self.run.append_metrics({**row, "time/wall": wall, "time/cpu": cpu})
 
     def close(self) -> None:
         pass
@@ -40,3 +50,7 @@ def numbers(row: Row) -> dict[str, float]:
         for key, value in row.items()
         if key != "step" and isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
