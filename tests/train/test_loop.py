@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,15 @@ def test_unreadable_tensors_name_their_file(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match=r"none\.safetensors cannot be read"):
         _read(tmp_path / "none.safetensors")
+
+
+def test_the_package_offers_its_functions_without_importing_torch(site: Any) -> None:
+    import worldflux_train
+
+    assert worldflux_train.train is api.train
+    assert all(callable(getattr(worldflux_train, name)) for name in worldflux_train.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'. It offers: evaluate_run"):
+        _ = worldflux_train.trian
+    code = "import sys, worldflux_train.plugin; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], env=site.environment, check=False)
+    assert done.returncode == 0

@@ -1,0 +1,24 @@
+"""Training from Python: `worldflux_train.train(worldflux_train.resolve(...), "runs/one")`.
+
+Names are imported when first used: the command line lists subcommands without torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worldflux_train.api import evaluate_run, imagine_run, load_agent, resume, train
+    from worldflux_train.config import resolve
+
+__all__ = ["evaluate_run", "imagine_run", "load_agent", "resolve", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(
+            f"module 'worldflux_train' has no attribute {name!r}. It offers: {', '.join(__all__)}."
+        )
+    from worldflux_train import api
+
+    return getattr(api, name)

@@ -56,13 +56,6 @@ def svg(fig: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def pixels(fig: Figure) -> Array:
-    """The figure as an image (Y, X, 3) uint8."""
-    canvas = FigureCanvasAgg(fig)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
 def learning_curve(evaluations: Sequence[Mapping[str, float]], episodes: Points) -> str:
     """Evaluations with the range of their episodes, over the training episodes' returns."""
     with figure(8.6, 3.5) as fig:
@@ -153,19 +146,31 @@ def comparison_frames(found: Imagination, shown: int = 6) -> Array:
         grid = fig.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(curves) :]:
             axes.set_visible(False)
-        lines = []
         for axes, (name, real, imagined) in zip(grid, curves, strict=False):
             _panel(axes, name, real, imagined, found.context, len(real))
             axes.tick_params(labelsize=6.5)
             axes.set_title(name, fontsize=8)
-            lines += [(line, np.asarray(line.get_ydata())) for line in axes.get_lines()[:2]]
-        frames = []
-        pixels(fig)  # lays it out once; doing so for every frame takes most of the time
-        fig.set_layout_engine("none")
-        for t in range(1, len(curves[0][1]) + 1):
-            for line, values in lines:
-                line.set_ydata(np.where(np.arange(len(values)) < t, values, np.nan))
-            frames.append(pixels(fig))
+        fig.legend(
+            *grid[0].get_legend_handles_labels(), loc="outside lower right", fontsize=7, ncols=2
+        )
+        return _growing(fig, [axes for axes in grid if axes.get_visible()], len(curves[0][1]))
+
+
+def _growing(fig: Figure, panels: list[Axes], length: int) -> Array:
+    """Frames in which the panels' two curves grow; all else is drawn once."""
+    lines = [(line, np.asarray(line.get_ydata())) for p in panels for line in p.get_lines()[:2]]
+    for line, _ in lines:
+        line.set_animated(True)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    still = canvas.copy_from_bbox(fig.bbox)
+    frames = []
+    for t in range(1, length + 1):
+        canvas.restore_region(still)
+        for line, values in lines:
+            line.set_ydata(np.where(np.arange(len(values)) < t, values, np.nan))
+            line.axes.draw_artist(line)  # type: ignore[union-attr]
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     return np.stack(frames)
 
 

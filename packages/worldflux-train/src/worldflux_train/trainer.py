@@ -108,7 +108,7 @@ class Trainer:
         finished = step >= self.settings.steps
         if finished and not crossed(self.settings.eval_every, self._before, step):
             score = self._evaluate(final=True)
-        if step not in self.run.steps() and step > 0:
+        if step not in self.run.steps():
             self._save(score)
         return "finished" if finished or not interrupted else "interrupted"
 
