@@ -19,6 +19,7 @@ nox.options.sessions = ["tests"]
 ROOT = pathlib.Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 TEST_TOOLS = ["pytest>=8", "pytest-timeout", "hypothesis", "hatchling", "editables", "build"]
+LEARNING_TOOLS = ["stable-baselines3>=2.7"]
 TYPED = ["worldflux-core", "worldflux-train", "worldflux-envs", "worldflux-dreamer"]
 
 
@@ -51,15 +52,16 @@ def train(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Set up and pass the default tests (without learning and other slow ones)."""
-    install(session, *TEST_TOOLS, extras="[test]")
+    install(session, *TEST_TOOLS, extras="[all]")
     session.run("pytest", *(session.posargs or ["tests", "examples"]))
 
 
 @nox.session
 def learning(session: nox.Session) -> None:
     """The slow tests: learning runs on three seeds, long fault tests."""
-    install(session, *TEST_TOOLS, extras="[test]")
-    session.run("pytest", "-m", "slow", *(session.posargs or ["tests"]))
+    install(session, *TEST_TOOLS, *LEARNING_TOOLS, extras="[all]")
+    elsewhere = ["--ignore=tests/packaging", "--ignore=tests/docs"]
+    session.run("pytest", "-m", "slow", *(session.posargs or ["tests", *elsewhere]))
 
 
 @nox.session
