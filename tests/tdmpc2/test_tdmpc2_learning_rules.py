@@ -311,3 +311,24 @@ def test_wide_actions_are_planned_longer_and_the_policy_can_act_alone() -> None:
     torch.testing.assert_close(action, agent.world_model.act_on(agent.world_model.encode(obs)).mean)
     explored = agent.act(obs, None, first, "train", draws={"eps": torch.ones(2, 2)})[0].tensor
     assert explored is not None and not torch.allclose(action, explored)
+
+
+def test_bfloat16_losses_are_near_those_of_float32() -> None:
+    """Every product in bfloat16 by autocast; sums, norms and distributions stay float32."""
+    agent = small_agent(**{"model.episodic": True, "model.dropout": 0.0})
+    batch, model = sequences(agent, rows=64), agent.world_model
+    known = learning.loss_draws(model, batch)
+    losses = []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            found = learning.unroll(model, batch, known)
+            parts = learning.model_loss(model, found)[1]
+            parts["policy"] = learning.policy_loss(
+                model, found, learning.imagine_policy(model, found, known)
+            )
+            losses.append({name: part.detach() for name, part in parts.items()})
+        assert all(part.dtype == torch.float32 for part in parts.values())
+    for name, exact in losses[0].items():
+        near = pytest.approx(float(exact), rel=2e-2, abs=1e-3)
+        assert float(losses[1][name]) == near, name
+        assert float(losses[1][name]) != float(exact), name

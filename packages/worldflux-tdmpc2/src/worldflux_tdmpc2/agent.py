@@ -28,6 +28,7 @@ class TDMPC2Agent(Agent):
     """Plans at every step (2310.16828, section 3.2); two Adams, one of them the policy's."""
 
     config: TDMPC2Config
+    world_model: TDMPC2WorldModel
 
     def __init__(
         self,
@@ -52,7 +53,8 @@ class TDMPC2Agent(Agent):
     def _groups(self) -> list[dict[str, object]]:
         """The model's Adam: the encoder learns more slowly, the policy elsewhere."""
         model, c = self.world_model, self.config.agent
-        encoder, rest = [], []
+        encoder: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and not name.startswith("policy."):
                 slow = name.startswith("observation_encoder.net.")

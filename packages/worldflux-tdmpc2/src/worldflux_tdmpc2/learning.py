@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -111,7 +111,8 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
 def _imagined(model: TDMPC2WorldModel, start: State, actions: Tensor) -> list[State]:
     """The H+1 States along actions (H, B, A), without predictions where the executor can."""
     own = isinstance(model.rollout_executor, LatentRollout)
-    return model.rollout(start, actions, **({"states_only": True} if own else {})).states
+    options: dict[str, Any] = {"states_only": True} if own else {}
+    return model.rollout(start, actions, **options).states
 
 
 @torch.no_grad()

@@ -148,5 +148,4 @@ class QEnsemble(nn.Module):
 
 def _parameters(layer: nn.Module, frozen: bool) -> list[Tensor]:
     """Weight, bias and, unless it is the last layer, the norm's; each stacked over members."""
-    found = list(layer.parameters())
-    return [p.detach() for p in found] if frozen else found
+    return [p.detach() if frozen else p for p in layer.parameters()]
