@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.interfaces import DynamicsModel
 from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
@@ -278,6 +279,32 @@ def test_a_plan_earns_nothing_after_it_terminates() -> None:
     with torch.no_grad():
         model.decoder_module.termination[-1].bias.fill_(-100.0)
     assert not torch.allclose(model.score(state, plans)[0], first)
+
+
+@pytest.mark.parametrize("episodic", [False, True])
+def test_the_shared_first_step_of_plans_scores_as_separate_ones(episodic: bool) -> None:
+    tasks = (Task(name="a", action_dim=2), Task(name="b", action_dim=2, episode_length=100))
+    agent = small_agent(**{"model.episodic": episodic, "model.tasks": tasks, "model.task_dim": 4})
+    model = agent.world_model
+    state = model.encode({"state": torch.randn(2, 5), "task": torch.tensor([0, 1])})
+    plans = torch.rand(2, 6, 3, 2) * 2 - 1
+    shared = model.score(state, plans)
+    model.replace_slot("dynamics_model", _Wrapped(model.dynamics_model))
+    torch.testing.assert_close(model.score(state, plans), shared)
+    model.replace_slot("dynamics_model", _Wrapped(model.dynamics_model, shift=0.1))
+    assert not torch.allclose(model.score(state, plans), shared)
+
+
+class _Wrapped(DynamicsModel):
+    """Another dynamics module, as a user would put in."""
+
+    def __init__(self, inner: Any, shift: float = 0.0) -> None:
+        super().__init__()
+        self.inner, self.shift = inner, shift
+
+    def transition(self, state: State, action: Tensor, **options: Any) -> State:
+        after = self.inner.transition(state, action, **options)
+        return State({**after.tensors, "latent": after["latent"] + self.shift})
 
 
 def test_environments_are_planned_for_together_and_apart_alike() -> None:

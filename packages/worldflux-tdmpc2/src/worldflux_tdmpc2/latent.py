@@ -20,17 +20,19 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rollout import AutoregressiveRollout, unroll
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
+from worldflux.planning.score import repeated
 from worldflux.specs import TensorSpec
 from worldflux_tdmpc2.config import ModelConfig
 from worldflux_tdmpc2.distribution import expected
 from worldflux_tdmpc2.images import PixelEncoder
-from worldflux_tdmpc2.networks import mlp
+from worldflux_tdmpc2.networks import fanned, mlp
 from worldflux_tdmpc2.spaces import Sizes
 
 if TYPE_CHECKING:
     from worldflux.core.model import WorldModel
 
 TASK = "task"
+_KEPT = (TASK, "embed")
 
 
 def features(state: State) -> Tensor:
@@ -91,6 +93,13 @@ class LatentDynamics(DynamicsModel):
         hidden = [config.mlp_dim, config.mlp_dim]
         self.net = mlp(inputs, hidden, config.latent_dim, config.simnorm_dim)
 
+    def fan_out(self, state: State, action: Tensor) -> State:
+        """`transition` of each State (B, ...) by N actions (B, N, A), without the "cause"."""
+        kept = repeated(
+            State({k: v for k, v in state.tensors.items() if k in _KEPT}), action.shape[1]
+        )
+        return State({"latent": fanned(self.net, features(state), action), **kept.tensors})
+
     def transition(
         self,
         state: State,
@@ -101,7 +110,7 @@ class LatentDynamics(DynamicsModel):
         generator: torch.Generator | None = None,
     ) -> State:
         cause = joint(state, action)
-        kept = {key: value for key, value in state.tensors.items() if key in (TASK, "embed")}
+        kept = {key: value for key, value in state.tensors.items() if key in _KEPT}
         return State({"latent": self.net(cause), "cause": cause, **kept})
 
 
@@ -122,6 +131,10 @@ class LatentDecoder(Decoder):
         self.termination = mlp(size, hidden, 1) if config.episodic else None
         self.simplex = config.simnorm_dim
         self.register_buffer("bins", bins, persistent=False)
+
+    def fan_out(self, state: State, action: Tensor) -> Tensor:
+        """Rewards (B * N,) of N actions (B, N, A) at each State (B, ...)."""
+        return expected(fanned(self.reward, features(state), action).float(), self.bins)
 
     def forward(self, state: State, keys: Collection[str] | None = None) -> ModelOutput:
         output = ModelOutput()

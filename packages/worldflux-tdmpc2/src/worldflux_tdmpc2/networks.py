@@ -34,8 +34,13 @@ class NormedLinear(nn.Linear):
         self.simnorm = SimNorm(simnorm) if simnorm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.ln(super().forward(x))
-        return mish(x) if self.simnorm is None else self.simnorm(x)
+        return self.finish(super().forward(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What follows the product."""
+        x = self.ln(x)
+        activated: Tensor = mish(x) if self.simnorm is None else self.simnorm(x)
+        return activated
 
 
 def mlp(inputs: int, hidden: list[int], outputs: int, simnorm: int | None = None) -> nn.Sequential:
@@ -53,6 +58,19 @@ def initialised(network: nn.Sequential) -> nn.Sequential:
             nn.init.trunc_normal_(layer.weight, std=INIT_STD)
             nn.init.zeros_(layer.bias)
     return network
+
+
+def fanned(network: nn.Sequential, shared: Tensor, own: Tensor) -> Tensor:
+    """`network` (B * N, O) of `shared` (B, D) beside each of its `own` (B, N, A).
+
+    The part of the first product that all N have in common is computed once.
+    """
+    first, width = network[0], shared.shape[-1]
+    assert isinstance(first, NormedLinear)
+    common = F.linear(shared, first.weight[:, :width], first.bias)
+    x = (common.unsqueeze(1) + F.linear(own, first.weight[:, width:])).flatten(0, 1)
+    result: Tensor = network[1:](first.finish(x))
+    return result
 
 
 class StackedNorm(nn.Module):

@@ -192,21 +192,46 @@ class TDMPC2WorldModel(WorldModel):
         """
         batch, count = actions.shape[:2]
         given = self._score_draws(batch, count, actions.device, draws, generator)
-        now = repeated(_without_cause(state), count)
         many = repeated_conditions(conditions, batch, count)
-        keys = ("reward", "continue") if self.config.model.episodic else ("reward",)
-        discount, weight = self.discount(now), torch.ones_like(now["latent"][:, 0])
-        total = torch.zeros_like(weight)
-        for action in actions.flatten(0, 1).unbind(1):
-            now = self.plan_step(now, action, many, deterministic=True)
-            found = self.decode(now, many, keys=keys).predictions
-            total = total + weight * found["reward"]
-            weight = weight * discount
-            if "continue" in found:
-                weight = weight * (found["continue"] >= 0.5)
+        first, *later = actions.unbind(2)
+        now, total, weight = self._first_steps(state, first, many)
+        discount = self.discount(now)
+        for action in later:
+            now, reward, goes_on = self._step(now, action.flatten(0, 1), many)
+            total = total + weight * reward
+            weight = weight * discount * goes_on
         last = self.act_on(now, given["eps"].reshape(batch * count, -1)).action
         value = self.two_q(now, last, given["heads"]).mean(0)
         return (total + weight * value).nan_to_num(0).unflatten(0, (batch, count))
+
+    def _step(
+        self, state: State, action: Tensor, conditions: ConditionPayload | None
+    ) -> tuple[State, Tensor, Tensor | float]:
+        """The next State, its reward, and 0 where it is predicted to be terminal."""
+        after = self.plan_step(state, action, conditions, deterministic=True)
+        keys = ("reward", "continue") if self.config.model.episodic else ("reward",)
+        found = self.decode(after, conditions, keys=keys).predictions
+        return after, found["reward"], _going_on(found)
+
+    def _first_steps(
+        self, state: State, actions: Tensor, conditions: ConditionPayload | None
+    ) -> tuple[State, Tensor, Tensor]:
+        """N steps (B, N, A) from each State: reached States and rewards (B * N, ...), weights next.
+
+        What the N have in common is computed once, unless a slot does not know how.
+        """
+        batch, count = actions.shape[:2]
+        dynamics, decoder = self.dynamics_model, self.decoder_module
+        flat = actions.flatten(0, 1)
+        goes_on: Tensor | float
+        if type(dynamics) is LatentDynamics and type(decoder) is LatentDecoder:
+            taken = self.condition(flat, conditions).unflatten(0, (batch, count))
+            after, reward = dynamics.fan_out(state, taken), decoder.fan_out(state, taken)
+            goes_on = _going_on(decoder(after, ("continue",)).predictions)
+        else:
+            many = repeated(_without_cause(state), count)
+            after, reward, goes_on = self._step(many, flat, conditions)
+        return after, reward, torch.ones_like(reward) * self.discount(after) * goes_on
 
     def _score_draws(
         self,
@@ -271,6 +296,11 @@ class TDMPC2WorldModel(WorldModel):
         found = learning.imagine_policy(self, unrolled, known)
         policy = learning.policy_loss(self, unrolled, found)
         return LossOutput(loss + policy, {**components, "policy": policy})
+
+
+def _going_on(predictions: Mapping[str, Tensor]) -> Tensor | float:
+    """0 where a State is predicted to be terminal, 1 elsewhere."""
+    return (predictions["continue"] >= 0.5).float() if "continue" in predictions else 1.0
 
 
 def _without_cause(state: State) -> State:
