@@ -156,6 +156,22 @@ def test_a_state_of_another_size_is_refused():
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_environments_can_be_rendered_and_asked(mode):
+    vec = gym.make_vec(Lights, 2, mode=mode, length=4)
+    try:
+        vec.reset(seed=0)
+        vec.step([0, 0])
+        assert vec.call("left") == (3, 3)
+        assert vec.call("_light", 0)[0].shape == (4, 4, 3)
+        with pytest.raises(EnvError, match=r"(?s)call failed in environment 0 of gym/Lights.*nope"):
+            vec.call("nope")
+        with pytest.raises(EnvError, match="render failed in environment 0 of gym/Lights"):
+            vec.render()
+    finally:
+        vec.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_stepping_before_a_reset_or_after_closing_is_refused(mode):
     vec = gym.make_vec(Lights, 1, mode=mode)
     with pytest.raises(EnvError, match="gym/Lights was not reset: it cannot be stepped"):

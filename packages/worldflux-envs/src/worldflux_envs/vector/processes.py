@@ -20,12 +20,14 @@ import cloudpickle
 from gymnasium import spaces
 
 from worldflux.errors import CapabilityError, EnvError
-from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
+from worldflux_envs.vector.base import Command, Failure, Reply
 from worldflux_envs.vector.buffers import anonymous_file, attach, layout
-from worldflux_envs.vector.slot import Make
+from worldflux_envs.vector.slot import Make, SlotVectorEnv
 
 log = logging.getLogger(__name__)
-_STARTING_SECONDS = 120.0
+# Longer than any step: making an environment, compiling it, drawing its first world.
+_STARTING_SECONDS = 300.0
+_CLOSING_SECONDS = 5.0
 _TRACE_BYTES = 1 << 16
 
 
@@ -68,14 +70,12 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             log.debug("worker %d is gone", self.process.pid)
 
-    def stop(self, seconds: float = 5.0) -> None:
-        """End the process, asking first; nothing of it remains."""
-        if self.process.poll() is None and seconds:
-            self.send(None)
-            try:
-                self.process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                log.debug("worker %d does not end by itself", self.process.pid)
+    def stop(self, deadline: float = 0.0) -> None:
+        """End the process, by force after the deadline; nothing of it remains."""
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.debug("worker %d does not end by itself", self.process.pid)
         self.process.kill()
         self.process.wait()
         self.connection.close()
@@ -103,7 +103,7 @@ class Worker:
         return f"\n{text}" if text else ""
 
 
-class AsyncVec(EpisodicVectorEnv):
+class AsyncVec(SlotVectorEnv):
     """`num_envs` environments in `workers` processes; one that fails is replaced."""
 
     def __init__(
@@ -150,7 +150,9 @@ class AsyncVec(EpisodicVectorEnv):
         for k, share in shares.items():
             if failed[k] is None:
                 self._workers[k].send(share)
-        deadline = time.monotonic() + self._timeout
+        quick = all(kind == "step" for kind, _ in commands)
+        seconds = self._timeout if quick else max(self._timeout, _STARTING_SECONDS)
+        deadline = time.monotonic() + seconds
         replies: dict[int, Reply | Failure] = {}
         for k, share in shares.items():
             answer = failed[k] or self._workers[k].answer(deadline)
@@ -171,12 +173,15 @@ class AsyncVec(EpisodicVectorEnv):
 
     def _replace(self, k: int) -> None:
         old = self._workers[k]
-        old.stop(seconds=0.0)
+        old.stop()
         self._workers[k] = Worker(old.rows, self._memory, self._start)
 
     def close_extras(self, **kwargs: Any) -> None:
         for worker in self._workers:
-            worker.stop()
+            worker.send(None)
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        for worker in self._workers:
+            worker.stop(deadline)
         if self._workers:
             self._workers = []
             os.close(self._memory)

@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from worldflux.errors import EnvError
 from worldflux_envs import resume
-from worldflux_envs.vector.base import Command, Failure, Reply
+from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
 
 Make = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -79,7 +80,7 @@ class Slot:
         return reply
 
     def _render(self, _: None) -> Reply:
-        return 0.0, False, False, {"frame": self.env.render()}  # type: ignore[union-attr]
+        return 0.0, False, False, {"value": self.env.render()}  # type: ignore[union-attr]
 
     def _call(self, argument: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Reply:
         name, args, kwargs = argument
@@ -89,3 +90,24 @@ class Slot:
     def _write(self, obs: dict[str, Any]) -> None:
         for key, buffer in self._buffers:
             buffer[self._row] = obs[key]
+
+
+class SlotVectorEnv(EpisodicVectorEnv):
+    """A vector whose environments are Slots, here or in workers: they can be rendered and asked."""
+
+    def render(self) -> tuple[Any, ...]:
+        """What each environment draws."""
+        return self._ask("render", None)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Each environment's attribute `name`, called with the arguments if it is a method."""
+        return self._ask("call", (name, args, kwargs))
+
+    def _ask(self, kind: str, argument: Any) -> tuple[Any, ...]:
+        replies = self.execute(range(self.num_envs), [(kind, argument)] * self.num_envs)
+        values = []
+        for i, reply in enumerate(replies):
+            if isinstance(reply, Failure):
+                raise EnvError(f"{kind} failed in environment {i} of {self.name}: {reply.text}")
+            values.append(reply[3]["value"])
+        return tuple(values)

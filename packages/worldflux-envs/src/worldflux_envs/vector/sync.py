@@ -8,13 +8,15 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
+from worldflux_envs.vector.base import Command, Failure, Reply
 from worldflux_envs.vector.buffers import plain
-from worldflux_envs.vector.slot import Make, Slot
+from worldflux_envs.vector.slot import Make, Slot, SlotVectorEnv
 
 
-class SyncVec(EpisodicVectorEnv):
+class SyncVec(SlotVectorEnv):
     """`num_envs` environments in this process; `first`, if given, is used as the first one."""
+
+    _slots: Sequence[Slot] = ()
 
     def __init__(
         self,
