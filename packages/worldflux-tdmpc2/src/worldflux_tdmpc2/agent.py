@@ -99,7 +99,9 @@ class TDMPC2Agent(Agent):
             sample = model.act_on(latent, known["eps"])
             action = sample.action if mode == "train" else sample.mean
             shaped = action.reshape(batch, *model.action.shape)
-            return ActionPayload("continuous", shaped), self.planner.initial_memory(batch)
+            return ActionPayload("continuous", shaped), self.planner.initial_memory(
+                batch, is_first.device
+            )
         mask = model.action_mask(latent)
         conditions = None if mask is None else ConditionPayload(extras={ACTION_MASK: mask})
         known.pop("shift", None)
