@@ -57,7 +57,7 @@ class Dreams:
         if isinstance(spec.n, int):
             return spaces.Discrete(spec.n)
         if spec.n is not None:
-            return spaces.MultiDiscrete(spec.n)
+            return spaces.MultiDiscrete(list(spec.n))
         return spaces.Box(-1.0, 1.0, spec.shape, np.float32)
 
     @torch.no_grad()

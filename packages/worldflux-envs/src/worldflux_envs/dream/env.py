@@ -14,7 +14,7 @@ from worldflux_envs.dream.dreams import Dreams
 from worldflux_envs.dream.starts import Starts
 
 
-class WorldModelEnv(gymnasium.Env[dict[str, np.ndarray], Any]):
+class WorldModelEnv(gymnasium.Env[Any, Any]):
     """Act inside `model`: its observations, rewards and terminations; truncated at `horizon`.
 
     `starts` says where dreams begin (see `StartStates`). `info["uncertainty"]` tells how little

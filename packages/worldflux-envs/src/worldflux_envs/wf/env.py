@@ -19,7 +19,7 @@ from worldflux_envs.wf.rows import Rows
 FPS = 20
 
 
-class WfEnv(gymnasium.Env[dict[str, np.ndarray], Any]):
+class WfEnv(gymnasium.Env[Any, Any]):
     """`obs` is "state", "pixels" or "both"; `size` that of the images."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 - gymnasium's
