@@ -1,0 +1,209 @@
+"""Actors whose actions carry gradients: squashed and truncated normals, straight-through choices.
+
+Actions here are flat float vectors (..., A): continuous values, or one-hots side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.specs import TensorSpec
+from worldflux_dreamer.ancestors.layers import dense, mlp
+from worldflux_dreamer.losses import categorical_entropy, sample_index, straight_through
+
+MODE_SAMPLES = 100
+"""Samples of which a squashed normal's mode is the most likely."""
+Kind = Literal["tanh_normal", "trunc_normal", "choices"]
+
+
+@dataclass
+class TanhNormal:
+    """tanh of a diagonal normal (..., A) (1912.01603, section 3)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised samples from standard normal noise (..., A)."""
+        return torch.tanh(self.mean + self.std * noise)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density (...) of actions within (-1, 1)."""
+        raw = torch.atanh(action.clamp(-0.99999994, 0.99999994))
+        z = (raw - self.mean) / self.std
+        normal = -0.5 * z.square() - self.std.log() - 0.5 * math.log(2 * math.pi)
+        slope = 2 * (math.log(2) - raw - F.softplus(-2 * raw))  # log(1 - tanh^2)
+        return (normal - slope).sum(-1)
+
+    def entropy(self, noise: Tensor) -> Tensor:
+        """Estimate (...) from noise (samples, ..., A): there is no closed form."""
+        return -self.log_prob(self.sample(noise)).mean(0)
+
+    def mode(self, noise: Tensor) -> Tensor:
+        """The most likely of the samples that noise (samples, ..., A) gives."""
+        samples = self.sample(noise)
+        best = self.log_prob(samples).argmax(0)  # (...)
+        index = best[None, ..., None].expand(1, *samples.shape[1:])
+        return samples.gather(0, index)[0]
+
+
+@dataclass
+class TruncatedNormal:
+    """A diagonal normal (..., A) cut to [-1, 1] (danijar/dreamerv2, dists.py)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Samples from uniform noise (..., A) by the inverse distribution function."""
+        low, high = self._bounds()
+        share = (low + noise * (high - low)).clamp(1e-6, 1 - 1e-6)
+        value = self.mean + self.std * math.sqrt(2) * torch.erfinv(2 * share - 1)
+        inside = value.clamp(-1 + 1e-6, 1 - 1e-6)
+        return value + (inside - value).detach()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density (...) of actions (..., A)."""
+        z = (action - self.mean) / self.std
+        normal = -0.5 * z.square() - self.std.log() - 0.5 * math.log(2 * math.pi)
+        return (normal - self._mass().log()).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy (...), summed over action dimensions."""
+        a, b = (-1 - self.mean) / self.std, (1 - self.mean) / self.std
+        mass = self._mass()
+        tails = (a * _density(a) - b * _density(b)) / (2 * mass)
+        return (0.5 * math.log(2 * math.pi * math.e) + self.std.log() + mass.log() + tails).sum(-1)
+
+    def mode(self) -> Tensor:
+        """The most likely action: the mean is inside."""
+        return self.mean
+
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        scaled = [(edge - self.mean) / (self.std * math.sqrt(2)) for edge in (-1.0, 1.0)]
+        low, high = (0.5 * (1 + torch.erf(edge)) for edge in scaled)
+        return low, high
+
+    def _mass(self) -> Tensor:
+        low, high = self._bounds()
+        return high - low
+
+
+@dataclass
+class Choices:
+    """One or several choices as one-hots side by side, with straight-through gradients."""
+
+    logits: tuple[Tensor, ...]
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """One-hots from uniform noise (..., N), one number per choice."""
+        hots = []
+        for i, logit in enumerate(self.logits):
+            probs = torch.softmax(logit, -1)
+            hots.append(straight_through(sample_index(probs, noise[..., i]), probs))
+        return torch.cat(hots, -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log probability (...) of one-hots (..., A)."""
+        parts = action.split([logit.shape[-1] for logit in self.logits], -1)
+        logs = [torch.log_softmax(logit, -1) for logit in self.logits]
+        return torch.stack([(p * log).sum(-1) for p, log in zip(parts, logs, strict=True)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Entropy (...), summed over the choices."""
+        logs = [torch.log_softmax(logit, -1) for logit in self.logits]
+        return torch.stack([categorical_entropy(log) for log in logs]).sum(0)
+
+    def mode(self) -> Tensor:
+        """The likeliest one-hots."""
+        hots = [F.one_hot(logit.argmax(-1), logit.shape[-1]).float() for logit in self.logits]
+        return torch.cat(hots, -1)
+
+
+Policy = TanhNormal | TruncatedNormal | Choices
+
+
+class Actor(nn.Module):
+    """Features (..., F) to a distribution over flat actions."""
+
+    def __init__(
+        self,
+        size_in: int,
+        spec: TensorSpec,
+        continuous: Literal["tanh_normal", "trunc_normal"],
+        units: int,
+        layers: int,
+        activation: str,
+        min_std: float,
+        init_std: float = 0.0,
+        mean_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.kind: Kind = "choices" if spec.discrete else continuous
+        self.min_std, self.mean_scale = min_std, mean_scale
+        self.raw_init = math.log(math.expm1(init_std)) if init_std else 0.0
+        self.mlp = mlp(size_in, units, layers, activation)
+        self.out = dense(units, spec.size if spec.discrete else 2 * spec.size)
+
+    def forward(self, feat: Tensor) -> Policy:
+        output = self.out(self.mlp(feat)).float()
+        if self.kind == "choices":
+            return Choices(output.split(self.spec.counts, -1))
+        mean, raw = output.chunk(2, -1)
+        if self.kind == "trunc_normal":
+            return TruncatedNormal(torch.tanh(mean), 2 * torch.sigmoid(raw / 2) + self.min_std)
+        mean = self.mean_scale * torch.tanh(mean / self.mean_scale)
+        return TanhNormal(mean, F.softplus(raw + self.raw_init) + self.min_std)
+
+    def noise(
+        self,
+        lead: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What `sample` consumes."""
+        if self.kind == "tanh_normal":
+            return torch.randn(*lead, self.spec.size, device=device, generator=generator)
+        size = len(self.spec.counts) if self.kind == "choices" else self.spec.size
+        return torch.rand(*lead, size, device=device, generator=generator)
+
+
+def to_env(action: Tensor, spec: TensorSpec) -> Tensor:
+    """Flat actions (..., A) as an environment takes them: indices, or values in [-1, 1]."""
+    if not spec.discrete:
+        return action.clamp(-1, 1).reshape(*action.shape[:-1], *spec.shape)
+    best = [part.argmax(-1) for part in action.split(spec.counts, -1)]
+    return best[0] if isinstance(spec.n, int) else torch.stack(best, -1)
+
+
+def explored(action: Tensor, spec: TensorSpec, amount: float, noise: Tensor) -> Tensor:
+    """Actions (B, ...) with noise of std `amount`, or random with that probability.
+
+    `noise` is as `explore_noise` gives it.
+    """
+    if not spec.discrete:
+        return (action + amount * noise).clamp(-1, 1)
+    counts = torch.tensor(spec.counts, device=action.device)
+    other = (noise[..., 1] * counts).long().reshape(action.shape)
+    return torch.where((noise[..., 0] < amount).reshape(action.shape), other, action)
+
+
+def explore_noise(
+    spec: TensorSpec, rows: int, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """Standard normal (B, ...) for continuous actions, uniform (B, N, 2) for N choices."""
+    if spec.discrete:
+        return torch.rand(rows, len(spec.counts), 2, device=device, generator=generator)
+    return torch.randn(rows, *spec.shape, device=device, generator=generator)
+
+
+def _density(x: Tensor) -> Tensor:
+    """Standard normal density."""
+    return torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)

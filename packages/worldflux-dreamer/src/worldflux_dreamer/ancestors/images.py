@@ -1,0 +1,66 @@
+"""The image networks of World Models, PlaNet and Dreamer: 64 x 64 pixels, strided convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from worldflux.errors import ContractError
+from worldflux_dreamer.ancestors.layers import ACTIVATIONS, dense, glorot
+
+SIDE = 64
+KERNELS = (5, 5, 6, 6)
+"""Of the decoder; with stride 2 they make 1 pixel 5, 13, 30 and 64."""
+
+
+def quantised(image: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
+    """Pixels in [0, 1]: uint8 ones cut to `bits`, at each bin's middle or spread over it.
+
+    `noise` uniform in [0, 1) of the image's shape fills the bin (PlaNet dequantises so). With 8
+    bits and no noise, x / 255. Floating images are taken as they are.
+    """
+    if image.dtype != torch.uint8:
+        return image.float()
+    if bits == 8 and noise is None:
+        return image.float() / 255
+    bins = 2**bits
+    within = 0.5 if noise is None else noise
+    return ((image // 2 ** (8 - bits)).float() + within) / bins
+
+
+def check_side(shape: tuple[int, ...]) -> None:
+    """Raise unless an image (C, Y, X) has the one size these networks are made for."""
+    if tuple(shape[1:]) != (SIDE, SIDE):
+        raise ContractError(
+            f"An image of shape {tuple(shape)} does not fit: these networks take {SIDE} x {SIDE} "
+            f"pixels. Resize it, for example with the environment's option size={SIDE}."
+        )
+
+
+class ImageEncoder(nn.Sequential):
+    """Four convolutions with kernel 4 and stride 2; (N, C, Y, X) around 0 -> (N, 32 depth)."""
+
+    def __init__(self, shape: tuple[int, ...], depth: int, activation: str) -> None:
+        check_side(shape)
+        channels = [shape[0], depth, 2 * depth, 4 * depth, 8 * depth]
+        layers: list[nn.Module] = []
+        for a, b in zip(channels[:-1], channels[1:], strict=True):
+            conv = nn.Conv2d(a, b, 4, 2)
+            glorot(conv)
+            layers += [conv, ACTIVATIONS[activation]()]
+        super().__init__(*layers, nn.Flatten())
+        self.size = 32 * depth
+
+
+class ImageDecoder(nn.Sequential):
+    """A dense layer and four transposed convolutions; (N, F) -> (N, C, Y, X) around 0."""
+
+    def __init__(self, size_in: int, shape: tuple[int, ...], depth: int, activation: str) -> None:
+        check_side(shape)
+        channels = [32 * depth, 4 * depth, 2 * depth, depth, shape[0]]
+        layers: list[nn.Module] = [dense(size_in, channels[0]), nn.Unflatten(1, (-1, 1, 1))]
+        for a, b, side in zip(channels[:-1], channels[1:], KERNELS, strict=True):
+            conv = nn.ConvTranspose2d(a, b, side, 2)
+            glorot(conv)
+            layers += [conv, ACTIVATIONS[activation]()]
+        super().__init__(*layers[:-1])

@@ -1,0 +1,240 @@
+"""The world model that PlaNet, DreamerV1, V2 and the modular RSSM are made of."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from worldflux.config import Config
+from worldflux.core.actions import VectorActions
+from worldflux.core.batch import Batch
+from worldflux.core.interfaces import SLOTS, Decoder, Draws, DynamicsModel
+from worldflux.core.model import WorldModel
+from worldflux.core.output import LossOutput, ModelOutput
+from worldflux.core.spec import PredictionSpec, StateSpec
+from worldflux.core.state import State
+from worldflux.errors import ContractError
+from worldflux.specs import Capability, TensorSpec
+from worldflux_dreamer.ancestors.config import DiscountedConfig, LatentConfig, SizesConfig
+from worldflux_dreamer.ancestors.images import quantised
+from worldflux_dreamer.ancestors.latents import Latent, Stats, detached, make_latent
+from worldflux_dreamer.ancestors.layers import Head
+from worldflux_dreamer.ancestors.losses import freed, normal_loss
+from worldflux_dreamer.ancestors.networks import ConstantContinue, Encoder, LatentDecoder
+from worldflux_dreamer.ancestors.rssm import RSSM
+from worldflux_dreamer.losses import binary_cross_entropy, choice_loss
+from worldflux_dreamer.sequences import Sequences, sequences
+from worldflux_dreamer.world_model import masked_mean
+
+Specs = Mapping[str, TensorSpec]
+
+
+class LatentWorldModel(WorldModel):
+    """State: what the dynamics' `initial` holds. Predicts observations and reward.
+
+    A dynamics of your own in the slot also needs `prior(state) -> stats`, the latent's distribution
+    before the observation; its States hold the posterior's stats beside the rest.
+    """
+
+    capabilities = frozenset({Capability.OBS_DECODE, Capability.REWARD_PRED, Capability.PLANNING})
+    composable_support = frozenset(SLOTS) - {"rollout_executor"}
+
+    def __init__(self, config: Config, obs_spec: Specs, action_spec: Specs) -> None:
+        super().__init__(config, obs_spec, action_spec)
+        self.sizes = self.sizes_of(config)
+        self.latent: Latent = make_latent(self.sizes)
+        action = single_action(action_spec)
+        encoder = self.make_encoder(self.sizes, obs_spec)
+        self.observation_encoder = encoder
+        self.action_conditioner = VectorActions(action)
+        self.dynamics_model = self.make_dynamics(self.sizes, action.size, encoder.size)
+        self.decoder_module = self.make_decoder(self.sizes, obs_spec)
+
+    def sizes_of(self, config: Config) -> SizesConfig:
+        """The part of the family's configuration that describes the model."""
+        sizes: SizesConfig = config.model  # type: ignore[attr-defined]
+        return sizes
+
+    def make_encoder(self, sizes: SizesConfig, obs_spec: Specs) -> Encoder:
+        """What fills the encoder's slot."""
+        return Encoder(sizes, obs_spec)
+
+    def make_dynamics(self, sizes: SizesConfig, action_size: int, embed: int) -> DynamicsModel:
+        """What fills the dynamics' slot."""
+        assert isinstance(sizes, LatentConfig)
+        return RSSM(sizes, sizes.core, action_size, embed)
+
+    def make_decoder(self, sizes: SizesConfig, obs_spec: Specs) -> Decoder:
+        """What fills the decoder's slot."""
+        return LatentDecoder(sizes, obs_spec, self.latent.shape)
+
+    def state_spec(self) -> StateSpec:
+        start = self.initial(1)
+        return StateSpec({key: TensorSpec(tuple(x.shape[1:])) for key, x in start.tensors.items()})
+
+    def prediction_spec(self) -> PredictionSpec:
+        observed = {
+            key: TensorSpec(spec.shape, "float32", 0.0, 1.0) if len(spec.shape) == 3 else spec
+            for key, spec in self.obs_spec.items()
+        }
+        scalars = {"reward": TensorSpec(())}
+        if self.supports_continue:
+            scalars["continue"] = TensorSpec((), low=0.0, high=1.0)
+        return PredictionSpec(observed | scalars)
+
+    # Learning
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LossOutput:
+        """Terms averaged over the batch, weighted and summed; `draws` as the dynamics' `noise`."""
+        data = self.sequences(batch)
+        return self.reduced(data, self.observe_sequence(data, draws, generator))
+
+    def sequences(self, batch: Batch) -> Sequences:
+        """The batch with actions shifted to precede their observations, checked."""
+        self.validate_batch_contract(batch)
+        return sequences(batch, self.initial(batch.batch_size, batch.reward.device))
+
+    def observe_sequence(
+        self, data: Sequences, draws: Draws | None, generator: torch.Generator | None
+    ) -> State:
+        """Posterior State (B, T, ...), through encoder and dynamics slots."""
+        embedded = self._slot("observation_encoder", "loss")(data.obs)
+        posterior: State = self._slot("dynamics_model", "loss").observe_sequence(  # type: ignore[operator]
+            data.start,
+            self.condition(data.prev_action),
+            embedded,
+            data.is_first,
+            draws=draws,
+            generator=generator,
+        )
+        return posterior
+
+    def reduced(self, data: Sequences, posterior: State) -> LossOutput:
+        """The loss of posterior States (B, T, ...)."""
+        output = self.decode(posterior)
+        stats = {key: posterior[key] for key in self.latent_keys()}
+        prior: Stats = self.dynamics_model.prior(posterior)  # type: ignore[union-attr,operator]
+        terms = {**self.divergences(stats, prior), **self.prediction_losses(data, output)}
+        for name, term in terms.items():
+            assert term.shape == data.shape, (name, term.shape, data.shape)
+        means = {name: masked_mean(term, data.mask) for name, term in terms.items()}
+        means = self.freed(means)
+        scales = self.loss_scales()
+        assert scales.keys() == means.keys(), (sorted(scales), sorted(means))
+        total = torch.stack([scales[name] * mean for name, mean in means.items()]).sum()
+        return LossOutput(loss=total, components=means)
+
+    def latent_keys(self) -> tuple[str, ...]:
+        """State tensors that describe the posterior."""
+        return ("mean", "std") if self.sizes.latent == "gaussian" else ("logit",)
+
+    @abstractmethod
+    def divergences(self, posterior: Stats, prior: Stats) -> dict[str, Tensor]:
+        """KL terms (B, T) by name."""
+
+    def freed(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Batch means of all terms with free nats taken into account, where they apply to means."""
+        return means
+
+    def prediction_losses(self, data: Sequences, output: ModelOutput) -> dict[str, Tensor]:
+        """Negative log likelihoods (B, T) of observations and reward."""
+        terms = {
+            key: observation_loss(output, key, data.obs[key], spec, self.sizes.bits)
+            for key, spec in self.obs_spec.items()
+        }
+        terms["reward"] = normal_loss(output.predictions["reward"], data.reward, 0)
+        return terms
+
+    def loss_scales(self) -> dict[str, float]:
+        """Weight of every term by its name."""
+        scales = {"kl": self.sizes.scale_kl, "reward": self.sizes.scale_reward}
+        return scales | {key: self.sizes.scale_obs for key in self.obs_spec}
+
+
+class BalancedKL:
+    """Mixed into a model: the KL once for the prior, weight `balance`, once for the posterior.
+
+    Free nats apply to the batch's mean of each (2010.02193, algorithm 2).
+    """
+
+    sizes: SizesConfig
+    latent: Latent
+    balance: float
+
+    def divergences(self, posterior: Stats, prior: Stats) -> dict[str, Tensor]:
+        """The term "dyn" pulls the prior to the posterior, "rep" the posterior to the prior."""
+        return {
+            "dyn": self.latent.kl(detached(posterior), prior),
+            "rep": self.latent.kl(posterior, detached(prior)),
+        }
+
+    def freed(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
+        return freed(means, ("dyn", "rep"), self.sizes.free_nats)
+
+    def loss_scales(self) -> dict[str, float]:
+        scales: dict[str, float] = super().loss_scales()  # type: ignore[misc]
+        kl = scales.pop("kl")
+        return {"dyn": self.balance * kl, "rep": (1 - self.balance) * kl, **scales}
+
+
+class DiscountedWorldModel(LatentWorldModel):
+    """Also predicts "continue", discount included: learned by a head, or constant."""
+
+    capabilities = LatentWorldModel.capabilities | {Capability.CONTINUE_PRED}
+    composable_support = frozenset(SLOTS)
+    sizes: DiscountedConfig
+
+    def make_decoder(self, sizes: SizesConfig, obs_spec: Specs) -> Decoder:
+        assert isinstance(sizes, DiscountedConfig)
+        going_on: nn.Module = ConstantContinue(sizes.discount)
+        if sizes.continue_head:
+            width = sizes.deter + math.prod(self.latent.shape)
+            layers = sizes.continue_layers
+            going_on = Head(width, 1, sizes.units, layers, sizes.activation)
+        return LatentDecoder(sizes, obs_spec, self.latent.shape, going_on)
+
+    def prediction_losses(self, data: Sequences, output: ModelOutput) -> dict[str, Tensor]:
+        terms = super().prediction_losses(data, output)
+        if self.sizes.continue_head:
+            target = self.sizes.discount * (~data.is_terminal).float()
+            terms["continue"] = binary_cross_entropy(output.aux["continue"], target)
+        return terms
+
+    def loss_scales(self) -> dict[str, float]:
+        scales = super().loss_scales()
+        return scales | (
+            {"continue": self.sizes.scale_continue} if self.sizes.continue_head else {}
+        )
+
+
+def observation_loss(
+    output: ModelOutput, key: str, target: Tensor, spec: TensorSpec, bits: int
+) -> Tensor:
+    """Negative log likelihood (...) of one observation: unit normal, or of choices."""
+    if len(spec.shape) == 3:
+        return normal_loss(output.aux[key], quantised(target, bits), 3)
+    lead = target.shape[: target.ndim - len(spec.shape)]
+    flat = target.reshape(*lead, -1)
+    if spec.discrete:
+        return choice_loss(output.aux[key], flat, spec.counts)
+    return normal_loss(output.aux[key], flat, 1)
+
+
+def single_action(action_spec: Specs) -> TensorSpec:
+    """The one action space; several choices at once are one multi-discrete space."""
+    if len(action_spec) != 1:
+        raise ContractError(
+            f"A Dreamer takes one action space, got {len(action_spec)}: "
+            f"{', '.join(action_spec) or 'none'}. Join choices into one multi-discrete space."
+        )
+    return next(iter(action_spec.values()))

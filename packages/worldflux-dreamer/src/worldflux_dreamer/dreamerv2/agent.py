@@ -1,0 +1,125 @@
+"""DreamerV2's agent: REINFORCE or dynamics gradients, a target critic copied now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.interfaces import Draws
+from worldflux.core.output import UpdateResult
+from worldflux.nn.slow import ema_update, slow_copy
+from worldflux.specs import TensorSpec
+from worldflux_dreamer.ancestors.actors import Actor, TanhNormal
+from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent
+from worldflux_dreamer.ancestors.losses import lambda_targets, reach_weights
+from worldflux_dreamer.dreamerv2 import losses
+from worldflux_dreamer.dreamerv2.config import DreamerV2Config
+from worldflux_dreamer.dreamerv2.world_model import DreamerV2WorldModel
+
+
+class DreamerV2Agent(ImaginingAgent):
+    """The world model steps first; actor and critic then learn in the new one."""
+
+    config: DreamerV2Config
+
+    def __init__(
+        self,
+        config: DreamerV2Config,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec],
+    ) -> None:
+        super().__init__(config, DreamerV2WorldModel(config, obs_spec, action_spec))
+        self.slow_critic = slow_copy(self.critic)
+
+    def make_actor(self, size_in: int) -> Actor:
+        sizes, c = self.config.model, self.config.agent
+        return Actor(
+            size_in,
+            self.spec,
+            continuous="trunc_normal",
+            units=sizes.units,
+            layers=c.actor_layers,
+            activation=sizes.activation,
+            min_std=c.min_std,
+        )
+
+    @property
+    def mix(self) -> float:
+        """Share of the dynamics gradient: 0 is pure REINFORCE, 1 pure dynamics."""
+        c = self.config.agent
+        auto = 0.0 if self.spec.discrete else 1.0
+        return {"auto": auto, "reinforce": 0.0, "dynamics": 1.0, "both": c.mix}[c.gradient]
+
+    def update(
+        self,
+        batch: Batch,
+        phase: str = "train",
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> UpdateResult:
+        """One step of each optimiser, the model's first; then perhaps the target follows."""
+        data = self.world_model.sequences(batch)
+        draws = draws or self.noise(data, generator)
+        posterior = self.world_model.observe_sequence(data, draws, None)
+        model = self.world_model.reduced(data, posterior)
+        norms = {"model": self._stepped("model", model.loss)}
+        with torch.no_grad() if self.mix == 0 else nullcontext():
+            imagined = self.imagine(posterior, data.is_terminal, draws)
+        actor, critic, metrics = self.behavior_losses(imagined)
+        norms |= {
+            name: self.differentiate(name, loss)
+            for name, loss in (("actor", actor), ("critic", critic))
+        }
+        for name in ("actor", "critic"):
+            self._finish(name)
+        self._follow()
+        found = {"model": model.loss, "actor": actor, "critic": critic, **model.components}
+        metrics |= {f"loss/{name}": loss.detach() for name, loss in found.items()}
+        metrics |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
+        return UpdateResult(metrics)
+
+    def behavior_losses(self, imagined: Imagined) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Actor and critic loss and metrics (agent.py:ActorCritic).
+
+        Targets begin at state 0, whose reward is the model's too; its discount is the true one.
+        The action at state t is judged by the target of state t+1.
+        """
+        c, gamma = self.config.agent, self.config.model.discount
+        root = self.world_model.decode(imagined.start, keys=("reward",)).predictions["reward"]
+        reward = torch.cat([root.detach()[:, None], imagined.reward], 1)  # (N, H+1)
+        going_on = torch.cat([gamma * imagined.live[:, None], imagined.going_on], 1)
+        slow = self.slow_critic(imagined.feat).squeeze(-1)
+        target = lambda_targets(reward[:, :-1], going_on[:, :-1], slow, c.lam)  # (N, H)
+        weight = reach_weights(torch.ones_like(imagined.live), going_on[:, :-1])  # (N, H+1)
+        policy = self.actor(imagined.feat[:, :-2].detach())
+        assert not isinstance(policy, TanhNormal)
+        log_prob = policy.log_prob(imagined.action[:, :-1].detach())
+        objective = losses.actor_objective(log_prob, target[:, 1:], slow[:, :-2], self.mix)
+        entropy = policy.entropy()
+        actor = losses.actor_loss(objective, entropy, weight[:, :-2], c.entropy)
+        value = self.value(imagined.feat[:, :-1].detach())
+        critic = losses.critic_loss(value, target, weight[:, :-1])
+        metrics = {"return": target.mean().detach(), "value": value.mean().detach()}
+        metrics |= {"reward": reward.mean().detach(), "weight": weight.mean()}
+        return actor, critic, {**metrics, "entropy": entropy.mean().detach()}
+
+    def _stepped(self, name: str, loss: Tensor) -> Tensor:
+        norm = self.differentiate(name, loss)
+        self._finish(name)
+        return norm
+
+    def _finish(self, name: str) -> None:
+        self.optimizers[name].step()
+        self.optimizers[name].zero_grad(set_to_none=True)
+
+    def _follow(self) -> None:
+        """Copy the critic into the target after updates 1, 1 + every, 1 + 2 every, ..."""
+        c, done = self.config.agent, int(self.updates)
+        if done % c.slow_every == 0:
+            ema_update(self.slow_critic, self.critic, c.slow_fraction if done else 1.0)
+        self.updates += 1

@@ -1,0 +1,25 @@
+"""DreamerV2 as a WorldFlux plugin."""
+
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
+from worldflux.hookspecs import hookimpl
+from worldflux.specs import Capability, ModelSpec
+from worldflux_dreamer.dreamerv2.config import PRESETS, DreamerV2Config
+
+ABLE = frozenset(map(Capability, ("obs_decode", "reward_pred", "continue_pred", "planning")))
+
+
+@hookimpl
+def worldflux_models() -> list[ModelSpec]:
+    spec = ModelSpec(
+        family="dreamerv2",
+        config=DreamerV2Config,
+        presets=PRESETS,
+        default_preset="dmc",
+        model="worldflux_dreamer.dreamerv2.world_model:DreamerV2WorldModel",
+        agent="worldflux_dreamer.dreamerv2.agent:DreamerV2Agent",
+        description="Categorical RSSM with a balanced KL; REINFORCE or dynamics gradients.",
+        paper="Hafner et al., Mastering Atari with Discrete World Models, ICLR 2021",
+        aliases=("dreamer-v2",),
+        capabilities=ABLE,
+    )
+    return [spec]
