@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from worldflux.errors import ConfigError
+from worldflux.errors import ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux_train import api
+from worldflux_train.sinks.base import JsonlSink
 from worldflux_train.sinks.console import ConsoleSink
 from worldflux_train.sinks.tensorboard import TensorBoardSink
 from worldflux_train.sinks.wandb import WandbSink
@@ -45,6 +46,13 @@ def test_console_on_a_terminal_shows_rate_and_time_left() -> None:
     shown = text.getvalue()
     for part in ("50/100", "12 steps/s", "left", "return 7.0", "loss 1.5"):
         assert part in shown
+
+
+def test_metrics_that_cannot_be_written_say_how_to_go_on(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    run.metrics_path.mkdir()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl could not be written: Is a directory"):
+        JsonlSink(run).write({"step": 1})
 
 
 def test_tensorboard_has_every_scalar(tiny: Any, tmp_path: Path) -> None:

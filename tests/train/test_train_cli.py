@@ -37,7 +37,8 @@ def test_train_eval_imagine_report(site: Any, tmp_path: Path) -> None:
     (run / "report.html").unlink()
     _call("report", run)
     assert (run / "report.html").is_file()
-    _call("train", "--resume", run, "--steps", 50)
+    newest = max(int(folder.name) for folder in (run / "checkpoints").iterdir())
+    assert f"resumed from step {newest}" in _call("train", "--resume", run, "--steps", 50)
     _call("train", "--config", run / "config.yaml", "--steps", 30, "--out", tmp_path / "again")
 
 

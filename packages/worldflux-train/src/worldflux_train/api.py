@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.imagine import Imagination, imagine
 from worldflux_train.recording import record_episodes
+from worldflux_train.run_log import logged
 from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import JsonlSink, Sink
 from worldflux_train.sinks.console import ConsoleSink
@@ -29,7 +28,6 @@ from worldflux_train.trainer import Outcome, Trainer
 
 logger = logging.getLogger(__name__)
 FPS = 12
-LOGGED = ("worldflux", "worldflux_train", "worldflux_envs")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def train(config: RunConfig, out: str | Path, *, console: Console | None = None)
     """Train in the new folder `out`; `console` shows progress."""
     run = Run.create(out)
     write_file(run.config_path, config.to_yaml().encode())
-    with _logged_to(run):
+    with logged(run, console):
         return _run(config, run, console, resuming=False)
 
 
@@ -53,7 +51,7 @@ def resume(path: str | Path, *, steps: int | None = None, console: Console | Non
     """Continue the run in `path` from its newest intact checkpoint, to `steps` if given."""
     run = Run.open(path)
     config = resolve(config=run.config_path, steps=steps)
-    with _logged_to(run):
+    with logged(run, console):
         return _run(config, run, console, resuming=True)
 
 
@@ -117,7 +115,8 @@ def _run(config: RunConfig, run: Run, console: Console | None, resuming: bool) -
         folder = trainer.restore()
         _rewind(run, trainer.progress.step if folder else None)
         write_file(run.config_path, config.to_yaml().encode())
-        logger.info("resumed from %s", folder or "the beginning: there is no intact checkpoint")
+        begun = "the beginning: there is no intact checkpoint"
+        logger.info("resumed from %s", begun if folder is None else f"step {int(folder.name):,}")
     trainer.sinks = make_sinks(config, run, console, trainer.progress.step)
     outcome = trainer.train()
     logger.info("%s at step %d", outcome, trainer.progress.step)
@@ -160,24 +159,3 @@ def _checkpoint(run: Run, step: int | None) -> Path:
         known = ", ".join(str(found) for found in sorted(intact)) or "none"
         raise StorageError(f"{run.path} has no intact checkpoint of step {step}. It has: {known}.")
     return intact[max(intact)]
-
-
-@contextmanager
-def _logged_to(run: Run) -> Iterator[None]:
-    handler = logging.FileHandler(run.log_path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in LOGGED]
-    before = [found.level for found in loggers]
-    for found in loggers:
-        found.addHandler(handler)
-        found.setLevel(logging.INFO)
-    try:
-        yield
-    except BaseException as error:
-        logger.error("the run stopped: %s: %s", type(error).__name__, error)
-        raise
-    finally:
-        for found, level in zip(loggers, before, strict=True):
-            found.removeHandler(handler)
-            found.setLevel(level)
-        handler.close()

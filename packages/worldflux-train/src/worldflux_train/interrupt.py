@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -33,6 +35,7 @@ class Interrupt:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        logger.info("stopping at the next safe point; press Ctrl-C again to stop at once")
         self._restore()
 
     def _restore(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from worldflux.errors import StorageError
 from worldflux.runs import Run
 
 Row = Mapping[str, Any]
@@ -37,7 +38,13 @@ class JsonlSink:
 
     def write(self, row: Row) -> None:
         wall, cpu = time.monotonic() - self._wall, _cpu_seconds() - self._cpu
-        self.run.append_metrics({**row, "time/wall": wall, "time/cpu": cpu})
+        try:
+            self.run.append_metrics({**row, "time/wall": wall, "time/cpu": cpu})
+        except OSError as error:
+            raise StorageError(
+                f"{self.run.metrics_path} could not be written: {error.strerror or error}. Free "
+                f"space, then continue with: worldflux train --resume {self.run.path}"
+            ) from error
 
     def close(self) -> None:
         pass
