@@ -1,4 +1,4 @@
-"""OpenGL without a display: EGL if its library is here, else OSMesa."""
+"""Drawing without a display: OpenGL by EGL or OSMesa, SDL by its dummy driver."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def choose_gl(*, rendering: bool, read_by: str = "mujoco") -> None:
     rendered yet; `rendering` makes it an error if there is no way to render.
     """
     headless = sys.platform.startswith("linux") and not os.environ.get("DISPLAY")
+    if headless and "pygame" not in sys.modules:
+        # Gymnasium's classic control draws with SDL, which otherwise looks for a screen and
+        # complains that there is none.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if os.environ.get("MUJOCO_GL") or not headless:
         return
     found = [name for name, library in _LIBRARIES.items() if ctypes.util.find_library(library)]
