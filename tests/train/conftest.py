@@ -21,7 +21,7 @@ from worldflux_train.config import RunConfig, resolve
 
 PLUGIN = """
 from worldflux.hookspecs import hookimpl
-from worldflux.specs import Capability, ModelSpec
+from worldflux.specs import EnvSpec, ModelSpec
 from worldflux.testing.dummies import TinyConfig
 
 @hookimpl
@@ -34,6 +34,11 @@ def worldflux_models():
             agent="worldflux.testing.dummies:TinyAgent",
         )
     ]
+"""
+PLUGIN += """
+@hookimpl
+def worldflux_envs():
+    return [EnvSpec(backend="walk", make="walk_env:make", options={"noise": "its size"})]
 """
 ENV = """
 import random
@@ -65,6 +70,19 @@ class Sleepy(Walk):
         time.sleep(random.SystemRandom().uniform(0, 2e-3))
         return super().step(action)
 
+def make(task, noise=1.0):
+    return Contract(Walk())
+
+class Contract(gymnasium.ObservationWrapper):
+    '''The observation under "state", as the environment contract has it.'''
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Dict({"state": env.observation_space})
+
+    def observation(self, observation):
+        return {"state": observation}
+
 class Drifting(Walk):
     '''As Walk, but not even the same seed and actions bring it to the same place again.'''
 
@@ -90,7 +108,9 @@ class Site:
         (info / "METADATA").write_text(
             "Metadata-Version: 2.1\nName: worldflux-tiny\nVersion: 1.0\n"
         )
-        (info / "entry_points.txt").write_text("[worldflux.models]\ntiny = tiny_plugin\n")
+        (info / "entry_points.txt").write_text(
+            "[worldflux.models]\ntiny = tiny_plugin\n[worldflux.envs]\nwalk = tiny_plugin\n"
+        )
 
     @property
     def environment(self) -> dict[str, str]:

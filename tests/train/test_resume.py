@@ -135,6 +135,16 @@ def test_an_episode_that_cannot_be_replayed_begins_anew(
     assert "a new episode begins" in caplog.text
 
 
+def test_an_environment_that_cannot_be_saved_begins_a_new_episode(
+    tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.train(tiny("walk/any", {"train.steps": 50}), tmp_path / "run")
+    with caplog.at_level(logging.WARNING):
+        again = api.resume(tmp_path / "run", steps=90)
+    assert again.step >= 90
+    assert "The environment cannot be saved in mid-episode: new episodes begin" in caplog.text
+
+
 def test_only_the_last_and_the_best_checkpoints_stay(tiny: Any, tmp_path: Path) -> None:
     api.train(tiny(overrides={"train.keep_last": 1, "train.checkpoint_every": 20}), tmp_path / "r")
     run = Run.open(tmp_path / "r")

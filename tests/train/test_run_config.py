@@ -80,6 +80,14 @@ def test_bad_keys_and_values(overrides: dict[str, object], text: str) -> None:
     assert text in str(error.value)
 
 
+def test_misspelt_environment_options_get_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"walk/any has no option env\.nose\. Did you mean 'noise'"
+    ):
+        resolve("tiny", "walk/any", overrides={"env.nose": 1})
+    assert resolve("tiny", "walk/any", overrides={"env.noise": 2}).env_options == {"noise": 2}
+
+
 def test_errors_name_keys_by_room() -> None:
     with pytest.raises(ConfigError, match=r"^agent has no key 'lrr'\. Did you mean 'lr'\?"):
         resolve("dreamerv3", CARTPOLE, overrides={"agent.lrr": 1})

@@ -113,6 +113,9 @@ def _run(config: RunConfig, run: Run, console: Console | None, resuming: bool) -
     trainer = Trainer(config, run)
     if resuming:
         folder = trainer.restore()
+        if folder is None:  # a damaged checkpoint may have left parts of itself behind
+            trainer.stepper.envs.close()
+            trainer = Trainer(config, run)
         _rewind(run, trainer.progress.step if folder else None)
         write_file(run.config_path, config.to_yaml().encode())
         begun = "the beginning: there is no intact checkpoint"
