@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldflux.config import Config
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.interfaces import Draws
-from worldflux.core.payloads import ActionPayload
+from worldflux.core.payloads import ActionKind, ActionPayload
 from worldflux.core.state import State
 from worldflux.training import Phase, TrainingPlan
 from worldflux_dreamer.ancestors.actors import (
@@ -118,7 +118,7 @@ class ImaginingAgent(Agent):
             if noise is None:
                 noise = explore_noise(self.spec, rows, device, generator)
             action = explored(action, self.spec, amount, noise)
-        kind = "discrete" if self.spec.discrete else "continuous"
+        kind: ActionKind = "discrete" if self.spec.discrete else "continuous"
         return ActionPayload(kind, tensor=action), State({**posterior.tensors, "action": action})
 
     def exploration(self) -> float:

@@ -6,6 +6,9 @@ everything else sees. What depends on the action alone is computed for all steps
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,10 +22,28 @@ from worldflux_dreamer.unroll import Steps
 Memory = dict[str, Tensor]
 
 
-class InputCore(nn.Module):
-    """A core whose input is one dense layer over [stoch, action]; subclasses have a `cell`."""
+class LatentCore(nn.Module, ABC):
+    """What carries memory; `keys` are its tensors, each (B, D) unless `initial` says otherwise."""
 
     keys: tuple[str, ...] = ("deter",)
+    deter: int
+
+    def initial(self, batch: int, device: torch.device) -> Memory:
+        """Memory before anything happened."""
+        return {key: torch.zeros(batch, self.deter, device=device) for key in self.keys}
+
+    @abstractmethod
+    def action_input(self, action: Tensor) -> Tensor:
+        """What an action (..., A) contributes (..., hidden)."""
+
+    @abstractmethod
+    def forward(self, memory: Memory, stoch: Tensor, action: Tensor) -> Memory:
+        """Memory (B, D), flat latents (B, S) and `action_input` (B, hidden) to new memory."""
+
+
+class InputCore(LatentCore):
+    """A core whose input is one dense layer over [stoch, action]; subclasses have a `cell`."""
+
     cell: nn.Module
 
     def __init__(self, config: SizesConfig, stoch: int, action: int) -> None:
@@ -31,16 +52,10 @@ class InputCore(nn.Module):
         self.input = dense(stoch + action, config.hidden)
         self.activation = ACTIVATIONS[config.activation]()
 
-    def initial(self, batch: int, device: torch.device) -> Memory:
-        """Memory before anything happened."""
-        return {key: torch.zeros(batch, self.deter, device=device) for key in self.keys}
-
     def action_input(self, action: Tensor) -> Tensor:
-        """What an action (..., A) contributes (..., hidden)."""
         return F.linear(action, self.input.weight[:, self.stoch :], self.input.bias)
 
     def forward(self, memory: Memory, stoch: Tensor, action: Tensor) -> Memory:
-        """Memory (B, D), flat latents (B, S) and `action_input` (B, hidden) to new memory."""
         x = self.activation(F.linear(stoch, self.input.weight[:, : self.stoch]) + action)
         return self.advance(memory, x)
 
@@ -96,10 +111,8 @@ class NormGRUCell(nn.Module):
         return torch.lerp(deter.float(), cand, torch.sigmoid(update - 1))
 
 
-class BlockGRUCore(nn.Module):
+class BlockGRUCore(LatentCore):
     """DreamerV3's block-diagonal GRU."""
-
-    keys = ("deter",)
 
     def __init__(self, config: SizesConfig, stoch: int, action: int) -> None:
         super().__init__()
@@ -107,20 +120,20 @@ class BlockGRUCore(nn.Module):
         plain = ModelConfig(**sizes, stoch=stoch, classes=1, decoder_blocks=1)
         self.deter, self.core = config.deter, BlockCore(plain, action)
 
-    def initial(self, batch: int, device: torch.device) -> Memory:
-        """Memory before anything happened."""
-        return {"deter": torch.zeros(batch, self.deter, device=device)}
-
     def action_input(self, action: Tensor) -> Tensor:
-        """What an action (..., A) contributes (..., hidden)."""
         return self.core.action_input(action)
 
     def forward(self, memory: Memory, stoch: Tensor, action: Tensor) -> Memory:
-        """As `InputCore.forward`."""
         return {"deter": self.core(memory["deter"], stoch, action, Steps())}
 
 
-CORES = {"gru": GRUCore, "lstm": LSTMCore, "norm_gru": NormGRUCore, "block_gru": BlockGRUCore}
+MakeCore = Callable[[SizesConfig, int, int], LatentCore]
+CORES: dict[str, MakeCore] = {
+    "gru": GRUCore,
+    "lstm": LSTMCore,
+    "norm_gru": NormGRUCore,
+    "block_gru": BlockGRUCore,
+}
 
 
 def _recurrent_init(cell: nn.GRUCell | nn.LSTMCell) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class ImageEncoder(nn.Sequential):
         check_side(shape)
         channels = [shape[0], depth, 2 * depth, 4 * depth, 8 * depth]
         layers: list[nn.Module] = []
-        for a, b in zip(channels[:-1], channels[1:], strict=True):
+        for a, b in pairwise(channels):
             conv = nn.Conv2d(a, b, 4, 2)
             glorot(conv)
             layers += [conv, ACTIVATIONS[activation]()]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.core.interfaces import Draws, DynamicsModel
 from worldflux.core.state import State
 from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.cores import CORES, Memory
+from worldflux_dreamer.ancestors.cores import CORES, MakeCore, Memory
 from worldflux_dreamer.ancestors.latents import Stats, make_latent
 from worldflux_dreamer.ancestors.layers import ACTIVATIONS, Head, dense
 
@@ -21,7 +21,7 @@ class RSSM(DynamicsModel):
     """State: the core's memory with "deter" (B, D), "stoch", and the stats it was drawn from.
 
     Draws: "stoch", what the latent's `sample` consumes. `core` names one of `cores.CORES`, or is
-    any class constructed like them, with the methods of `InputCore`.
+    any class constructed like them, a `cores.LatentCore`.
     """
 
     recurrent = True
@@ -29,7 +29,7 @@ class RSSM(DynamicsModel):
     def __init__(
         self,
         config: SizesConfig,
-        core: str | Callable[[SizesConfig, int, int], nn.Module],
+        core: str | MakeCore,
         action_size: int,
         embed_size: int,
     ) -> None:

@@ -36,8 +36,9 @@ Specs = Mapping[str, TensorSpec]
 class LatentWorldModel(WorldModel):
     """State: what the dynamics' `initial` holds. Predicts observations and reward.
 
-    A dynamics of your own in the slot also needs `prior(state) -> stats`, the latent's distribution
-    before the observation; its States hold the posterior's stats beside the rest.
+    A recurrent core of your own is an `RSSM(model.sizes, MyCore, model.action_size,
+    model.embed_size)` in the dynamics' slot. Any other dynamics also needs `prior(state) -> stats`,
+    the latent's distribution before the observation, and puts the posterior's into its States.
     """
 
     capabilities = frozenset({Capability.OBS_DECODE, Capability.REWARD_PRED, Capability.PLANNING})
@@ -49,6 +50,7 @@ class LatentWorldModel(WorldModel):
         self.latent: Latent = make_latent(self.sizes)
         action = single_action(action_spec)
         encoder = self.make_encoder(self.sizes, obs_spec)
+        self.action_size, self.embed_size = action.size, encoder.size
         self.observation_encoder = encoder
         self.action_conditioner = VectorActions(action)
         self.dynamics_model = self.make_dynamics(self.sizes, action.size, encoder.size)
@@ -167,9 +169,12 @@ class BalancedKL:
     Free nats apply to the batch's mean of each (2010.02193, algorithm 2).
     """
 
-    sizes: SizesConfig
     latent: Latent
-    balance: float
+
+    @property
+    @abstractmethod
+    def balance(self) -> float:
+        """alpha, the share of the KL that trains the prior; the rest trains the posterior."""
 
     def divergences(self, posterior: Stats, prior: Stats) -> dict[str, Tensor]:
         """The term "dyn" pulls the prior to the posterior, "rep" the posterior to the prior."""
@@ -179,7 +184,8 @@ class BalancedKL:
         }
 
     def freed(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
-        return freed(means, ("dyn", "rep"), self.sizes.free_nats)
+        free_nats: float = self.sizes.free_nats  # type: ignore[attr-defined]
+        return freed(means, ("dyn", "rep"), free_nats)
 
     def loss_scales(self) -> dict[str, float]:
         scales: dict[str, float] = super().loss_scales()  # type: ignore[misc]

@@ -19,7 +19,7 @@ from worldflux_dreamer.dreamerv1.world_model import DreamerV1WorldModel
 
 
 class DreamerV1Agent(ImaginingAgent):
-    """tanh-normal actor, or straight-through choices; world model, actor and critic step at once."""
+    """tanh-normal actor or straight-through choices; all three optimisers step at once."""
 
     config: DreamerV1Config
 

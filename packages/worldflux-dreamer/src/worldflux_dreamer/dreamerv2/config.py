@@ -44,7 +44,7 @@ class ModelConfig(DiscountedConfig):
     free_nats: NonNegativeFloat = 0.0
     """KL in nats that costs nothing (`kl.free`, `kl.free_avg`)."""
     balance: Probability = 0.8
-    """alpha: share of the KL that trains the prior, the rest trains the posterior (`kl.balance`)."""
+    """alpha, share of the KL that trains the prior, the rest is the posterior's (`kl.balance`)."""
     rewards: Literal["identity", "tanh", "sign"] = "identity"
     """What is done to rewards before the model learns them (`clip_rewards`)."""
 

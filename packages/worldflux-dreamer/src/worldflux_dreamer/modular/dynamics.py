@@ -50,9 +50,9 @@ class TimeAttention(nn.Module):
         normed = self.norm(x)
         keys = torch.cat([past[0], self.key(normed)], 1)
         values = torch.cat([past[1], self.value(normed)], 1)
-        heads = [self._heads(y) for y in (self.query(normed), keys, values)]
+        q, k, v = (self._heads(y) for y in (self.query(normed), keys, values))
         bias = self._bias(x.shape[1]).masked_fill(~visible[:, None], -math.inf)
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=bias.to(heads[0].dtype))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         return x + self.out(mixed.transpose(1, 2).flatten(2)), keys, values
 
     def _bias(self, steps: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from worldflux.errors import ContractError
@@ -63,9 +64,7 @@ class VisionTransformer(nn.Module):
         count = (shape[1] // config.patch) * (shape[2] // config.patch)
         self.patches = nn.Conv2d(shape[0], width, config.patch, config.patch)
         glorot(self.patches)
-        self.positions = nn.Parameter(
-            0.02 * nn.init.normal_(self.patches.weight.new_empty(count, width))
-        )
+        self.positions = nn.Parameter(0.02 * torch.randn(count, width))
         layer = nn.TransformerEncoderLayer(
             width, config.vit_heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
         )
