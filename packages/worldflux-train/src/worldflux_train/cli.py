@@ -1,4 +1,4 @@
-"""The subcommands `train`, `eval`, `imagine` and `report`."""
+"""The subcommands `train`, `eval`, `imagine`, `report` and `compare`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from worldflux.errors import ConfigError
+from worldflux_train.comparison.cli import compare
 
 _log = logging.getLogger(__name__)
 Set = Annotated[
@@ -28,6 +29,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("eval")(evaluate)
     app.command("imagine")(imagine)
     app.command("report")(report)
+    app.command("compare")(compare)
 
 
 def train(

@@ -1,0 +1,1 @@
+"""Several models on one environment with equal budgets: trained, measured and reported."""

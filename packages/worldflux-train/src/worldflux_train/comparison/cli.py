@@ -1,0 +1,71 @@
+"""The subcommand `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from worldflux.errors import ConfigError
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]ID[:PRESET]...", help="Such as tdmpc2:1m dreamerv3:size1m."),
+    ],
+    env: Annotated[str, typer.Option(metavar="BACKEND/TASK", help="Such as wf/pendulum.")],
+    steps: Annotated[int, typer.Option(min=1, help="Agent steps of every run.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs and the report.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 3,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE|RECIPE", help="Configuration of one model. May be repeated."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="[NAME/]KEY=VALUE",
+            help="Override a key of every model, or of one: tdmpc2:1m/agent.lr=1e-4.",
+        ),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            help="Score that counts as optimal; default: the best one, for Atari 100k a human's."
+        ),
+    ] = None,
+) -> None:
+    """Train models with equal budgets and report them side by side. Run it again to continue."""
+    from worldflux_train.comparison.compare import compare as run
+    from worldflux_train.config import parse_overrides
+
+    console = Console()
+    found = run(
+        models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
+        overrides=parse_overrides(set_ or []), target=target, console=console,
+    )  # fmt: skip
+    if found.outcome == "interrupted":
+        console.print("Interrupted and saved. Continue with the same command.", highlight=False)
+        raise typer.Exit(130)
+    table = (found.path / "table.md").read_text("utf-8")
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report: {found.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _configs(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not equals or not name or not source:
+            raise ConfigError(
+                f"--config takes NAME=FILE or NAME=RECIPE, got {pair!r}. Example: "
+                "--config tdmpc2:1m=tdmpc2-pendulum"
+            )
+        found[name] = source
+    return found

@@ -1,0 +1,85 @@
+"""`compare(["tdmpc2:1m", "dreamerv3:size1m"], "wf/pendulum", seeds=3, steps=20_000, out="cmp")`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from worldflux.atomic import write_file
+from worldflux_train.comparison import tables
+from worldflux_train.comparison.entries import Source, plan
+from worldflux_train.comparison.report import comparison_page
+from worldflux_train.comparison.results import (
+    Finished,
+    Scale,
+    Standing,
+    read_run,
+    scale_of,
+    standings,
+)
+from worldflux_train.comparison.running import bring_to_end
+from worldflux_train.trainer import Outcome
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where a comparison lies and what came out; interrupted ones have no standings yet."""
+
+    path: Path
+    outcome: Outcome
+    standings: list[Standing]
+    scale: Scale | None = None
+
+    @property
+    def report(self) -> Path:
+        """The page with everything."""
+        return self.path / "report.html"
+
+
+def compare(
+    models: Sequence[str],
+    env: str,
+    *,
+    steps: int,
+    out: str | Path,
+    seeds: int | Sequence[int] = 3,
+    configs: Mapping[str, Source] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    target: float | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Train every model with every seed for `steps` agent steps and write the report to `out`.
+
+    The same call again continues: finished runs are kept, an unfinished one is resumed. `target`
+    is the score that counts as optimal (default: 1 for Atari 100k, else the best final score).
+    """
+    numbers = range(seeds) if isinstance(seeds, int) else seeds
+    entries = plan(models, env, seeds=numbers, steps=steps, configs=configs, overrides=overrides)
+    path, runs = Path(out), []
+    for number, entry in enumerate(entries, 1):
+        if console is not None:
+            head = f"{entry.label}, seed {entry.seed} (run {number} of {len(entries)})"
+            console.print(f"[bold]{head}[/]", highlight=False)
+        if bring_to_end(entry, path / entry.folder, console) == "interrupted":
+            return Comparison(path, "interrupted", [])
+        runs.append(read_run(entry, path / entry.folder))
+    scale = scale_of(runs, target)
+    found = Comparison(path, "finished", standings(runs, scale), scale)
+    _write(found, runs, scale)
+    return found
+
+
+def _write(found: Comparison, runs: list[Finished], scale: Scale) -> None:
+    files = {
+        "table.csv": tables.table_csv(found.standings),
+        "table.md": tables.markdown(found.standings, scale),
+        "table.tex": tables.latex(found.standings, scale),
+        "curves.csv": tables.curves_csv(runs),
+        found.report.name: comparison_page(runs, found.standings, scale, str(found.path)),
+    }
+    for name, text in files.items():
+        write_file(found.path / name, text.encode())

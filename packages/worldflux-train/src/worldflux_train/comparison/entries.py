@@ -1,0 +1,143 @@
+"""What a comparison trains: one configuration per model and seed, all with the same budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldflux.errors import ConfigError, UnknownIdError, did_you_mean
+from worldflux_train.assembly import choose_device
+from worldflux_train.config import RunConfig, resolve
+
+EVALUATIONS = 10
+BUDGET = ("steps", "envs", "eval_every", "eval_episodes", "threads")
+FIXED = {
+    "id": "models", "env.id": "env", "train.steps": "steps", "train.seed": "seeds",
+}  # fmt: skip
+Source = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a comparison."""
+
+    label: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def folder(self) -> str:
+        """Where the run lies within the comparison's folder."""
+        return f"{_slug(self.label)}/seed-{self.seed}"
+
+
+def plan(
+    models: Sequence[str],
+    env: str,
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    configs: Mapping[str, Source] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Entry]:
+    """Every run, one seed after another so that an unfinished comparison is a fair one.
+
+    A model is `[NAME=]ID[:PRESET]`; NAME (by default the id) stands in `configs` and before the
+    slash of an override that is for one model only.
+    """
+    ids = _labelled(models)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"A comparison needs at least one seed, each once; got {list(seeds)}.")
+    for label in configs or {}:
+        _check_label(label, ids)
+    shared, own = _split(overrides or {}, ids)
+    shared = {"train.eval_every": max(1, steps // EVALUATIONS), **shared}
+    entries = [
+        Entry(
+            label,
+            seed,
+            resolve(
+                model, env, config=(configs or {}).get(label), steps=steps,
+                overrides={**shared, **own[label], "train.seed": seed},
+            ),
+        )
+        for seed in seeds
+        for label, model in ids.items()
+    ]  # fmt: skip
+    _require_equal_budgets(entries)
+    return entries
+
+
+def _labelled(models: Sequence[str]) -> dict[str, str]:
+    """Model id by label."""
+    ids: dict[str, str] = {}
+    slugs: dict[str, str] = {}
+    for text in models:
+        name, _, model = text.rpartition("=")
+        label = name or model
+        if not model or _slug(label) in slugs:
+            raise ConfigError(
+                f"Every model of a comparison needs a name of its own, got {list(models)}. Give "
+                f"one with NAME=ID, such as other={model or 'dreamerv3:size1m'}."
+            )
+        slugs[_slug(label)] = label
+        ids[label] = model
+    if not ids:
+        raise ConfigError("A comparison needs at least one model, such as dreamerv3:size1m.")
+    return ids
+
+
+def _split(
+    overrides: Mapping[str, Any], labels: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What is for all, and what is for one model alone."""
+    shared: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {label: {} for label in labels}
+    for text, value in overrides.items():
+        label, slash, key = text.rpartition("/")
+        if key in FIXED:
+            raise ConfigError(
+                f"A comparison sets {key} itself: use its {FIXED[key]!r} instead of {text}."
+            )
+        if slash:
+            _check_label(label, labels)
+            own[label][key] = value
+        else:
+            shared[key] = value
+    return shared, own
+
+
+def _check_label(label: str, labels: Mapping[str, str]) -> None:
+    if label not in labels:
+        raise UnknownIdError(
+            f"The comparison has no model {label!r}.{did_you_mean(label, labels)} It has: "
+            f"{', '.join(labels)}."
+        )
+
+
+def _require_equal_budgets(entries: Sequence[Entry]) -> None:
+    first = entries[0]
+    for other in entries[1:]:
+        for key, mine, theirs in _budgets(first.config, other.config):
+            if mine != theirs:
+                raise ConfigError(
+                    f"A comparison gives every model the same budget, but {key} is {mine!r} for "
+                    f"{first.label!r} and {theirs!r} for {other.label!r}. Set it for all: "
+                    f"--set {key}=..."
+                )
+
+
+def _budgets(one: RunConfig, other: RunConfig) -> list[tuple[str, Any, Any]]:
+    options = {**one.env_options, **other.env_options}
+    return [
+        *((f"env.{key}", one.env_options.get(key), other.env_options.get(key)) for key in options),
+        *((f"train.{key}", getattr(one.train, key), getattr(other.train, key)) for key in BUDGET),
+        ("train.device", *(str(choose_device(of.train.device)) for of in (one, other))),
+    ]
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-.")

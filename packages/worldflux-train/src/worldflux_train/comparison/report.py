@@ -1,0 +1,124 @@
+"""`report.html` of a comparison: one file that opens offline."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from itertools import cycle
+
+import numpy as np
+
+from worldflux_train.comparison.results import Finished, Interval, Scale, Standing
+from worldflux_train.comparison.tables import cells, duration, heads, number
+from worldflux_train.drawing import SERIES, figure, svg
+from worldflux_train.report import page, table, tiles, versions
+
+TITLES = {"IQM": "IQM", "mean": "mean", "median": "median", "gap": "optimality gap"}
+
+
+def comparison_page(
+    runs: Sequence[Finished], found: Sequence[Standing], scale: Scale, place: str
+) -> str:
+    """The whole page."""
+    config = runs[0].entry.config
+    names = [standing.label for standing in found]
+    return page(
+        "comparison.html",
+        title=html.escape(f"{', '.join(names)} on {config.env_id}"),
+        models=html.escape(" · ".join(names)),
+        env=html.escape(config.env_id),
+        tiles=tiles(_facts(runs, found)),
+        curves=_curves(found),
+        intervals=_intervals(found),
+        unit=html.escape(scale.unit),
+        gamma=number(scale.gamma),
+        optimum="a human's score" if scale.game else "the score that counts as optimal",
+        table=_rows(heads(scale), [cells(standing) for standing in found]),
+        runs=_rows(_RUN_HEADS, [_run(run) for run in runs]),
+        configs="".join(map(_config, {run.entry.label: run for run in reversed(runs)}.values())),
+        versions=table(versions()),
+        folder=html.escape(place),
+    )
+
+
+def _facts(runs: Sequence[Finished], found: Sequence[Standing]) -> dict[str, str]:
+    settings = runs[0].entry.config.train
+    return {
+        "models": str(len(found)),
+        "seeds each": str(len(found[0].scores)),
+        "agent steps each": f"{settings.steps:,}",
+        "episodes per evaluation": str(settings.eval_episodes),
+        "CPU time of all runs": duration(sum(run.cpu for run in runs)),
+    }
+
+
+def _curves(found: Sequence[Standing]) -> str:
+    with figure(8.6, 3.8) as fig:
+        axes = fig.add_subplot()
+        for standing, color in zip(found, cycle(SERIES), strict=False):
+            steps, values = standing.curve.steps, standing.curve.values
+            low, centre, high = np.array([_bounds(at) for at in values]).T
+            axes.fill_between(steps, low, high, color=color, alpha=0.16, lw=0)
+            axes.plot(steps, centre, color=color, lw=2.2, marker="o", ms=4, label=standing.label)
+        axes.set(xlabel="agent steps", ylabel="evaluation return (IQM over seeds)")
+        axes.legend(loc="best", fontsize=8.5)
+        return svg(fig)
+
+
+def _intervals(found: Sequence[Standing]) -> str:
+    """Every statistic of every model as a bar from the low to the high end, with its value."""
+    with figure(8.6, 0.9 + 0.42 * len(found)) as fig:
+        grid = fig.subplots(1, len(TITLES), sharey=True)
+        for axes, (name, title) in zip(grid, TITLES.items(), strict=True):
+            for row, (standing, color) in enumerate(zip(found, cycle(SERIES), strict=False)):
+                low, value, high = _bounds(standing.statistics[name])
+                axes.plot([low, high], [row, row], color=color, alpha=0.35, lw=9)
+                axes.plot([value], [row], color=color, marker="|", ms=13, mew=2.4)
+            axes.set_title(title, fontsize=9)
+            axes.tick_params(labelsize=7.5)
+            axes.locator_params(axis="x", nbins=4)
+        grid[0].set_yticks(range(len(found)), [standing.label for standing in found])
+        grid[0].set_ylim(len(found) - 0.4, -0.6)
+        return svg(fig)
+
+
+def _bounds(found: Interval) -> tuple[float, float, float]:
+    low = found.value if found.low is None else found.low
+    high = found.value if found.high is None else found.high
+    return low, found.value, high
+
+
+_RUN_HEADS = ("Model", "Seed", "Final return", "Best return", "Wall time", "CPU time", "Folder")
+
+
+def _run(run: Finished) -> list[str]:
+    return [
+        run.entry.label,
+        str(run.entry.seed),
+        number(run.final),
+        number(max(row["eval/return"] for row in run.evaluations)),
+        duration(run.wall),
+        duration(run.cpu),
+        run.entry.folder,
+    ]
+
+
+def _rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cell(text: str) -> str:
+    """An interval stands small under its value."""
+    value, bracket, bounds = text.partition(" [")
+    small = f"<small>{html.escape(bracket.strip() + bounds)}</small>" if bracket else ""
+    return f"<td>{html.escape(value)}{small}</td>"
+
+
+def _config(run: Finished) -> str:
+    text = html.escape(run.entry.config.to_yaml())
+    return (
+        f"<details><summary>Configuration of {html.escape(run.entry.label)}, seed "
+        f"{run.entry.seed}</summary><pre>{text}</pre></details>"
+    )
