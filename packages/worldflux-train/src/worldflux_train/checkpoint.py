@@ -126,7 +126,8 @@ def _tensors(parts: Parts) -> dict[str, Tensor]:
     now, collector, learner = parts.collector.stepper.now, parts.collector, parts.learner
     arrays = {f"now/obs/{key}": value for key, value in now.obs.items()}
     arrays |= {f"now/{key}": getattr(now, key) for key in _FLAGS}
-    arrays |= {"collector/returns": collector.returns, "collector/lengths": collector.lengths}
+    stepper = collector.stepper
+    arrays |= {"now/returns": stepper.returns, "now/lengths": stepper.lengths}
     found = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
     if collector.state is not None:
         found |= {f"acting/{key}": value for key, value in collector.state.tensors.items()}
@@ -174,13 +175,12 @@ def _restore_collector(
         moved = {key: value.to(collector.device) for key, value in acting.items()}
         collector.state = State(moved, dict(state["acting"]))
     collector.generator.set_state(tensors["generator/collector"])
-    collector.returns = tensors["collector/returns"].numpy().copy()
-    collector.lengths = tensors["collector/lengths"].numpy().copy()
+    stepper = collector.stepper
+    stepper.returns = tensors["now/returns"].numpy().copy()
+    stepper.lengths = tensors["now/lengths"].numpy().copy()
     obs = {key: value.numpy() for key, value in _under("now/obs/", tensors).items()}
     now = Now(obs, *(tensors[f"now/{key}"].numpy() for key in _FLAGS))
-    collector.stepper.set_state(state["environments"], now)
-    restarted = collector.stepper.now.is_first & ~now.is_first
-    collector.returns[restarted], collector.lengths[restarted] = 0.0, 0
+    stepper.set_state(state["environments"], now)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -44,8 +44,6 @@ class Collector:
         self.generator = generator
         self.device = device
         self.state: State | None = None
-        self.returns = np.zeros(stepper.num_envs)
-        self.lengths = np.zeros(stepper.num_envs, np.int64)
         self.action_spec = next(iter(agent.action_spec.values()))
 
     @torch.no_grad()
@@ -64,16 +62,14 @@ class Collector:
         return chunk
 
     def _step(self, chunk: Chunk, step: int, random: bool) -> None:
-        now = self.stepper.now
-        obs = {key: torch.from_numpy(value).to(self.device) for key, value in now.obs.items()}
-        is_first = torch.from_numpy(now.is_first).to(self.device)
+        obs, is_first = self.stepper.tensors(self.device)
         stored: Mapping[str, Tensor] = {}
         if random and self._forgets():
             action = random_action(self.action_spec, len(is_first), self.generator)
         else:
             action, stored = self._act(obs, is_first, random)
         chunk.rows.append(self._rows(action, stored))
-        chunk.steps += int((~now.is_last).sum())
+        chunk.steps += int((~self.stepper.now.is_last).sum())
         self.stepper.step(action.cpu().numpy())
         self._count_episodes(chunk, step)
 
@@ -110,15 +106,12 @@ class Collector:
         }
 
     def _count_episodes(self, chunk: Chunk, step: int) -> None:
-        now = self.stepper.now
-        self.returns = np.where(now.is_first, 0.0, self.returns + now.reward)
-        self.lengths = np.where(now.is_first, 0, self.lengths + 1)
-        for i in np.flatnonzero(now.is_last):
+        for i in np.flatnonzero(self.stepper.now.is_last):
             chunk.episodes.append(
                 {
                     "step": step + chunk.steps,
-                    "episode/return": float(self.returns[i]),
-                    "episode/length": int(self.lengths[i]),
+                    "episode/return": float(self.stepper.returns[i]),
+                    "episode/length": int(self.stepper.lengths[i]),
                     "episode/env": int(i),
                 }
             )

@@ -64,21 +64,15 @@ def _play(agent: Agent, envs: Any, episodes: int, seed: int, device: torch.devic
     random = generator(seed, "evaluator", device=device)
     quota = [episodes // count + (i < episodes % count) for i in range(count)]
     done: list[list[tuple[float, int]]] = [[] for _ in range(count)]
-    returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     state: State | None = None
     while any(len(found) < share for found, share in zip(done, quota, strict=True)):
-        now = stepper.now
-        obs = {key: torch.from_numpy(value).to(device) for key, value in now.obs.items()}
-        first = torch.from_numpy(now.is_first).to(device)
+        obs, first = stepper.tensors(device)
         payload, state = agent.act(obs, state, first, "eval", generator=random)
         action = payload.primary()
         assert action is not None, type(agent)
         stepper.step(action.cpu().numpy())
-        now = stepper.now
-        returns = np.where(now.is_first, 0.0, returns + now.reward)
-        lengths = np.where(now.is_first, 0, lengths + 1)
-        for i in np.flatnonzero(now.is_last):
+        for i in np.flatnonzero(stepper.now.is_last):
             if len(done[i]) < quota[i]:
-                done[i].append((float(returns[i]), int(lengths[i])))
+                done[i].append((float(stepper.returns[i]), int(stepper.lengths[i])))
     played = [episode for found in done for episode in found]
     return Evaluation([ret for ret, _ in played], [length for _, length in played])

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldflux.spaces import action_specs, observation_specs
 from worldflux.specs import TensorSpec
@@ -31,7 +33,8 @@ class Stepper:
     """Steps a `gymnasium.vector.VectorEnv` (NEXT_STEP autoreset) from given seeds.
 
     An environment of WorldFlux's own vectors also says which rows are first (one that failed
-    starts anew) and can be saved in mid-episode (`get_state`, `set_state`).
+    starts anew) and can be saved in mid-episode (`get_state`, `set_state`). `returns` and
+    `lengths` are those of the running episodes, up to and with `now`.
     """
 
     def __init__(self, envs: Any, seeds: list[int]) -> None:
@@ -39,9 +42,15 @@ class Stepper:
         self.num_envs: int = envs.num_envs
         self.obs_spec: dict[str, TensorSpec] = observation_specs(envs.single_observation_space)
         self.action_spec: dict[str, TensorSpec] = action_specs(envs.single_action_space)
-        self.seeds = seeds
         obs, _ = envs.reset(seed=list(seeds))
         self.now = self._beginning(obs)
+        self.returns = np.zeros(self.num_envs)
+        self.lengths = np.zeros(self.num_envs, np.int64)
+
+    def tensors(self, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
+        """The observations (N, ...) and which rows are first (N,), as an agent takes them."""
+        obs = {key: torch.from_numpy(value).to(device) for key, value in self.now.obs.items()}
+        return obs, torch.from_numpy(self.now.is_first).to(device)
 
     def step(self, action: NDArray[Any]) -> None:
         """Act in every environment; those whose episode is over are reset instead."""
@@ -55,6 +64,8 @@ class Stepper:
             last,
             np.asarray(terminated, bool) & last,
         )
+        self.returns = np.where(is_first, 0.0, self.returns + self.now.reward)
+        self.lengths = np.where(is_first, 0, self.lengths + 1)
 
     def get_state(self) -> dict[str, Any] | None:
         """The running episodes as JSON values, None where the environment cannot give them."""
@@ -67,6 +78,7 @@ class Stepper:
                 "The environment cannot be saved in mid-episode: new episodes begin, and the run "
                 "does not continue exactly as it would have."
             )
+            self.returns[:], self.lengths[:] = 0.0, 0
             return
         obs, is_first = self.envs.set_state(state)
         self.now = Now(
@@ -76,6 +88,7 @@ class Stepper:
             now.is_last & ~is_first,
             now.is_terminal & ~is_first,
         )
+        self.returns[is_first], self.lengths[is_first] = 0.0, 0
 
     def _beginning(self, obs: Any) -> Now:
         no = np.zeros(self.num_envs, bool)
