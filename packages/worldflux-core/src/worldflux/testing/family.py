@@ -9,7 +9,7 @@ import torch
 
 from worldflux.core.agent import Learner
 from worldflux.core.model import WorldModel
-from worldflux.errors import ConfigError
+from worldflux.errors import CapabilityError, ConfigError
 from worldflux.specs import ModelSpec, TensorSpec
 from worldflux.testing.agent import check_agent
 from worldflux.testing.world_model import check_world_model
@@ -18,7 +18,8 @@ VECTOR = {"state": TensorSpec((5,))}
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}
 CONTINUOUS = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 DISCRETE = {"action": TensorSpec((), "int64", n=3)}
-SPACES: tuple[tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]], ...] = (
+Spaces = tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]]
+SPACES: tuple[Spaces, ...] = (
     ("vector, continuous", VECTOR, CONTINUOUS),
     ("vector, discrete", VECTOR, DISCRETE),
 )
@@ -27,19 +28,21 @@ SPACES: tuple[tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]], ...] = (
 def check_family(
     model_id: str,
     *,
-    spaces: tuple[tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]], ...] = SPACES,
+    spaces: tuple[Spaces, ...] = SPACES,
     **overrides: Any,
 ) -> list[str]:
     """Run every check on the family `model_id`; return the names of the checks that ran.
 
     Without a preset in the id, the smallest one is checked in full; every preset is built on the
-    meta device. `overrides` make it smaller still. Raises `AssertionError` naming what fails.
+    meta device. Spaces the family refuses with `CapabilityError` are passed over, but not all.
+    `overrides` make it smaller still. Raises `AssertionError` naming what fails.
     """
     from worldflux.factory import get_model_spec
     from worldflux.ids import ModelId
 
     spec = get_model_spec(model_id)
     check_spec(spec)
+    spaces = accepted(spec, spaces)
     counts = check_presets(spec, *spaces[0][1:])
     preset = ModelId.parse(model_id).preset or min(counts, key=counts.__getitem__)
     ran = ["check_spec", "check_presets"]
@@ -49,6 +52,23 @@ def check_family(
         except AssertionError as error:
             raise AssertionError(f"{model_id} ({name}): {error}") from error
     return ran
+
+
+def accepted(spec: ModelSpec, spaces: tuple[Spaces, ...]) -> tuple[Spaces, ...]:
+    """The spaces the family does not refuse with `CapabilityError`; at least one."""
+    from worldflux.factory import load_class
+
+    found = []
+    for space in spaces:
+        try:
+            with torch.device("meta"):
+                load_class(spec.model)(spec.presets[spec.default_preset], *space[1:])
+        except CapabilityError:
+            continue
+        found.append(space)
+    refused = ", ".join(name for name, *_ in spaces)
+    assert found, f"{spec.family} refuses all of these spaces: {refused}"
+    return tuple(found)
 
 
 def check_spec(spec: ModelSpec) -> None:

@@ -1,0 +1,15 @@
+"""The published conformance checks over every installed model family, as plugin authors run them."""
+
+from __future__ import annotations
+
+import pytest
+
+from worldflux import get_model_spec, list_models
+from worldflux.testing import check_family
+
+FAMILIES = sorted({get_model_spec(name).family for name in list_models()})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_conforms(family):
+    assert "check_slots_take_effect" in check_family(family)
