@@ -1,4 +1,4 @@
-"""The published conformance checks over every installed model family, as plugin authors run them."""
+"""The published conformance checks over every installed model family."""
 
 from __future__ import annotations
 
