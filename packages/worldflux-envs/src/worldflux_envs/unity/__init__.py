@@ -1,0 +1,1 @@
+"""Unity ML-Agents players as environments."""
