@@ -141,11 +141,13 @@ class Trainer:
     @contextmanager
     def _blaming_divergence(self) -> Iterator[None]:
         """An agent fails in many ways once its numbers are not finite: say that, where it is so."""
+        done = False
         try:
             yield
-        except Exception:
-            self._require_finite()
-            raise
+            done = True
+        finally:
+            if not done:
+                self._require_finite()
 
     def _require_finite(self) -> None:
         self.learner.meters.read()

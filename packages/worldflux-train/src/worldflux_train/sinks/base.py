@@ -32,7 +32,7 @@ class JsonlSink:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        kept = next((row for row in reversed(run.metrics()) if "time/cpu" in row), {})
+        kept: Row = next((row for row in reversed(run.metrics()) if "time/cpu" in row), {})
         self._wall = time.monotonic() - float(kept.get("time/wall", 0.0))
         self._cpu = _cpu_seconds() - float(kept.get("time/cpu", 0.0))
 
