@@ -85,8 +85,7 @@ def test_an_end_is_told_from_a_limit(player):
     env.reset(seed=3)
     ends = [env.step([1.0, 0.0])[2:4] for _ in range(8)]
     assert ends[-1] == (True, False) and not any(map(any, ends[:-1]))
-    obs, _ = env.reset(seed=3)
-    assert obs["state"][1] == 0
+    assert env.reset(seed=3)[0]["state"][1] == 0
     env.close()
 
 
@@ -121,7 +120,7 @@ def test_continuous_and_discrete_actions_together(player):
     env = player.make("hybrid")
     assert env.action_space.shape == (4,)
     env.reset(seed=0)
-    for last in ([-1.0, -1.0], [0.0, -0.01], [1.0, 1.0]):
+    for last in ([-1, -1], [0, -0.01], [1, 1]):
         env.step(np.array([0.5, -0.5, *last]))
     env.close()
     assert [told["Both"][0][1] for told in player.told("actions")] == [[0, 0], [1, 0], [2, 1]]

@@ -124,6 +124,7 @@ def test_distributions_declare_what_they_import(project: Path) -> None:
 BROUGHT_BY_THE_CALLER = {"worldflux-core": {"gymnasium"}}
 """Core touches environments only where its caller already has some."""
 _DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow", "ale_py": "ale-py", "dm_env": "dm-env"}
+_DISTRIBUTION |= {"google": "protobuf", "grpc": "grpcio"}
 
 
 def _declared(project: Path) -> set[str]:
