@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,13 @@ def train(config: RunConfig, out: str | Path, *, console: Console | None = None)
     run = Run.create(out)
     write_file(run.config_path, config.to_yaml().encode())
     with logged(run, console):
-        return _run(config, run, console, resuming=False)
+        try:
+            trainer = Trainer(config, run)
+            sinks = make_sinks(config, run, console, step=0)
+        except BaseException:
+            shutil.rmtree(run.path)  # nothing has run: a second try may use the same folder
+            raise
+        return _run(trainer, sinks)
 
 
 def resume(path: str | Path, *, steps: int | None = None, console: Console | None = None) -> Result:
@@ -52,7 +59,9 @@ def resume(path: str | Path, *, steps: int | None = None, console: Console | Non
     run = Run.open(path)
     config = resolve(config=run.config_path, steps=steps)
     with logged(run, console):
-        return _run(config, run, console, resuming=True)
+        trainer = _restored(config, run)
+        write_file(run.config_path, config.to_yaml().encode())
+        return _run(trainer, make_sinks(config, run, console, trainer.progress.step))
 
 
 def load_agent(path: str | Path, step: int | None = None) -> tuple[RunConfig, Agent]:
@@ -109,21 +118,23 @@ def imagine_run(
     return found, write_video(run.videos_path / name, frames_of(found), fps=FPS)
 
 
-def _run(config: RunConfig, run: Run, console: Console | None, resuming: bool) -> Result:
-    trainer = Trainer(config, run)
-    if resuming:
-        folder = trainer.restore()
-        if folder is None:  # a damaged checkpoint may have left parts of itself behind
-            trainer.stepper.envs.close()
-            trainer = Trainer(config, run)
-        _rewind(run, trainer.progress.step if folder else None)
-        write_file(run.config_path, config.to_yaml().encode())
-        begun = "the beginning: there is no intact checkpoint"
-        logger.info("resumed from %s", begun if folder is None else f"step {int(folder.name):,}")
-    trainer.sinks = make_sinks(config, run, console, trainer.progress.step)
+def _run(trainer: Trainer, sinks: list[Sink]) -> Result:
+    trainer.sinks = sinks
     outcome = trainer.train()
     logger.info("%s at step %d", outcome, trainer.progress.step)
-    return Result(run, outcome, trainer.progress.step)
+    return Result(trainer.run, outcome, trainer.progress.step)
+
+
+def _restored(config: RunConfig, run: Run) -> Trainer:
+    trainer = Trainer(config, run)
+    folder = trainer.restore()
+    if folder is None:  # a damaged checkpoint may have left parts of itself behind
+        trainer.stepper.envs.close()
+        trainer = Trainer(config, run)
+    _rewind(run, trainer.progress.step if folder else None)
+    begun = "the beginning: there is no intact checkpoint"
+    logger.info("resumed from %s", begun if folder is None else f"step {int(folder.name):,}")
+    return trainer
 
 
 def make_sinks(config: RunConfig, run: Run, console: Console | None, step: int) -> list[Sink]:
