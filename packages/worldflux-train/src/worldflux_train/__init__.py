@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worldflux_train.api import evaluate_run, imagine_run, load_agent, resume, train
+    from worldflux_train.comparison.compare import compare
     from worldflux_train.config import resolve
 
-__all__ = ["evaluate_run", "imagine_run", "load_agent", "resolve", "resume", "train"]
+__all__ = ["compare", "evaluate_run", "imagine_run", "load_agent", "resolve", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'worldflux_train' has no attribute {name!r}. It offers: {', '.join(__all__)}."
         )
+    if name == "compare":
+        from worldflux_train.comparison.compare import compare
+
+        return compare
     from worldflux_train import api
 
     return getattr(api, name)

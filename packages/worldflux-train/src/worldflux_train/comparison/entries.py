@@ -131,11 +131,13 @@ def _require_equal_budgets(entries: Sequence[Entry]) -> None:
 
 
 def _budgets(one: RunConfig, other: RunConfig) -> list[tuple[str, Any, Any]]:
+    """What has to be equal: its key, and the value of each."""
     options = {**one.env_options, **other.env_options}
+    devices = (str(choose_device(of.train.device)) for of in (one, other))
     return [
         *((f"env.{key}", one.env_options.get(key), other.env_options.get(key)) for key in options),
         *((f"train.{key}", getattr(one.train, key), getattr(other.train, key)) for key in BUDGET),
-        ("train.device", *(str(choose_device(of.train.device)) for of in (one, other))),
+        ("train.device", next(devices), next(devices)),
     ]
 
 

@@ -35,7 +35,7 @@ def comparison_page(
         optimum="a human's score" if scale.game else "the score that counts as optimal",
         table=_rows(heads(scale), [cells(standing) for standing in found]),
         runs=_rows(_RUN_HEADS, [_run(run) for run in runs]),
-        configs="".join(map(_config, {run.entry.label: run for run in reversed(runs)}.values())),
+        configs="".join(map(_config, runs[: len(found)])),  # the first seed of each
         versions=table(versions()),
         folder=html.escape(place),
     )
@@ -72,7 +72,9 @@ def _intervals(found: Sequence[Standing]) -> str:
         for axes, (name, title) in zip(grid, TITLES.items(), strict=True):
             for row, (standing, color) in enumerate(zip(found, cycle(SERIES), strict=False)):
                 low, value, high = _bounds(standing.statistics[name])
-                axes.plot([low, high], [row, row], color=color, alpha=0.35, lw=9)
+                axes.plot(
+                    [low, high], [row, row], color=color, alpha=0.35, lw=9, solid_capstyle="butt"
+                )
                 axes.plot([value], [row], color=color, marker="|", ms=13, mew=2.4)
             axes.set_title(title, fontsize=9)
             axes.tick_params(labelsize=7.5)
