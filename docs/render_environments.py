@@ -23,6 +23,7 @@ SCENES = {
     "crafter": ("crafter/reward", {}, 30),
     "craftax": ("craftax/Craftax-Classic", {}, 20),
     "pusht": ("pusht/PushT-v0", {}, 12),
+    "brax": ("brax/ant", {"physics": "spring"}, 10),
     "wf": ("wf/sprites", {}, 20),
 }
 
