@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,45 +25,50 @@ def rms_norm_silu(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     """SiLU of `rms_norm`, in few passes over memory; a compiler fuses the plain form itself."""
     if torch.compiler.is_compiling():
         return F.silu(rms_norm(x, scale, eps))
-    grouped = x if scale.ndim == 3 else x.reshape(1, -1, x.shape[-1])
-    weight = scale if scale.ndim == 3 else scale.view(1, 1, -1)
+    rows = x if scale.ndim == 3 else x.reshape(-1, x.shape[-1])
     activated: Tensor
     if torch.is_grad_enabled():
-        activated = _NormSilu.apply(grouped, weight, eps)
+        activated = _NormSilu.apply(rows, scale, eps)
     else:
-        activated = F.silu(_normed(grouped.float(), weight, eps)[0]).to(x.dtype)
+        unit = _unit(rows, scale, eps)[0]
+        activated = F.silu(unit.mul_(scale), inplace=True).to(x.dtype)
     return activated.view(x.shape)
 
 
-def _normed(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The norm of float32 x (G, N, C) over G and C; the inverse root mean square (1, N, 1)."""
-    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().sum(0, keepdim=True)
-    inverse = squares.div_(x.shape[0] * x.shape[2]).add_(eps).rsqrt_()
-    return (x * inverse).mul_(scale), inverse
+def _unit(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x with root mean square one, in float32, and the inverse root mean square (..., 1)."""
+    x = x.float()
+    size = scale.numel()
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if scale.ndim == 3:
+        length = torch.linalg.vector_norm(length, dim=0, keepdim=True)
+    inverse = length.square_().add_(eps * size).rsqrt_().mul_(math.sqrt(size))
+    return x * inverse, inverse
 
 
 class _NormSilu(torch.autograd.Function):
-    """Keeps x and the inverse root mean square only; the rest is computed again going back."""
+    """Keeps the unit vectors and the inverse root mean square, not what follows from them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        normed, inverse = _normed(x.float(), scale, eps)
-        ctx.save_for_backward(x, scale, inverse)
-        return F.silu(normed).to(x.dtype)
+        unit, inverse = _unit(x, scale, eps)
+        ctx.save_for_backward(unit, scale, inverse)
+        return F.silu(unit * scale, inplace=True).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, scale, inverse = ctx.saved_tensors
-        wide, groups = x.float(), x.shape[0]
-        normed = (wide * inverse).mul_(scale)
+        unit, scale, inverse = ctx.saved_tensors
+        normed = unit * scale
         pulled = torch.ops.aten.silu_backward(grad.float(), normed)  # gradient of the norm
-        product = torch.mul(pulled, wide, out=normed)
-        rows = inverse.view(1, 1, -1).expand(groups, -1, -1)
-        grad_scale = torch.bmm(rows, product)  # (G, 1, C)
-        pull = torch.bmm(product, scale.transpose(1, 2)).sum(0, keepdim=True)  # (1, N, 1)
-        shift = pull.mul_(inverse.pow(3)).div_(groups * x.shape[2])
-        grad_x = pulled.mul_(scale).mul_(inverse).addcmul_(wide, shift, value=-1)
-        return grad_x.to(x.dtype), grad_scale, None
+        product = torch.mul(pulled, unit, out=normed)
+        if scale.ndim == 3:  # (G, N, C), scale (G, 1, C)
+            grad_scale = product.sum(1, keepdim=True)
+            along = torch.bmm(product, scale.transpose(1, 2)).sum(0, keepdim=True)
+        else:
+            grad_scale = product.sum(0)
+            along = torch.mv(product, scale)[:, None]
+        pulled.mul_(scale).addcmul_(unit, along, value=-1 / scale.numel()).mul_(inverse)
+        return pulled.to(grad.dtype), grad_scale, None
 
 
 class RMSNorm(nn.Module):
