@@ -77,6 +77,9 @@ class Trainer:
         """Continue from the newest intact checkpoint; None if there is none."""
         folder = load_newest(self.run, self.parts)
         self._stale = True
+        step = self.progress.step
+        seen = any("eval/return" in row and row["step"] == step for row in self.run.metrics())
+        self._before = 0 if seen else step  # a run killed before its last evaluation still owes it
         return folder
 
     def train(self) -> Outcome:
