@@ -64,9 +64,10 @@ def test_extending_a_finished_run(tiny: Any, tmp_path: Path) -> None:
     assert api.resolve(config=run / "config.yaml").train.steps == 100
 
 
-def test_a_missing_last_evaluation_is_made_up_for(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [50, 100])  # before and after the first scheduled one
+def test_a_missing_last_evaluation_is_made_up_for(tiny: Any, tmp_path: Path, steps: int) -> None:
     run = tmp_path / "run"
-    done = api.train(tiny(overrides={"train.steps": 50}), run)
+    done = api.train(tiny(overrides={"train.steps": steps}), run)
     api.resume(run)  # drops the evaluation that only the end called for
     finals = [row["step"] for row in Run.open(run).metrics() if row.get("final")]
     assert finals == [done.step]

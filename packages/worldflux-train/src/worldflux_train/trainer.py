@@ -69,6 +69,7 @@ class Trainer:
         self.sinks: list[Sink] = []
         self._stale = True
         self._logged = (0, 0, 0.0)
+        self._evaluated: int | None = None  # step of the last scheduled evaluation
         self._require_room()
 
     # Beginning and end
@@ -77,9 +78,12 @@ class Trainer:
         """Continue from the newest intact checkpoint; None if there is none."""
         folder = load_newest(self.run, self.parts)
         self._stale = True
-        step = self.progress.step
-        seen = any("eval/return" in row and row["step"] == step for row in self.run.metrics())
-        self._before = 0 if seen else step  # a run killed before its last evaluation still owes it
+        done = [
+            row["step"]
+            for row in self.run.metrics()
+            if "eval/return" in row and not row.get("final") and row["step"] <= self.progress.step
+        ]
+        self._evaluated = max(done, default=None)
         return folder
 
     def train(self) -> Outcome:
@@ -90,7 +94,7 @@ class Trainer:
         outcome = "failed"
         try:
             with Interrupt() as interrupt, ThreadPoolExecutor(1, "collector") as pool:
-                if self.progress.step == 0:
+                if self.progress.step == 0 and self._evaluated is None:
                     self._evaluate()
                 while self.progress.step < self.settings.steps and not interrupt.requested:
                     self._round(pool)
@@ -109,7 +113,7 @@ class Trainer:
         step = self.progress.step
         score = None
         finished = step >= self.settings.steps
-        if finished and not crossed(self.settings.eval_every, self._before, step):
+        if finished and self._evaluated != step:
             score = self._evaluate(final=True)
         if step not in self.run.steps():
             self._save(score)
@@ -117,10 +121,8 @@ class Trainer:
 
     # Rounds
 
-    _before = 0
-
     def _round(self, pool: ThreadPoolExecutor) -> None:
-        before = self._before = self.progress.step
+        before = self.progress.step
         self.schedule.begin(before, self._ready)
         burst = self.schedule.burst()
         if burst is not None:
@@ -233,6 +235,7 @@ class Trainer:
         )
         row = {"step": step, **result.row(), "time/evaluation": time.monotonic() - began}
         self._write({**row, "final": True} if final else row)
+        self._evaluated = step
         return result.mean
 
     def _is_best(self, score: float | None) -> bool:
