@@ -154,6 +154,26 @@ def test_padding_does_not_count():
     assert not torch.allclose(agent.world_model.loss(batch, draws=noise).loss, first)
 
 
+def test_imagination_may_start_from_the_last_steps_only():
+    agent = DreamerV3Agent(TINY.with_(**{"agent.imag_last": 3}), VECTOR, DISCRETE)
+    whole = DreamerV3Agent(TINY, VECTOR, DISCRETE)
+    whole.load_state_dict(agent.state_dict())
+    data = agent.world_model.sequences(random_batch(VECTOR, DISCRETE, 2, 6))
+    draws = whole.noise(data, generator())
+    few = {
+        key: x.unflatten(1, (2, 6))[:, :, 3:].flatten(1, 2)
+        for key, x in draws.items()
+        if "imag" in key
+    }
+    expected, found = whole.losses(data, draws), agent.losses(data, {**draws, **few})
+    assert found.terms["policy"].shape == found.terms["value"].shape == (2, 3)
+    torch.testing.assert_close(found.terms["value"], expected.terms["value"][:, 3:])
+    assert found.terms["repval"].shape == (2, 2)
+    torch.testing.assert_close(found.terms["dyn"], expected.terms["dyn"])
+    shapes = {key: x.shape for key, x in agent.noise(data, generator()).items()}
+    assert shapes == {key: x.shape for key, x in {**draws, **few}.items()}
+
+
 def test_half_precision_gives_nearly_the_same_losses():
     agent = DreamerV3Agent(TINY, IMAGE, CONTINUOUS)
     data = agent.world_model.sequences(random_batch(IMAGE, CONTINUOUS, 2, 6))

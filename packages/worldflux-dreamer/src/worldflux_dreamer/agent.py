@@ -42,8 +42,9 @@ class DreamerV3Agent(Agent):
     """Draws of `update`: "stoch" (B, T, S), "imagined_stoch" (H, N, S) and
     "imagined_action_noise" (H+1, N, ...).
 
-    N = B * T, row b * T + t starts at posterior state (b, t). "imagined_action" (H+1, N, ...)
-    forces the actions instead. Integer "stoch" draws are the classes themselves.
+    N = B * T, row b * T + t starts at posterior state (b, t); with `imag_last`, T counts those
+    steps. "imagined_action" (H+1, N, ...) forces the actions instead. Integer "stoch" draws are
+    the classes themselves.
     """
 
     config: DreamerV3Config
@@ -174,21 +175,24 @@ class DreamerV3Agent(Agent):
 
     def noise(self, data: Sequences, generator: torch.Generator | None = None) -> Draws:
         """Everything random in one update, drawn beforehand."""
-        (b, t), h, device = data.shape, self.config.agent.imag_length, data.reward.device
+        (b, k), h, device = (
+            self.starts(data).shape,
+            self.config.agent.imag_length,
+            data.reward.device,
+        )
         dynamics = self.world_model.dynamics_model
         assert dynamics is not None
-        observed = dynamics.noise((b, t), device, generator)
-        imagined = dynamics.noise((h, b * t), device, generator)
+        observed = dynamics.noise(data.shape, device, generator)
+        imagined = dynamics.noise((h, b * k), device, generator)
         return {
             **observed,
             **{f"imagined_{key}": value for key, value in imagined.items()},
-            "imagined_action_noise": self.policy.noise((h + 1, b * t), device, generator),
+            "imagined_action_noise": self.policy.noise((h + 1, b * k), device, generator),
         }
 
     def losses(self, data: Sequences, draws: Draws) -> Losses:
         """All terms (B, T') and their weighted sum; deterministic given `draws`."""
-        model, (b, t) = self.world_model, data.shape
-        observed, dreamed = _split(draws)
+        model, observed, dreamed = self.world_model, *_split(draws)
         posterior = model.observe_sequence(data, observed, None)
         terms = model.loss_terms(data, posterior)
         imagined, feat, outputs = self.imagine(posterior, dreamed)
@@ -196,19 +200,26 @@ class DreamerV3Agent(Agent):
         acting, ret, metrics = imagination_losses(
             imagined, self.policy(feat), critics, self.return_norm, self.config
         )
-        terms |= {name: term.mean(1).view(b, t) for name, term in acting.items()}
-        replayed = self._critics(features(posterior))
-        terms["repval"], replay_ret = replay_loss(
-            data.is_last, data.is_terminal, data.reward, ret[:, 0].view(b, t), replayed, self.config
+        end = self.starts(data)
+        boot = ret[:, 0].view(end.shape)
+        behavior = {name: term.mean(1).view(end.shape) for name, term in acting.items()}
+        replayed = self._critics(features(posterior)[:, -boot.shape[1] :])
+        behavior["repval"], replay_ret = replay_loss(
+            end.is_last, end.is_terminal, end.reward, boot, replayed, self.config
         )
-        scales = self.loss_scales()
-        assert scales.keys() == terms.keys(), (sorted(scales), sorted(terms))
-        total = torch.stack(
-            [scales[name] * masked_mean(term, data.mask) for name, term in terms.items()]
-        ).sum()
+        means = {name: masked_mean(term, data.mask) for name, term in terms.items()}
+        means |= {name: masked_mean(term, end.mask) for name, term in behavior.items()}
+        scales, terms = self.loss_scales(), terms | behavior
+        assert scales.keys() == means.keys(), (sorted(scales), sorted(means))
+        total = torch.stack([scales[name] * mean for name, mean in means.items()]).sum()
         outputs |= {"value": critics.value, "slow_value": critics.slow, "return": ret}
         outputs |= {"replay_return": replay_ret}
         return Losses(total, terms, posterior, outputs, metrics)
+
+    def starts(self, data: Sequences) -> Sequences:
+        """The steps of each sequence that imagination starts from."""
+        last = self.config.agent.imag_last
+        return data.last(last) if last else data
 
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss term by its name."""
@@ -218,11 +229,14 @@ class DreamerV3Agent(Agent):
 
     @torch.no_grad()
     def imagine(self, posterior: State, draws: Draws) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
-        """H+1 states from every posterior state: predictions (N, H+1), features (N, H+1, F).
+        """H+1 states from each starting state: predictions (N, H+1), features (N, H+1, F).
 
         No gradient flows through imagined states: the actor learns by REINFORCE.
         """
-        start = State({key: posterior[key].detach().flatten(0, 1) for key in ("deter", "stoch")})
+        last = self.config.agent.imag_last
+        start = State(
+            {key: posterior[key].detach()[:, -last:].flatten(0, 1) for key in ("deter", "stoch")}
+        )
         horizon = self.config.agent.imag_length
         policy, noise = self.actor(draws)
         path = self.world_model.rollout(start, policy, horizon=horizon, draws=noise)

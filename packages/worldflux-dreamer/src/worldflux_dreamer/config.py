@@ -91,6 +91,8 @@ class AgentConfig(Config):
 
     imag_length: PositiveInt = 15
     """H, imagined steps; the imagined sequence has H+1 states (`imag_length`)."""
+    imag_last: NonNegativeInt = 0
+    """Imagine from the last so many steps of each sequence only; 0 is all (`imag_last`)."""
     policy_layers: PositiveInt = 3
     """Layers of the actor (`policy.layers`)."""
     value_layers: PositiveInt = 3

@@ -31,6 +31,14 @@ class Sequences:
         """(B, T)."""
         return int(self.reward.shape[0]), int(self.reward.shape[1])
 
+    def last(self, steps: int) -> Sequences:
+        """The last `steps` steps; `start` stays that of the whole sequence."""
+        fields = ("prev_action", "reward", "is_first", "is_last", "is_terminal")
+        cut = {name: getattr(self, name)[:, -steps:] for name in fields}
+        obs = {key: value[:, -steps:] for key, value in self.obs.items()}
+        mask = None if self.mask is None else self.mask[:, -steps:]
+        return Sequences(obs=obs, start=self.start, mask=mask, **cut)
+
 
 def sequences(batch: Batch, initial: State) -> Sequences:
     """Cut off the context; start from the latents stored with its last step, or from `initial`."""

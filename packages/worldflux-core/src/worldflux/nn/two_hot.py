@@ -52,13 +52,11 @@ def two_hot_cross_entropy(log_probs: Tensor, target: Tensor, bins: Tensor) -> Te
 
 
 def two_hot_mean(logits: Tensor, bins: Tensor) -> Tensor:
-    """Expected bin (...) of logits (..., K).
+    """Expected bin (...) of logits (..., K); `bins` are symmetric around 0.
 
     Negative and positive bins are paired before summing: uniform logits give exactly 0.
     """
     probs = torch.softmax(logits.float(), -1)
     half, odd = bins.shape[0] // 2, bins.shape[0] % 2
-    weighted = probs * bins
-    low, high = weighted[..., :half], weighted[..., half + odd :]
-    mean = (low.flip(-1) + high).sum(-1)
-    return mean + weighted[..., half] if odd else mean
+    surplus = probs[..., half + odd :] - probs[..., :half].flip(-1)
+    return surplus @ bins[half + odd :]  # the middle bin, if there is one, is 0
