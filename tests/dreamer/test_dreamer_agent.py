@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldflux.errors import ContractError
+from worldflux.errors import CapabilityError, ContractError
 from worldflux.factory import create_agent, create_world_model
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family, random_batch, random_obs
 from worldflux_dreamer.agent import DreamerV3Agent
 from worldflux_dreamer.config import DreamerV3Config
+from worldflux_dreamer.graphs import copy_into
 
 TINY = DreamerV3Config(
     model={"deter": 32, "hidden": 16, "stoch": 6, "classes": 4, "units": 16, "depth": 2},
@@ -230,6 +231,37 @@ def test_incomplete_batches_are_refused():
         agent.world_model.loss(replace(batch, obs={}))
     with pytest.raises(ContractError, match="stores no 'deter' for them"):
         agent.update(replace(batch, context=1))
+
+
+def test_cuda_graphs_need_cuda():
+    agent = DreamerV3Agent(TINY.with_(**{"agent.cuda_graph": True}), VECTOR, DISCRETE)
+    with pytest.raises(CapabilityError, match=r"needs data on a CUDA device, got cpu"):
+        agent.update(random_batch(VECTOR, DISCRETE, 2, 6))
+
+
+def test_static_inputs_take_new_values():
+    agent = DreamerV3Agent(TINY, MIXED, DISCRETE)
+    old, new = (
+        agent.world_model.sequences(random_batch(MIXED, DISCRETE, 2, 6, seed=seed))
+        for seed in (0, 1)
+    )
+    static = old.map(torch.clone)
+    copy_into(static, new)
+    for name, value in new.tensors().items():
+        assert torch.equal(static.tensors()[name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_captured_update_equals_the_plain_one():
+    batches = [random_batch(VECTOR, DISCRETE, 4, 8, seed=seed).to("cuda") for seed in range(3)]
+    plain = DreamerV3Agent(TINY, VECTOR, DISCRETE).cuda()
+    captured = DreamerV3Agent(TINY.with_(**{"agent.cuda_graph": True}), VECTOR, DISCRETE).cuda()
+    captured.load_state_dict(plain.state_dict())
+    for batch in batches:
+        draws = plain.noise(plain.world_model.sequences(batch))
+        results = [agent.update(batch, draws=draws).metrics for agent in (plain, captured)]
+        torch.testing.assert_close(results[1]["loss"], results[0]["loss"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

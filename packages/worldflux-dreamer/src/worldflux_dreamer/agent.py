@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
 from worldflux_dreamer.behavior import Critics, Imagined, imagination_losses, replay_loss
 from worldflux_dreamer.config import DreamerV3Config
+from worldflux_dreamer.graphs import CapturedLoss
 from worldflux_dreamer.networks import ScalarHead, features
 from worldflux_dreamer.optim import LaProp
 from worldflux_dreamer.policy import ActorHead
@@ -105,7 +107,7 @@ class DreamerV3Agent(Agent):
         """The `replay_spec` columns (B, ...) of a State."""
         stoch = state["stoch"].argmax(-1)
         small = torch.uint8 if self.config.model.classes <= 256 else torch.int16
-        return {"deter": state["deter"].detach().float(), "stoch": stoch.to(small)}
+        return {"deter": state["deter"].detach().float().clone(), "stoch": stoch.to(small)}
 
     @torch.no_grad()
     def act(
@@ -159,19 +161,32 @@ class DreamerV3Agent(Agent):
     ) -> UpdateResult:
         """One backward pass of all terms, one optimiser step, then the slow critic follows."""
         data = self.world_model.sequences(batch)
-        losses = self.losses(data, draws or self.noise(data, generator))
         optimizer = self.optimizers["laprop"]
         assert isinstance(optimizer, LaProp)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        losses = self._differentiated(data, draws or self.noise(data, generator))
         optimizer.step()
         ema_update(self.slow_value, self.value, self.config.agent.slow_rate)
-        metrics = {"loss": losses.total.detach(), "grad_norm": optimizer.grad_norm}
+        metrics = {"loss": losses.total.detach().clone(), "grad_norm": optimizer.grad_norm}
         metrics |= {f"loss/{key}": term.detach().mean() for key, term in losses.terms.items()}
         return UpdateResult(
-            metrics={**metrics, **losses.metrics},
+            metrics={**metrics, **{key: x.clone() for key, x in losses.metrics.items()}},
             replay_writes=self.replay_values(losses.posterior),
         )
+
+    def _differentiated(self, data: Sequences, draws: Draws) -> Losses:
+        """Losses, with their gradients in the parameters."""
+        if self.config.agent.cuda_graph:
+            return self._captured(data, draws)
+        for parameter in self.parameters():
+            parameter.grad = None
+        losses = self.losses(data, draws)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        return losses
+
+    @cached_property
+    def _captured(self) -> CapturedLoss:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return CapturedLoss(self.losses, trained, self.return_norm.buffers())
 
     def noise(self, data: Sequences, generator: torch.Generator | None = None) -> Draws:
         """Everything random in one update, drawn beforehand."""

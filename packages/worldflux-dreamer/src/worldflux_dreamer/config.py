@@ -71,6 +71,15 @@ class ModelConfig(Config):
     """Weight of KL(post || sg(prior)) (`loss_scales.rep`)."""
     scale_rec: NonNegativeFloat = 1.0
     """Weight of each observation's reconstruction (`loss_scales.rec`)."""
+    representation: Literal["reconstruction", "r2", "contrastive"] = "reconstruction"
+    """What latents are learned by: drawing the observation, or, without a decoder, agreeing with its
+    embedding by redundancy reduction (R2-Dreamer) or contrast (InfoNCE)."""
+    scale_r2: NonNegativeFloat = 0.05
+    """Weight of the redundancy-reduction loss (NM512/r2dreamer, `loss_scales.barlow`)."""
+    r2_off_diagonal: NonNegativeFloat = 5e-4
+    """Weight of its off-diagonal part (NM512/r2dreamer, `r2dreamer.lambd`)."""
+    scale_contrastive: NonNegativeFloat = 1.0
+    """Weight of the contrastive loss (NM512/r2dreamer, `loss_scales.infonce`)."""
     scale_rew: NonNegativeFloat = 1.0
     """Weight of the reward loss (`loss_scales.rew`)."""
     scale_con: NonNegativeFloat = 1.0
@@ -144,6 +153,8 @@ class AgentConfig(Config):
     """Decay of the squared gradients (`opt.beta2`)."""
     eps: NonNegativeFloat = 1e-20
     """Added to the root of the squared gradients (`opt.eps`)."""
+    cuda_graph: bool = False
+    """Run loss and backward as one CUDA graph. Written, but not yet tested on a GPU."""
     train_ratio: PositiveFloat = 32.0
     """Replayed steps per agent step (`run.train_ratio`)."""
     batch: PositiveInt = 16

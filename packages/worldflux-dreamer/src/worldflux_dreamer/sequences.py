@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,21 @@ class Sequences:
     def shape(self) -> tuple[int, int]:
         """(B, T)."""
         return int(self.reward.shape[0]), int(self.reward.shape[1])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name."""
+        fields = ("prev_action", "reward", "is_first", "is_last", "is_terminal")
+        found = {name: getattr(self, name) for name in fields}
+        found |= {f"obs/{key}": value for key, value in self.obs.items()}
+        found |= {f"start/{key}": value for key, value in self.start.tensors.items()}
+        return found if self.mask is None else {**found, "mask": self.mask}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Sequences:
+        """Sequences with `function` applied to every tensor."""
+        values = {name: function(tensor) for name, tensor in self.tensors().items()}
+        obs = {key: values.pop(f"obs/{key}") for key in self.obs}
+        start = State({key: values.pop(f"start/{key}") for key in self.start.tensors})
+        return Sequences(obs=obs, start=start, **values)
 
     def last(self, steps: int) -> Sequences:
         """The last `steps` steps; `start` stays that of the whole sequence."""
