@@ -11,7 +11,7 @@ from worldflux.core.actions import VectorActions
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import SLOTS, Draws
 from worldflux.core.model import WorldModel
-from worldflux.core.output import LossOutput, ModelOutput
+from worldflux.core.output import LossOutput
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.errors import ContractError
@@ -19,7 +19,11 @@ from worldflux.nn.two_hot import symexp_bins, two_hot_cross_entropy
 from worldflux.specs import Capability, TensorSpec
 from worldflux_dreamer import losses
 from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.networks import DreamerDecoder, Encoder
+from worldflux_dreamer.networks import DreamerDecoder, Encoder, features
+from worldflux_dreamer.representation.kinds import KINDS
+from worldflux_dreamer.representation.reconstruction import (
+    reconstruction_loss as reconstruction_loss,
+)
 from worldflux_dreamer.rssm import RSSM
 from worldflux_dreamer.sequences import Sequences, sequences
 
@@ -50,7 +54,12 @@ class DreamerV3WorldModel(WorldModel):
         self.observation_encoder = encoder
         self.action_conditioner = VectorActions(action)
         self.dynamics_model = RSSM(model, action.size, encoder.size)
-        self.decoder_module = DreamerDecoder(model, obs_spec)
+        feat = model.deter + model.stoch * model.classes
+        self.representation = KINDS[model.representation](model, obs_spec, feat, encoder.size)
+        decodes = self.representation.decodes
+        self.decoder_module = DreamerDecoder(model, obs_spec if decodes else {})
+        if not decodes:
+            self.capabilities = self.capabilities - {Capability.OBS_DECODE}
         self.register_buffer("bins", symexp_bins(model.bins), persistent=False)
 
     def state_spec(self) -> StateSpec:
@@ -63,6 +72,7 @@ class DreamerV3WorldModel(WorldModel):
         observed = {
             key: TensorSpec(spec.shape, "float32", 0.0, 1.0) if len(spec.shape) == 3 else spec
             for key, spec in self.obs_spec.items()
+            if self.representation.decodes
         }
         scalars = {"reward": TensorSpec(()), "continue": TensorSpec((), low=0.0, high=1.0)}
         return PredictionSpec(observed | scalars)
@@ -86,7 +96,7 @@ class DreamerV3WorldModel(WorldModel):
         """Weight of every loss term by its name; each observation is a term."""
         c = self.config.model
         scales = {"dyn": c.scale_dyn, "rep": c.scale_rep, "rew": c.scale_rew, "con": c.scale_con}
-        return scales | {key: c.scale_rec for key in self.obs_spec}
+        return scales | self.representation.scales()
 
     def sequences(self, batch: Batch) -> Sequences:
         """The batch without its context, checked against this model's spaces."""
@@ -96,18 +106,21 @@ class DreamerV3WorldModel(WorldModel):
     def observe_sequence(
         self, data: Sequences, draws: Draws | None, generator: torch.Generator | None
     ) -> State:
-        """Posterior State (B, T, ...) of the sequences, through encoder and dynamics slots."""
-        features = self._slot("observation_encoder", "loss")(data.obs)
+        """Posterior State (B, T, ...) of the sequences, through encoder and dynamics slots.
+
+        It also holds "embed", what the encoder made of the observations.
+        """
+        embedded: State = self._slot("observation_encoder", "loss")(data.obs)
         dynamics = self._slot("dynamics_model", "loss")
         posterior: State = dynamics.observe_sequence(  # type: ignore[operator]
             data.start,
             self.condition(data.prev_action),
-            features,
+            embedded,
             data.is_first,
             draws=draws,
             generator=generator,
         )
-        return posterior
+        return State({**posterior.tensors, "embed": embedded["embed"]})
 
     def loss_terms(self, data: Sequences, posterior: State) -> dict[str, Tensor]:
         """Named losses (B, T) of the world model, unscaled (agent.py:Agent.loss)."""
@@ -123,21 +136,10 @@ class DreamerV3WorldModel(WorldModel):
             "rew": two_hot_cross_entropy(rewards, data.reward, self.bins),
             "con": losses.binary_cross_entropy(output.aux["continue"], goes_on),
         }
-        for key, spec in self.obs_spec.items():
-            terms[key] = reconstruction_loss(output, key, data.obs[key], spec)
+        terms |= self.representation(features(posterior), posterior["embed"], output, data)
         for name, term in terms.items():
             assert term.shape == data.shape, (name, term.shape, data.shape)
         return terms
-
-
-def reconstruction_loss(output: ModelOutput, key: str, target: Tensor, spec: TensorSpec) -> Tensor:
-    """Loss (...) of one observation: squared error on images and symlog vectors, CE on choices."""
-    if len(spec.shape) == 3:
-        return losses.image_loss(output.predictions[key], target)
-    lead = target.shape[: target.ndim - len(spec.shape)]
-    if not spec.discrete:
-        return losses.vector_loss(output.aux[key], target.reshape(*lead, -1))
-    return losses.choice_loss(output.aux[key], target.reshape(*lead, -1), spec.counts)
 
 
 def masked_mean(term: Tensor, mask: Tensor | None) -> Tensor:

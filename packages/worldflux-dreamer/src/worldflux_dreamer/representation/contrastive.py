@@ -1,0 +1,45 @@
+"""Learn latents without a decoder, by telling their own observation from the batch's others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.core.output import ModelOutput
+from worldflux.specs import TensorSpec
+from worldflux_dreamer.config import ModelConfig
+from worldflux_dreamer.representation.projection import projection
+from worldflux_dreamer.sequences import Sequences
+
+
+class Contrast(nn.Module):
+    """One term, InfoNCE (1807.03748); embeddings take no gradient from it."""
+
+    decodes = False
+
+    def __init__(
+        self, config: ModelConfig, obs_spec: Mapping[str, TensorSpec], feat: int, embed: int
+    ) -> None:
+        super().__init__()
+        self.scale = config.scale_contrastive
+        self.projector = projection(feat, embed)
+
+    def scales(self) -> dict[str, float]:
+        """Weight of every term by its name."""
+        return {"contrastive": self.scale}
+
+    def forward(
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+    ) -> dict[str, Tensor]:
+        """Losses (B, T): each step against all B * T of the batch."""
+        left, right = self.projector(feat).flatten(0, 1), embed.detach().flatten(0, 1)
+        return {"contrastive": info_nce(left.float(), right.float()).view(data.shape)}
+
+
+def info_nce(left: Tensor, right: Tensor) -> Tensor:
+    """Cross entropy (N,) of finding each row's own partner by inner product, (N, E) and (N, E)."""
+    own = torch.arange(len(left), device=left.device)
+    return F.cross_entropy(left @ right.T, own, reduction="none")
