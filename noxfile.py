@@ -7,6 +7,7 @@ not installed yet, the constraints file pins the version development uses.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 
@@ -20,7 +21,9 @@ ROOT = pathlib.Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 TEST_TOOLS = ["pytest>=8", "pytest-timeout", "hypothesis", "hatchling", "editables", "build"]
 LEARNING_TOOLS = ["stable-baselines3>=2.7"]
-TYPED = ["worldflux-core", "worldflux-train", "worldflux-envs", "worldflux-dreamer"]
+# Two threads on two shared cores wait for each other more than they compute.
+THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+TYPED = ["worldflux-core", "worldflux-train", "worldflux-envs", "worldflux-tdmpc2"]
 
 
 def install(session: nox.Session, *extra: str, extras: str = "") -> None:
@@ -53,7 +56,7 @@ def train(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Set up and pass the default tests (without learning and other slow ones)."""
     install(session, *TEST_TOOLS, extras="[all]")
-    session.run("pytest", *(session.posargs or ["tests", "examples"]))
+    session.run("pytest", *(session.posargs or ["tests", "examples"]), env=THREADS)
 
 
 @nox.session
@@ -61,7 +64,7 @@ def learning(session: nox.Session) -> None:
     """The slow tests: learning runs on three seeds, long fault tests."""
     install(session, *TEST_TOOLS, *LEARNING_TOOLS, extras="[all]")
     elsewhere = ["--ignore=tests/packaging", "--ignore=tests/docs"]
-    session.run("pytest", "-m", "slow", *(session.posargs or ["tests", *elsewhere]))
+    session.run("pytest", "-m", "slow", *(session.posargs or ["tests", *elsewhere]), env=THREADS)
 
 
 @nox.session
@@ -84,7 +87,9 @@ def types(session: nox.Session) -> None:
 def packaging(session: nox.Session) -> None:
     """Build every wheel and install each alone beside core, in an environment of its own."""
     install(session, *TEST_TOOLS)
-    session.run("pytest", "-m", "slow or not slow", "tests/packaging", *session.posargs)
+    session.run(
+        "pytest", "-m", "slow or not slow", "tests/packaging", *session.posargs, env=THREADS
+    )
 
 
 @nox.session
@@ -93,7 +98,7 @@ def docs(session: nox.Session) -> None:
     install(session, *TEST_TOOLS, "sphinx>=8,<9.1", "myst-parser", "furo", extras="[gym]")
     shutil.rmtree(ROOT / "build" / "docs", ignore_errors=True)
     session.run("sphinx-build", "-q", "-W", "-b", "html", "docs", "build/docs")
-    session.run("pytest", "-m", "slow or not slow", "tests/docs", *session.posargs)
+    session.run("pytest", "-m", "slow or not slow", "tests/docs", *session.posargs, env=THREADS)
 
 
 @nox.session
