@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 from typer.cli import get_docs_for_click
+
 from worldflux.cli.app import build_app
 
 TARGET = Path(__file__).with_name("cli.md")

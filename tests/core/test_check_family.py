@@ -58,9 +58,7 @@ def test_declarations_that_are_not_kept(monkeypatch, changes, text):
 def test_a_family_may_not_refuse_everything(monkeypatch):
     monkeypatch.setitem(sys.modules, "fake_family", sys.modules[__name__])
     given(monkeypatch, model="fake_family:Picky")
-    with pytest.raises(
-        AssertionError, match="fake refuses all of these spaces"
-    ):
+    with pytest.raises(AssertionError, match="fake refuses all of these spaces"):
         check_family("fake")
 
 

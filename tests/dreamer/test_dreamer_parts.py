@@ -12,7 +12,13 @@ from worldflux.nn.init import trunc_normal_in_
 from worldflux.nn.norms import rms_norm, rms_norm_silu
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.nn.symlog import symexp, symlog
-from worldflux.nn.two_hot import symexp_bins, two_hot, two_hot_cross_entropy, two_hot_mean
+from worldflux.nn.two_hot import (
+    symexp_bins,
+    two_hot,
+    two_hot_cross_entropy,
+    two_hot_loss,
+    two_hot_mean,
+)
 from worldflux_dreamer import losses, optim
 from worldflux_dreamer.images import PooledConv, UpConv
 from worldflux_dreamer.layers import BlockLinear, Linear
@@ -212,3 +218,16 @@ def test_slow_copies_are_frozen_and_follow():
 
 def test_zero_scale_initialises_to_zero():
     assert float(trunc_normal_in_(torch.randn(4, 4), 4, 0.0).abs().max()) == 0
+
+
+def test_two_targets_in_one_pass_equal_two_cross_entropies():
+    bins, logits = symexp_bins(11, 3.0), torch.randn(4, 5, 11, requires_grad=True)
+    targets, weights = torch.randn(4, 5, 2) * 8, torch.randn(4, 5)
+    logs = torch.log_softmax(logits, -1)
+    first, second = (two_hot_cross_entropy(logs, targets[..., i], bins) for i in range(2))
+    plain = first + 0.5 * second
+    fused = two_hot_loss(logits, targets, torch.tensor([1.0, 0.5]), bins)
+    torch.testing.assert_close(fused, plain)
+    (slow,) = torch.autograd.grad((plain * weights).sum(), logits)
+    (quick,) = torch.autograd.grad((fused * weights).sum(), logits)
+    torch.testing.assert_close(quick, slow)

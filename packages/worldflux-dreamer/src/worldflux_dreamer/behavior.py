@@ -24,9 +24,8 @@ class Critics:
 
     def loss(self, target: Tensor, slowreg: float) -> Tensor:
         """Loss (N, T-1) to targets (N, T-1); the last state only serves to bootstrap."""
-        return losses.critic_loss(
-            self.logits[:, :-1], target.detach(), self.slow[:, :-1], self.bins, slowreg
-        )
+        target = torch.cat([target.detach(), torch.zeros_like(target[:, :1])], 1)
+        return losses.critic_loss(self.logits, target, self.slow, self.bins, slowreg)[:, :-1]
 
 
 @dataclass

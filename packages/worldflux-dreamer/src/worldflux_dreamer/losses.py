@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.nn.symlog import symlog
-from worldflux.nn.two_hot import two_hot_cross_entropy
+from worldflux.nn.two_hot import two_hot_loss
 
 
 def mixed_probs(logits: Tensor, unimix: float) -> Tensor:
@@ -140,9 +140,8 @@ def critic_loss(
     logits: Tensor, target: Tensor, slow_value: Tensor, bins: Tensor, slowreg: float
 ) -> Tensor:
     """Cross entropy (B, T) to `target` plus `slowreg` times that to the slow critic's value."""
-    log_probs = torch.log_softmax(logits.float(), -1)
-    loss = two_hot_cross_entropy(log_probs, target, bins)
-    return loss + slowreg * two_hot_cross_entropy(log_probs, slow_value, bins)
+    scales = logits.new_tensor([1.0, slowreg], dtype=torch.float32)
+    return two_hot_loss(logits, torch.stack([target, slow_value], -1), scales, bins)
 
 
 def actor_loss(

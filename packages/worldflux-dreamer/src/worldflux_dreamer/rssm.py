@@ -53,8 +53,8 @@ class Core(nn.Module):
 def gru_update(gates: Tensor, deter: Tensor) -> Tensor:
     """Gates (G, B, 3 D/G), in each block reset, candidate, update; deter and result (G, B, D/G)."""
     reset, cand, update = gates.float().chunk(3, -1)
-    cand = torch.tanh(torch.sigmoid(reset) * cand)
-    return torch.lerp(deter.float(), cand, torch.sigmoid(update - 1))
+    cand = (torch.sigmoid(reset) * cand).tanh_()
+    return torch.lerp(deter.float(), cand, (update - 1).sigmoid_())
 
 
 class RSSM(DynamicsModel):
