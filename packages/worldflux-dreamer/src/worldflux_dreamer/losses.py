@@ -140,8 +140,7 @@ def critic_loss(
     logits: Tensor, target: Tensor, slow_value: Tensor, bins: Tensor, slowreg: float
 ) -> Tensor:
     """Cross entropy (B, T) to `target` plus `slowreg` times that to the slow critic's value."""
-    scales = logits.new_tensor([1.0, slowreg], dtype=torch.float32)
-    return two_hot_loss(logits, torch.stack([target, slow_value], -1), scales, bins)
+    return two_hot_loss(logits, torch.stack([target, slow_value], -1), (1.0, slowreg), bins)
 
 
 def actor_loss(

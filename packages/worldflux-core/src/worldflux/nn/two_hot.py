@@ -6,6 +6,7 @@ TD-MPC2 in symlog) transforms before and after.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,14 +54,17 @@ def two_hot_cross_entropy(log_probs: Tensor, target: Tensor, bins: Tensor) -> Te
     return -(picked * torch.stack([weight_below, weight_above], -1)).sum(-1)
 
 
-def two_hot_loss(logits: Tensor, targets: Tensor, scales: Tensor, bins: Tensor) -> Tensor:
-    """Sum of scales (M,) times the cross entropies (...) of logits (..., K) to scalars (..., M).
+def two_hot_loss(logits: Tensor, targets: Tensor, scales: Sequence[float], bins: Tensor) -> Tensor:
+    """Sum of M scales times the cross entropies (...) of logits (..., K) to scalars (..., M).
 
     Equal to `two_hot_cross_entropy` of the log-softmax, target by target, in fewer passes.
     """
     below, above, weight_below, weight_above = two_hot_weights(targets.detach(), bins)
     index = torch.cat([below, above], -1)  # (..., 2 M)
-    weight = torch.cat([weight_below * scales, weight_above * scales], -1)
+    weights = [part.unbind(-1) for part in (weight_below, weight_above)]
+    weight = torch.stack(
+        [w * scale for part in weights for w, scale in zip(part, scales, strict=True)], -1
+    )
     if torch.compiler.is_compiling():
         return -(torch.log_softmax(logits.float(), -1).gather(-1, index) * weight).sum(-1)
     loss: Tensor = _WeightedCrossEntropy.apply(logits.float(), index, weight)
