@@ -13,7 +13,7 @@ from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Draws, Policy
 from worldflux.core.output import UpdateResult
-from worldflux.core.payloads import ActionPayload
+from worldflux.core.payloads import ActionKind, ActionPayload
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
@@ -50,6 +50,7 @@ class DreamerV3Agent(Agent):
     """
 
     config: DreamerV3Config
+    world_model: DreamerV3WorldModel
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class DreamerV3Agent(Agent):
             if noise is None:
                 noise = self.policy.noise((len(is_first),), is_first.device, generator)
             action = dist.sample(noise)
-        kind = "discrete" if self.policy.spec.discrete else "continuous"
+        kind: ActionKind = "discrete" if self.policy.spec.discrete else "continuous"
         action = action if kind == "discrete" else action.clamp(-1, 1)
         kept = {"deter": posterior["deter"], "stoch": posterior["stoch"], "action": action}
         return ActionPayload(kind=kind, tensor=action), State(kept)
@@ -248,9 +249,9 @@ class DreamerV3Agent(Agent):
 
         No gradient flows through imagined states: the actor learns by REINFORCE.
         """
-        last = self.config.agent.imag_last
+        count = self.config.agent.imag_last
         start = State(
-            {key: posterior[key].detach()[:, -last:].flatten(0, 1) for key in ("deter", "stoch")}
+            {key: posterior[key].detach()[:, -count:].flatten(0, 1) for key in ("deter", "stoch")}
         )
         horizon = self.config.agent.imag_length
         policy, noise = self.actor(draws)

@@ -120,9 +120,13 @@ class ImageEncoder(nn.Module):
         # image (N, C, Y, X), uint8 or in [0, 1]
         x = image.permute(0, 2, 3, 1).contiguous().float()
         x = (x / 255 if image.dtype == torch.uint8 else x) - 0.5
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for conv, norm in self.stages():
             x = norm(conv(x))
         return x.flatten(1)
+
+    def stages(self) -> list[tuple[PooledConv, RMSNormSiLU]]:
+        """Convolution and norm of every stage, in order."""
+        return list(zip(self.convs, self.norms, strict=True))  # type: ignore[arg-type]
 
 
 class ImageDecoder(nn.Module):
@@ -148,6 +152,10 @@ class ImageDecoder(nn.Module):
         sizes = {"g": self.blocks, "y": self.map[0], "x": self.map[1]}
         own = rearrange(self.from_deter(deter), "n (g y x c) -> n y x (g c)", **sizes)
         x = self.map_norm(own + self.to_map(self.from_stoch(stoch)).view_as(own))
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for conv, norm in self.stages():
             x = interleave(norm(conv.phases(x)))
         return torch.sigmoid(self.out(x).float()).permute(0, 3, 1, 2)
+
+    def stages(self) -> list[tuple[UpConv, RMSNormSiLU]]:
+        """Convolution and norm of every stage but the last, in order."""
+        return list(zip(self.convs, self.norms, strict=True))  # type: ignore[arg-type]

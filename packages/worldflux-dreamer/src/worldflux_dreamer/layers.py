@@ -77,3 +77,8 @@ class MLP(nn.Sequential):
     def __init__(self, size_in: int, units: int, layers: int, eps: float) -> None:
         sizes = [size_in, *[units] * layers]
         super().__init__(*(Dense(a, b, eps) for a, b in pairwise(sizes)))
+
+    @property
+    def layers(self) -> list[Dense]:
+        """The layers in order."""
+        return [layer for layer in self if isinstance(layer, Dense)]

@@ -96,6 +96,8 @@ class Head(nn.Module):
 class ScalarHead(Head):
     """A scalar as a two-hot distribution over raw symexp bins; starts at exactly 0."""
 
+    bins: Tensor
+
     def __init__(self, size_in: int, layers: int, config: ModelConfig) -> None:
         super().__init__(size_in, config.bins, layers, config, outscale=0.0)
         self.register_buffer("bins", symexp_bins(config.bins), persistent=False)
@@ -115,9 +117,13 @@ class VectorDecoder(nn.Module):
         self.mlp = MLP(size, config.units, config.layers, config.norm_eps)
         self.outs = nn.ModuleList(Linear(config.units, spec[key].size) for key in self.keys)
 
+    def named_outs(self) -> list[tuple[str, Linear]]:
+        """The output layer of each key."""
+        return list(zip(self.keys, self.outs, strict=True))  # type: ignore[arg-type]
+
     def forward(self, deter: Tensor, stoch: Tensor) -> dict[str, Tensor]:
         x = self.mlp(torch.cat([stoch, deter], -1))
-        return {key: out(x).float() for key, out in zip(self.keys, self.outs, strict=True)}
+        return {key: out(x).float() for key, out in self.named_outs()}
 
 
 def features(state: State) -> Tensor:

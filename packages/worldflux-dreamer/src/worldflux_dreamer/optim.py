@@ -57,7 +57,7 @@ class LaProp(torch.optim.Optimizer):
         parts = [params, grads, [s["square"] for s in states], [s["momentum"] for s in states]]
         in_parts = params[0].device.type == "cpu"
         step = _step_in_parts if in_parts else _step_foreach
-        step(*parts, clips.unbind(), count, group)  # type: ignore[arg-type]
+        step(*parts, clips.unbind(), count, group)  # type: ignore[arg-type,call-arg]
         return list(norms)
 
     def last_update(self, param: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def _step_foreach(
     """p <- p - lr m / (1 - b1^t), m <- b1 m + (1 - b1) g / (sqrt(v / (1 - b2^t)) + eps)."""
     beta1, beta2 = group["betas"]
     unbiased = math.sqrt(1 - beta2**count)
-    grads = torch._foreach_mul(grads, list(clips))
+    grads = list(torch._foreach_mul(grads, list(clips)))
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
     roots = torch._foreach_sqrt(squares)
@@ -125,11 +125,12 @@ def _step_in_parts(
     group: dict[str, Any],
 ) -> None:
     """`_step_foreach`, part by part: on CPU the time goes into memory traffic."""
-    for tensors in zip(params, grads, squares, momenta, clips, strict=True):
-        *arrays, clip = tensors
-        flat = [array.view(-1).split(PART) for array in arrays]
-        for part in zip(*flat, strict=True):
-            _step_foreach(*([array] for array in part), [clip], count, group)  # type: ignore[arg-type]
+    for param, grad, square, momentum, clip in zip(
+        params, grads, squares, momenta, clips, strict=True
+    ):
+        arrays = [array.view(-1).split(PART) for array in (param, grad, square, momentum)]
+        for p, g, s, m in zip(*arrays, strict=True):
+            _step_foreach([p], [g], [s], [m], [clip], count, group)
 
 
 def _step_size(count: int, group: dict[str, Any]) -> float:

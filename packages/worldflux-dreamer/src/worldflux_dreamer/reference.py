@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.errors import StorageError, did_you_mean
 from worldflux_dreamer.agent import DreamerV3Agent
 from worldflux_dreamer.images import Conv, ImageDecoder, ImageEncoder
-from worldflux_dreamer.layers import MLP
+from worldflux_dreamer.layers import MLP, BlockLinear, Linear
 from worldflux_dreamer.networks import DreamerDecoder, Encoder, Head, VectorDecoder
 from worldflux_dreamer.policy import ActorHead
 from worldflux_dreamer.rssm import RSSM
@@ -74,12 +74,12 @@ def entries(agent: DreamerV3Agent) -> dict[str, Entry]:
 def encoder_entries(at: str, encoder: Encoder) -> Iterator[Entry]:
     """Published names of an encoder under the path `at`."""
     if encoder.vectors:
-        for i, layer in enumerate(encoder.vector):
+        for i, layer in enumerate(encoder.vector.layers):
             yield from _linear(f"{at}/mlp{i}", layer.linear)
             yield Entry(f"{at}/mlp{i}norm/scale", layer.norm.scale)
     if encoder.images:
         image: ImageEncoder = encoder.image
-        for i, (conv, norm) in enumerate(zip(image.convs, image.norms, strict=True)):
+        for i, (conv, norm) in enumerate(image.stages()):
             yield from _conv(f"{at}/cnn{i}", conv)
             yield Entry(f"{at}/cnn{i}norm/scale", norm.scale)
 
@@ -89,7 +89,7 @@ def decoder_entries(at: str, decoder: DreamerDecoder) -> Iterator[Entry]:
     if decoder.vectors:
         vector: VectorDecoder = decoder.vector
         yield from _mlp(f"{at}/mlp", vector.mlp)
-        for key, out in zip(vector.keys, vector.outs, strict=True):
+        for key, out in vector.named_outs():
             kind = "logits" if decoder.obs_spec[key].discrete else "pred"
             yield from _linear(f"{at}/vec/{key}/{kind}", out)
     if decoder.images:
@@ -103,7 +103,7 @@ def _image_decoder(at: str, image: ImageDecoder) -> Iterator[Entry]:
     yield from _linear(f"{at}/sp2", image.to_map)
     yield Entry(f"{at}/spnorm/scale", image.map_norm.scale)
     count = len(image.convs)
-    for i, (conv, norm) in enumerate(zip(image.convs, image.norms, strict=True)):
+    for i, (conv, norm) in enumerate(image.stages()):
         stage = count - 1 - i
         yield from _conv(f"{at}/conv{stage}", conv)
         yield Entry(f"{at}/conv{stage}norm/scale", norm.scale)
@@ -115,7 +115,7 @@ def _dynamics(at: str, rssm: RSSM) -> Iterator[Entry]:
     for i, layer in enumerate((core.from_deter, core.from_stoch, core.from_action)):
         yield from _linear(f"{at}/dynin{i}", layer.linear)
         yield Entry(f"{at}/dynin{i}norm/scale", layer.norm.scale)
-    for i, (hidden, norm) in enumerate(zip(core.hidden, core.norms, strict=True)):
+    for i, (hidden, norm) in enumerate(core.layers()):
         yield from _linear(f"{at}/dynhid{i}", hidden)
         yield Entry(f"{at}/dynhid{i}norm/scale", norm.scale)
     yield from _linear(f"{at}/dyngru", core.gates)
@@ -123,7 +123,7 @@ def _dynamics(at: str, rssm: RSSM) -> Iterator[Entry]:
         ("prior", rssm.prior, rssm.prior_logit),
         ("obs", rssm.posterior, rssm.posterior_logit),
     ):
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(layers.layers):
             yield from _linear(f"{at}/{name}{i}", layer.linear)
             yield Entry(f"{at}/{name}{i}norm/scale", layer.norm.scale)
         yield from _linear(f"{at}/{name}logit", logit)
@@ -144,12 +144,12 @@ def _head(at: str, head: Head, name: str) -> Iterator[Entry]:
 
 
 def _mlp(at: str, mlp: MLP) -> Iterator[Entry]:
-    for i, layer in enumerate(mlp):
+    for i, layer in enumerate(mlp.layers):
         yield from _linear(f"{at}/linear{i}", layer.linear)
         yield Entry(f"{at}/norm{i}/scale", layer.norm.scale)
 
 
-def _linear(at: str, linear: nn.Module) -> Iterator[Entry]:
+def _linear(at: str, linear: Linear | BlockLinear) -> Iterator[Entry]:
     yield Entry(f"{at}/kernel", linear.kernel)
     yield Entry(f"{at}/bias", linear.bias)
 

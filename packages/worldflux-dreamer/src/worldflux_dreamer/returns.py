@@ -17,6 +17,7 @@ class ReturnNorm(nn.Module):
 
     low: Tensor
     high: Tensor
+    percentiles: Tensor
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()

@@ -31,6 +31,10 @@ class Core(nn.Module):
         self.norms = nn.ModuleList(RMSNormSiLU(d, eps) for _ in self.hidden)
         self.gates = BlockLinear(widths[-1], 3 * d, g)
 
+    def layers(self) -> list[tuple[BlockLinear, RMSNormSiLU]]:
+        """The block layers before the gates, each with its norm."""
+        return list(zip(self.hidden, self.norms, strict=True))  # type: ignore[arg-type]
+
     def action_input(self, action: Tensor) -> Tensor:
         """What an action (..., A) contributes (..., hidden); does not depend on the state."""
         action = action / action.detach().abs().clamp(min=1)
@@ -44,7 +48,7 @@ class Core(nn.Module):
         shared = torch.cat(parts, -1).expand(g, -1, -1)  # (G, B, 3 hidden)
         own = deter.unflatten(-1, (g, -1)).transpose(0, 1)  # (G, B, D/G)
         x = torch.cat([own.to(shared.dtype), shared], -1)
-        for layer, norm in zip(self.hidden, self.norms, strict=True):
+        for layer, norm in self.layers():
             x = norm.grouped(steps(layer, x))
         new = gru_update(steps(self.gates, x), own)
         return new.transpose(0, 1).flatten(1)
@@ -188,14 +192,14 @@ class _Posterior:
     def __init__(self, rssm: RSSM, embed: Tensor) -> None:
         # embed (B, E), or (T, B, E) for a sequence
         self.steps, self.rssm = Steps(), rssm
-        first, size = rssm.posterior[0].linear, rssm.config.deter
+        first, size = rssm.posterior.layers[0].linear, rssm.config.deter
         seen = linear(embed.reshape(-1, embed.shape[-1]), first.kernel[size:], first.bias)
         self.seen = seen.view(-1, embed.shape[-2], seen.shape[-1]).unbind(0)  # T of (B, hidden)
         self.deter_rows = Rows(first.kernel[:size])
 
     def __call__(self, deter: Tensor, step: int) -> Tensor:
         rssm = self.rssm
-        x = rssm.posterior[0].norm(self.steps(self.deter_rows, deter) + self.seen[step])
-        for layer in list(rssm.posterior)[1:]:
+        x = rssm.posterior.layers[0].norm(self.steps(self.deter_rows, deter) + self.seen[step])
+        for layer in rssm.posterior.layers[1:]:
             x = layer.step(x, self.steps)
         return self.steps(rssm.posterior_logit, x)

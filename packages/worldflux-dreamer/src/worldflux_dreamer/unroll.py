@@ -37,8 +37,10 @@ class Steps:
 class Affine(Protocol):
     """Anything with a kernel and perhaps a bias; hashed by identity."""
 
-    kernel: Tensor
-    bias: Tensor | None
+    @property
+    def kernel(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor | None: ...
 
 
 @dataclass(eq=False)

@@ -41,6 +41,7 @@ class DreamerV3WorldModel(WorldModel):
     )
     composable_support = frozenset(SLOTS)
     config: DreamerV3Config
+    bins: Tensor
 
     def __init__(
         self,
