@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -191,13 +192,9 @@ class DreamerV3Agent(Agent):
 
     def noise(self, data: Sequences, generator: torch.Generator | None = None) -> Draws:
         """Everything random in one update, drawn beforehand."""
-        (b, k), h, device = (
-            self.starts(data).shape,
-            self.config.agent.imag_length,
-            data.reward.device,
-        )
-        dynamics = self.world_model.dynamics_model
-        assert dynamics is not None
+        (b, k), device = self.starts(data).shape, data.reward.device
+        h = self.config.agent.imag_length
+        dynamics: Any = self.world_model.dynamics_model
         observed = dynamics.noise(data.shape, device, generator)
         imagined = dynamics.noise((h, b * k), device, generator)
         return {
