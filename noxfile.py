@@ -23,7 +23,6 @@ TEST_TOOLS = ["pytest>=8", "pytest-timeout", "hypothesis", "hatchling", "editabl
 LEARNING_TOOLS = ["stable-baselines3>=2.7"]
 # Two threads on two shared cores wait for each other more than they compute.
 THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-TYPED = ["worldflux-core", "worldflux-train", "worldflux-envs", "worldflux-tdmpc2"]
 
 
 def install(session: nox.Session, *extra: str, extras: str = "") -> None:
@@ -70,7 +69,7 @@ def learning(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Formatting and lint rules."""
-    session.install("-q", "ruff>=0.14")
+    session.install("-q", "-c", "constraints.txt", "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -78,8 +77,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types, strict."""
-    install(session, "mypy>=1.18", "types-PyYAML", extras="[gym]")
-    paths = [f"packages/{name}/src" for name in TYPED]
+    install(session, "mypy", "types-PyYAML", extras="[gym]")
+    paths = [f"packages/{name}/src" for name in PACKAGES]
     session.run("mypy", *paths)
 
 
