@@ -259,9 +259,3 @@ def test_each_rule_notices_a_file_that_breaks_it(
 def test_packages_are_typed(project: Path) -> None:
     [package_folder] = [p for p in (project / "src").iterdir() if (p / "__init__.py").is_file()]
     assert (package_folder / "py.typed").is_file()
-
-
-def test_only_names_of_this_world_are_named() -> None:
-    """No private path or host of the place where this is developed."""
-    found = [label(path) for path in SOURCES if "/work/" in path.read_text("utf-8")]
-    assert not found
