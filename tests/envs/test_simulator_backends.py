@@ -143,6 +143,19 @@ def test_a_custom_dm_control_environment():
     assert named.reset(seed=0)[0]["state"].shape == (3,)
 
 
+def test_a_vector_of_dmc_is_its_observations_one_after_the_other():
+    room = backend("dmc", "dm_control")
+    joined, by_key = (room.make("humanoid-walk", by_key=keys) for keys in (False, True))
+    for env in (joined, by_key):
+        env.reset(seed=1)
+    action = np.linspace(-2, 2, joined.action_space.shape[0], dtype=np.float32)  # some are clipped
+    first, second = joined.step(action)[0]["state"], joined.step(action)[0]["state"]
+    parts, later = by_key.step(np.clip(action, -1, 1))[0], by_key.step(action.tolist())[0]
+    assert np.array_equal(first, np.concatenate(list(parts.values())))
+    assert np.array_equal(second, np.concatenate(list(later.values())))
+    assert not np.shares_memory(first, second) and not np.array_equal(first, second)
+
+
 def test_the_suites_time_limit_truncates():
     env = backend("dmc", "dm_control").make("cartpole-balance", action_repeat=100)
     env.reset(seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -37,11 +38,12 @@ class DmEnv(gymnasium.Env[Any, Any]):
         self.metadata = {**self.metadata, "render_fps": round(1 / environment.control_timestep())}
         actions = _box(environment.action_spec(), np.float64)
         self.action_space, self._action = canonical_action(actions)
+        specs = environment.observation_spec()
         parts: dict[str, spaces.Space[Any]]
-        parts = {k: _box(v, np.float32) for k, v in environment.observation_spec().items()}
+        parts = {key: _box(spec, np.float32) for key, spec in specs.items()}
+        self._vector, self._views = _vector_of(specs)
         if not by_key:
-            size = sum(int(np.prod(part.shape or ())) for part in parts.values())
-            parts = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
+            parts = {"state": spaces.Box(-np.inf, np.inf, self._vector.shape, np.float32)}
         self.observation_space = spaces.Dict(parts)
 
     @property
@@ -63,9 +65,10 @@ class DmEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         step = self._environment.step(self._action(action))
-        terminated = bool(step.last() and step.discount == 0)
+        over = bool(step.last())
+        terminated = bool(over and step.discount == 0)
         obs, reward = self._observed(step.observation), float(step.reward or 0.0)
-        return obs, reward, terminated, bool(step.last()) and not terminated, {}
+        return obs, reward, terminated, over and not terminated, {}
 
     def render(self) -> Any:
         rows, columns = self._render_size
@@ -94,8 +97,17 @@ class DmEnv(gymnasium.Env[Any, Any]):
     def _observed(self, observation: dict[str, Any]) -> dict[str, np.ndarray]:
         if self._by_key:
             return {k: np.array(v, np.float32).reshape(-1) for k, v in observation.items()}
-        parts = [v if getattr(v, "ndim", 0) == 1 else np.ravel(v) for v in observation.values()]
-        return {"state": np.concatenate(parts, dtype=np.float32)}
+        for key, view in self._views.items():
+            view[...] = observation[key]
+        return {"state": self._vector.copy()}
+
+
+def _vector_of(specs: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A vector and each observation's view of it: half the cost of concatenating them."""
+    ends = np.cumsum([int(np.prod(spec.shape)) for spec in specs.values()]).tolist()
+    vector = np.zeros(ends[-1], np.float32)
+    places = zip(specs.items(), pairwise([0, *ends]), strict=True)
+    return vector, {k: vector[a:b].reshape(spec.shape) for (k, spec), (a, b) in places}
 
 
 def _box(spec: Any, dtype: Any) -> spaces.Box:

@@ -145,16 +145,19 @@ def _box_action(space: spaces.Box) -> tuple[Space[Any], Convert]:
     low = np.where(np.isfinite(space.low), space.low, -1.0).astype(np.float64).reshape(-1)
     high = np.where(np.isfinite(space.high), space.high, 1.0).astype(np.float64).reshape(-1)
     middle, half = (high + low) / 2, (high - low) / 2
+    lowest, highest = low.astype(dtype), high.astype(dtype)
+    # As float64 arrays, not numbers: the result is float64 whatever comes in, at half the cost.
+    least, most = np.full_like(low, -1.0), np.full_like(low, 1.0)
     if dtype == np.float64 and np.all(middle == 0) and np.all(half == 1) and len(shape) == 1:
         return (
             spaces.Box(-1.0, 1.0, shape, np.float32),
-            lambda action: np.minimum(np.maximum(np.asarray(action, np.float64), -1.0), 1.0),
+            lambda action: np.minimum(np.maximum(action, least), most),
         )
 
     def convert(action: Any) -> np.ndarray:
-        unit = np.minimum(np.maximum(np.asarray(action, np.float64).reshape(-1), -1.0), 1.0)
+        unit = np.minimum(np.maximum(np.asarray(action).reshape(-1), least), most)
         # The bounds again: rounding to the environment's type may step over them.
-        scaled = np.minimum(np.maximum((middle + unit * half).astype(dtype), low), high)
-        return scaled.astype(dtype).reshape(shape)
+        scaled = (middle + unit * half).astype(dtype)
+        return np.minimum(np.maximum(scaled, lowest), highest).reshape(shape)
 
     return spaces.Box(-1.0, 1.0, low.shape, np.float32), convert
