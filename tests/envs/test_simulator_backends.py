@@ -163,13 +163,35 @@ def test_the_suites_time_limit_truncates():
     assert ends == [(False, False)] * 9 + [(False, True)]
 
 
-def test_effects_off_changes_only_the_picture():
-    room = backend("dmc", "dm_control")
-    plain, full = (room.make("walker-walk", obs="both", effects=e) for e in (False, True))
+@pytest.mark.parametrize(
+    ("name", "module", "task"),
+    [
+        ("dmc", "dm_control", "walker-walk"),
+        ("mujoco", "mujoco", BALL),
+        ("mujoco", "mujoco", "HalfCheetah-v5"),
+    ],
+)
+def test_effects_off_changes_only_the_picture(name, module, task):
+    room = backend(name, module)
+    plain, full = (room.make(task, obs="both", effects=e) for e in (False, True))
     a, b = plain.reset(seed=0)[0], full.reset(seed=0)[0]
     assert np.array_equal(a["state"], b["state"])
     difference = np.abs(a["image"].astype(int) - b["image"].astype(int)).mean()
-    assert 0.5 < difference < 30
+    assert 0.1 < difference < 30
+    quality = plain.unwrapped.model.vis.quality if name == "mujoco" else None
+    assert quality is None or (quality.offsamples, quality.numslices) == (0, 8)
+
+
+def test_every_picture_of_dmc_is_an_array_of_its_own():
+    env = backend("dmc", "dm_control").make("walker-walk", render_mode="rgb_array", effects=False)
+    env.reset(seed=0)
+    first = env.render()
+    kept = first.copy()
+    for _ in range(5):
+        env.step(np.ones(6))
+    assert np.array_equal(first, kept) and not np.array_equal(env.render(), first)
+    env.reset(seed=0)
+    assert np.array_equal(env.render(), first)
 
 
 def test_a_model_of_ones_own():

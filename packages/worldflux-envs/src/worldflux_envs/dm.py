@@ -35,6 +35,7 @@ class DmEnv(gymnasium.Env[Any, Any]):
         self._environment, self._by_key = environment, by_key
         self.render_mode, self._camera, self._render_size = render_mode, camera, render_size
         self._effects = effects
+        self._view: Any = None
         self.metadata = {**self.metadata, "render_fps": round(1 / environment.control_timestep())}
         actions = _box(environment.action_spec(), np.float64)
         self.action_space, self._action = canonical_action(actions)
@@ -59,6 +60,7 @@ class DmEnv(gymnasium.Env[Any, Any]):
             # The suite draws its initial states from here.
             self._environment.task._random = np.random.RandomState(seed)
         step = self._environment.reset()
+        self._view = None  # a task may build another simulation for its next episode
         if not self._effects:
             plain_rendering(self.physics.model.ptr)
         return self._observed(step.observation), {}
@@ -71,8 +73,12 @@ class DmEnv(gymnasium.Env[Any, Any]):
         return obs, reward, terminated, over and not terminated, {}
 
     def render(self) -> Any:
-        rows, columns = self._render_size
-        return self.physics.render(rows, columns, camera_id=self._camera)
+        if self._view is None:
+            from dm_control.mujoco import Camera
+
+            # `physics.render` makes one for every picture, which costs more than to draw it.
+            self._view = Camera(self.physics, *self._render_size, camera_id=self._camera)
+        return self._view.render().copy()
 
     def close(self) -> None:
         self._environment.close()

@@ -51,22 +51,21 @@ def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
     from worldflux_envs.headless import choose_gl
     from worldflux_envs.options import split
     from worldflux_envs.stack import check_obs, contract_env
+    from worldflux_envs.wrappers.pixels import as_size
 
     pixels = check_obs(options.get("obs", "state")) != "state"
     known = isinstance(task, str) and task in tasks()
     # Gymnasium's tasks find their own way to render even after mujoco was imported.
     choose_gl(rendering=not known and (pixels or bool(options.get("render_mode"))))
-    if known:
-        from worldflux_envs.backends import gym
-
-        return gym.make(task, **options)
-    from worldflux_envs.mjcf import MjcfEnv
-    from worldflux_envs.wrappers.pixels import as_size
-
     contract, rest = split(options)
-    if pixels:
-        size = as_size(contract.get("size") or 64)
-        rest = {"render_mode": "rgb_array", "render_size": size, **rest}
+    if pixels:  # straight at the size of the observation
+        rows, columns = as_size(contract.get("size") or 64)
+        drawn = {"height": rows, "width": columns} if known else {"render_size": (rows, columns)}
+        rest = {"render_mode": "rgb_array", **drawn, **rest}
+    if known:
+        return _task(task, **contract, **rest)
+    from worldflux_envs.mjcf import MjcfEnv
+
     return contract_env(MjcfEnv(task, **rest), **contract)
 
 
@@ -86,3 +85,14 @@ def tasks() -> list[str]:
         for spec in gymnasium.registry.values()
         if str(spec.entry_point).startswith("gymnasium.envs.mujoco.") and (spec.version or 0) >= 4
     )
+
+
+def _task(task: str, *, effects: bool = True, **options: Any) -> gymnasium.Env[Any, Any]:
+    """One of Gymnasium's tasks."""
+    from worldflux_envs.backends import gym
+    from worldflux_envs.simulation import plain_rendering
+
+    env = gym.make(task, **options)
+    if not effects:
+        plain_rendering(env.unwrapped.model)  # type: ignore[attr-defined]
+    return env
