@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import PositiveInt
 
-from worldflux.config import Config
+from worldflux.config import Config, dotted
 from worldflux.errors import ConfigError
 
 
@@ -57,6 +57,26 @@ def test_json_round_trip_and_unknown_key():
     assert Outer.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="Outer has no key 'extra'"):
         Outer.from_json('{"extra": 1}')
+
+
+def test_a_field_of_one_room_needs_no_dots():
+    assert dotted(Outer(), {"width": 4, "inner.name": "x", "rate": 2.0, "other": 1}) == {
+        "inner.width": 4,
+        "inner.name": "x",
+        "rate": 2.0,
+        "other": 1,
+    }
+
+
+def test_a_field_of_several_rooms_is_not_guessed():
+    class Two(Config):
+        left: Inner = Inner()
+        right: Inner = Inner()
+
+    with pytest.raises(
+        ConfigError, match=r"'width' could be left\.width and right\.width: write which one\."
+    ):
+        dotted(Two(), {"width": 4})
 
 
 def test_configs_are_frozen():

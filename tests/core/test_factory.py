@@ -40,6 +40,7 @@ def test_an_id_alone_is_enough() -> None:
 
 def test_presets_and_overrides_reach_the_configuration() -> None:
     config = worldflux.create_config("Ring:LARGE", **{"agent.planner.horizon": 3})
+    assert worldflux.create_config("ring:large", **{"planner.horizon": 3}) == config
     assert (config.units, config.agent.planner.horizon) == (256, 3)  # type: ignore[attr-defined]
     model = worldflux.create_world_model("ring:large", **SMALL | {"agent.lr": 0.1})
     assert (model.config.units, model.config.agent.lr) == (4, 0.1)  # type: ignore[attr-defined]

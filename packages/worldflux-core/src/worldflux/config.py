@@ -55,6 +55,31 @@ class Config(BaseModel):
             raise ConfigError(_explain(cls, error)) from None
 
 
+def dotted(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by whole keys: a field that one sub-configuration alone has needs no dots.
+
+    `{"lr": 1e-4}` becomes `{"agent.lr": 1e-4}` where only `config.agent` has an `lr`; a name that
+    several have raises `ConfigError`. Keys that are found nowhere are left as they are.
+    """
+    return {_dotted_key(config, key): value for key, value in overrides.items()}
+
+
+def _dotted_key(config: Config, key: str) -> str:
+    head, fields = key.partition(".")[0], type(config).model_fields
+    parts = {name: getattr(config, name) for name in fields}
+    rooms = [name for name, part in parts.items() if _has(part, head)]
+    if head in fields or not rooms:
+        return key
+    if len(rooms) > 1:
+        written = " and ".join(f"{room}.{key}" for room in rooms)
+        raise ConfigError(f"{key!r} could be {written}: write which one.")
+    return f"{rooms[0]}.{key}"
+
+
+def _has(part: Any, field: str) -> bool:
+    return isinstance(part, Config) and field in type(part).model_fields
+
+
 def _merged(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(config, name) for name in type(config).model_fields}
     nested: dict[str, dict[str, Any]] = {}

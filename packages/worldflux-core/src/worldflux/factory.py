@@ -77,9 +77,11 @@ def get_env_spec(env_id: str) -> EnvSpec:
 
 
 def create_config(model_id: str, **overrides: Any) -> Config:
-    """The preset's configuration with `overrides` (dotted keys reach inside) applied."""
-    parsed = ModelId.parse(model_id)
-    return preset_of(get_model_spec(model_id), parsed.preset)[1].with_(**overrides)
+    """The preset's configuration with `overrides` applied: fields, by dotted keys or their name."""
+    from worldflux.config import dotted
+
+    preset = preset_of(get_model_spec(model_id), ModelId.parse(model_id).preset)[1]
+    return preset.with_(**dotted(preset, overrides))
 
 
 def create_world_model(
@@ -97,8 +99,8 @@ def create_world_model(
     """An untrained world model: `create_world_model("dreamerv3:size12m", action_dim=6)`.
 
     Spaces are specs or their shorthand (default: a 3x64x64 image, 6 continuous actions).
-    `overrides` are configuration fields (dotted keys too) and slots; `config` replaces the
-    preset's. A slot is a module, or `"package.module:Class"` constructed as `Class(model)`.
+    `overrides` are configuration fields (`model.deter`, or `deter` where only one room has it) and
+    slots; `config` replaces the preset's. A slot is a module, or `"package.module:Class"` constructed as `Class(model)`.
     """
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
@@ -196,6 +198,7 @@ def _configured(
     spec: ModelSpec, config: Config, overrides: Mapping[str, Any]
 ) -> tuple[Config, dict[str, Any]]:
     """Overrides sorted into the configuration and the slots; unknown ones are refused."""
+    from worldflux.config import dotted
     from worldflux.core.interfaces import SLOTS
 
     if not isinstance(config, spec.config):
@@ -204,6 +207,7 @@ def _configured(
         )
     fields = spec.config.model_fields
     known = [*fields, *SLOTS, *SPACE_OPTIONS]
+    overrides = dotted(config, overrides)
     for key in overrides:
         if key.partition(".")[0] not in (*fields, *SLOTS):
             raise ConfigError(

@@ -46,7 +46,7 @@ class LatentWorldModel(WorldModel):
 
     def __init__(self, config: Config, obs_spec: Specs, action_spec: Specs) -> None:
         super().__init__(config, obs_spec, action_spec)
-        self.sizes = self.sizes_of(config)
+        self.sizes: SizesConfig = config.model  # type: ignore[attr-defined]
         self.latent: Latent = make_latent(self.sizes)
         action = single_action(action_spec)
         encoder = self.make_encoder(self.sizes, obs_spec)
@@ -55,11 +55,6 @@ class LatentWorldModel(WorldModel):
         self.action_conditioner = VectorActions(action)
         self.dynamics_model = self.make_dynamics(self.sizes, action.size, encoder.size)
         self.decoder_module = self.make_decoder(self.sizes, obs_spec)
-
-    def sizes_of(self, config: Config) -> SizesConfig:
-        """The part of the family's configuration that describes the model."""
-        sizes: SizesConfig = config.model  # type: ignore[attr-defined]
-        return sizes
 
     def make_encoder(self, sizes: SizesConfig, obs_spec: Specs) -> Encoder:
         """What fills the encoder's slot."""

@@ -6,12 +6,13 @@ from typing import Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
+from worldflux.config import Config
 from worldflux.planning.config import CEMConfig, PlanningAgentConfig
 from worldflux_dreamer.ancestors.config import Core, Probability, SizesConfig
 
 
-class ModularConfig(SizesConfig):
-    """Which parts, how large, and how the model is trained and planned in (`agent`)."""
+class ModelConfig(SizesConfig):
+    """Which parts, and how large."""
 
     encoder: Literal["conv", "mlp", "vit"] = "conv"
     """What reads images; vectors are always read by an MLP."""
@@ -41,10 +42,6 @@ class ModularConfig(SizesConfig):
     """Attention heads of the transformer dynamics; they divide D."""
     memory: PositiveInt = 32
     """M, past steps that the transformer dynamics sees."""
-    agent: PlanningAgentConfig = PlanningAgentConfig(
-        planner=CEMConfig(exploration=0.3), lr=1e-3, eps=1e-5, batch=16, length=32
-    )
-    """Planner, optimiser and training plan."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -57,20 +54,33 @@ class ModularConfig(SizesConfig):
         return self
 
 
+class ModularConfig(Config):
+    """The modular RSSM: the rooms `model.*` and `agent.*`."""
+
+    model: ModelConfig = ModelConfig()
+    """The world model."""
+    agent: PlanningAgentConfig = PlanningAgentConfig(
+        planner=CEMConfig(exploration=0.3), lr=1e-3, eps=1e-5, batch=16, length=32
+    )
+    """Planner, optimiser and training plan."""
+
+
 _PLANNER = CEMConfig(candidates=200, iterations=4, elites=20, exploration=0.3)
 PRESETS = {
     "base": ModularConfig(),
     "small": ModularConfig(
-        deter=64,
-        hidden=64,
-        stoch=8,
-        units=64,
-        depth=8,
-        vector_layers=2,
-        embed=64,
-        vit_units=64,
-        vit_layers=2,
-        vit_heads=4,
+        model=ModelConfig(
+            deter=64,
+            hidden=64,
+            stoch=8,
+            units=64,
+            depth=8,
+            vector_layers=2,
+            embed=64,
+            vit_units=64,
+            vit_layers=2,
+            vit_heads=4,
+        ),
         agent=ModularConfig().agent.with_(planner=_PLANNER),
     ),
 }

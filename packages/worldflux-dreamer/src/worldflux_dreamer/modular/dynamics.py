@@ -18,7 +18,7 @@ from worldflux.core.interfaces import Draws, DynamicsModel
 from worldflux.core.state import State
 from worldflux_dreamer.ancestors.latents import Stats, make_latent
 from worldflux_dreamer.ancestors.layers import ACTIVATIONS, Head, dense
-from worldflux_dreamer.modular.config import ModularConfig
+from worldflux_dreamer.modular.config import ModelConfig
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Cache:
 class TimeAttention(nn.Module):
     """Attention over time, biased by a learned function of the distance."""
 
-    def __init__(self, config: ModularConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, self.heads = config.deter, config.heads
         self.norm = nn.LayerNorm(width)
@@ -78,7 +78,7 @@ def distances(steps: int, table: Tensor) -> Tensor:
 class TimeTransformer(nn.Module):
     """Pre-norm blocks of time attention and an MLP."""
 
-    def __init__(self, config: ModularConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = nn.ModuleList(TimeAttention(config) for _ in range(config.layers))
         self.feed = nn.ModuleList(
@@ -125,7 +125,7 @@ class TransformerDynamics(DynamicsModel):
 
     recurrent = True
 
-    def __init__(self, config: ModularConfig, action_size: int, embed_size: int) -> None:
+    def __init__(self, config: ModelConfig, action_size: int, embed_size: int) -> None:
         super().__init__()
         self.config, self.latent = config, make_latent(config)
         flat, outputs = math.prod(self.latent.shape), self.latent.outputs

@@ -11,7 +11,7 @@ from worldflux.errors import ContractError
 from worldflux_dreamer.ancestors.config import SizesConfig
 from worldflux_dreamer.ancestors.layers import dense, glorot, mlp
 from worldflux_dreamer.ancestors.networks import Encoder, LatentDecoder
-from worldflux_dreamer.modular.config import ModularConfig
+from worldflux_dreamer.modular.config import ModelConfig
 
 Shape = tuple[int, int, int]
 
@@ -20,7 +20,7 @@ class ModularEncoder(Encoder):
     """Images by the network that `encoder` names."""
 
     def image_network(self, config: SizesConfig, shape: Shape) -> nn.Module:
-        assert isinstance(config, ModularConfig)
+        assert isinstance(config, ModelConfig)
         if config.encoder == "mlp":
             return FlatEncoder(shape, config)
         if config.encoder == "vit":
@@ -32,7 +32,7 @@ class ModularDecoder(LatentDecoder):
     """Images by the network that `decoder` names."""
 
     def image_network(self, config: SizesConfig, size_in: int, shape: Shape) -> nn.Module:
-        assert isinstance(config, ModularConfig)
+        assert isinstance(config, ModelConfig)
         if config.decoder == "conv":
             return super().image_network(config, size_in, shape)
         hidden = mlp(size_in, config.units, config.vector_layers, config.activation)
@@ -43,7 +43,7 @@ class ModularDecoder(LatentDecoder):
 class FlatEncoder(nn.Sequential):
     """An MLP on all pixels; (N, C, Y, X) -> (N, units)."""
 
-    def __init__(self, shape: Shape, config: ModularConfig) -> None:
+    def __init__(self, shape: Shape, config: ModelConfig) -> None:
         size = math.prod(shape)
         hidden = mlp(size, config.units, config.vector_layers, config.activation)
         super().__init__(nn.Flatten(), *hidden)
@@ -53,7 +53,7 @@ class FlatEncoder(nn.Sequential):
 class VisionTransformer(nn.Module):
     """Patches as tokens with learned positions (2010.11929), averaged; -> (N, E)."""
 
-    def __init__(self, shape: Shape, config: ModularConfig) -> None:
+    def __init__(self, shape: Shape, config: ModelConfig) -> None:
         super().__init__()
         if any(side % config.patch for side in shape[1:]):
             raise ContractError(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
-from worldflux.config import Config
 from worldflux.core.interfaces import Decoder, DynamicsModel
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors.config import SizesConfig
@@ -22,16 +20,14 @@ class ModularWorldModel(BalancedKL, LatentWorldModel):
 
     config: ModularConfig
 
-    def sizes_of(self, config: Config) -> SizesConfig:
-        return cast("ModularConfig", config)
-
     def make_encoder(self, sizes: SizesConfig, obs_spec: Mapping[str, TensorSpec]) -> Encoder:
         return ModularEncoder(sizes, obs_spec)
 
     def make_dynamics(self, sizes: SizesConfig, action_size: int, embed: int) -> DynamicsModel:
-        if self.config.dynamics == "transformer":
-            return TransformerDynamics(self.config, action_size, embed)
-        return RSSM(sizes, self.config.dynamics, action_size, embed)
+        c = self.config.model
+        if c.dynamics == "transformer":
+            return TransformerDynamics(c, action_size, embed)
+        return RSSM(sizes, c.dynamics, action_size, embed)
 
     def make_decoder(self, sizes: SizesConfig, obs_spec: Mapping[str, TensorSpec]) -> Decoder:
         return ModularDecoder(sizes, obs_spec, self.latent.shape)
@@ -39,4 +35,4 @@ class ModularWorldModel(BalancedKL, LatentWorldModel):
     @property
     def balance(self) -> float:
         """Share of the KL that trains the prior."""
-        return self.config.balance
+        return self.config.model.balance
