@@ -39,14 +39,20 @@ def test_native_and_sync_are_the_same_games_and_resume(options):
         vec.reset(seed=4)
     assert sum(row[2].sum() + row[3].sum() for row in play(vecs, 80)) > 2
     copies = [atari.make_vec("Breakout", 3, mode=mode, **options) for mode in ("sync", "native")]
-    for vec, copy in zip(vecs, copies, strict=True):
+    for vec, copy in zip(vecs, reversed(copies), strict=True):  # each in the other's mode
         obs, is_first = copy.set_state(json.loads(json.dumps(vec.get_state())))
         assert not is_first.any() and np.array_equal(obs["image"], vec.buffers["image"])
     play([*vecs, *copies], 30)
 
 
-def test_native_is_chosen_by_itself():
-    assert type(atari.make_vec("Pong", 2)).__name__ == "NativeAtari"
+def test_the_mode_is_chosen_and_the_games_are_the_same():
+    assert type(atari.make_vec("Pong", 1)).__name__ == "NativeAtari"
+    vecs = [atari.make_vec("Pong", 2, mode=mode, life_loss=True) for mode in ("auto", "native")]
+    firsts = [vec.reset(seed=3)[0]["image"] for vec in vecs]
+    assert np.array_equal(*firsts)
+    play(vecs, 5)
+    for vec in vecs:
+        vec.close()
     assert (
         type(atari.make_vec("Pong", 1, render_mode="rgb_array", mode="sync")).__name__ == "SyncVec"
     )

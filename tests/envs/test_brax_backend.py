@@ -78,8 +78,8 @@ def test_native_and_sync_are_the_same_episodes_and_resume(slider):
     rng = np.random.default_rng(0)
     for step in range(60):
         if step == 30:
-            obs, is_first = copy.set_state(json.loads(json.dumps(vecs[1].get_state())))
-            assert not is_first.any() and np.array_equal(obs["state"], vecs[1].buffers["state"])
+            obs, is_first = copy.set_state(json.loads(json.dumps(vecs[0].get_state())))
+            assert not is_first.any() and np.array_equal(obs["state"], vecs[0].buffers["state"])
             vecs.append(copy)
         actions = rng.uniform(0, 1, (3, 1)).astype(np.float32)
         found = [vec.step(actions) for vec in vecs]

@@ -1,6 +1,8 @@
 """Vector environments: the same episodes in every mode, autoreset, saving and resuming."""
 
 import json
+import time
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -11,7 +13,8 @@ from gymnasium.vector import AutoresetMode
 from worldflux.errors import EnvError
 from worldflux_envs.backends import gym
 from worldflux_envs.seeding import episode_seed
-from worldflux_envs.vector.choice import choose, step_cost
+from worldflux_envs.vector.choice import choose, make_vec, step_cost
+from worldflux_envs.vector.sync import SyncVec
 
 MODES = ("sync", "async")
 
@@ -193,22 +196,81 @@ def test_observations_are_copies_unless_asked_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("cost", "num_envs", "cores", "mode"),
-    [(5e-6, 8, 2, "sync"), (5e-3, 8, 2, "async"), (5e-3, 1, 8, "sync"), (5e-3, 8, 1, "sync")],
+    ("costs", "mode"),
+    [
+        ({"sync": 4.0, "async": 3.5}, "sync"),
+        ({"sync": 4.0, "async": 3.0}, "async"),
+        ({"native": 4.0, "sync": 3.5, "async": 3.3}, "native"),
+        ({"native": 4.0, "sync": 3.0, "async": 2.9}, "sync"),
+        ({"native": 4.0, "sync": 5.0, "async": 2.5}, "native"),
+        ({"native": 4.0, "sync": 5.0, "async": 1.5}, "async"),
+    ],
 )
-def test_the_mode_follows_from_the_cost_of_a_step(cost, num_envs, cores, mode):
-    assert choose(cost, num_envs, cores) == mode
+def test_the_cheapest_mode_is_chosen_if_it_is_clearly_so(costs, mode):
+    assert choose(costs) == mode
 
 
-def test_a_step_cost_is_measured():
-    class Slow(Lights):
-        def step(self, action):
-            import time
+class Slow(Lights):
+    """Known to cost 5 ms a step."""
 
-            time.sleep(0.002)
-            return super().step(action)
+    def step(self, action):
+        time.sleep(0.005)
+        return super().step(action)
 
-    assert step_cost(gym.make(Lights)) < 1e-3 < 2e-3 < step_cost(gym.make(Slow)) < 0.1
+
+class Batch(SyncVec):
+    """Known to cost `seconds` a step of all; its number of rows is told."""
+
+    def __init__(self, task, num_envs, *, told, seconds, **options):
+        told.append(num_envs)
+        self.seconds = seconds
+        super().__init__(lambda: gym.make(Lights), num_envs, **options)
+
+    def execute(self, indices, commands):
+        time.sleep(self.seconds)
+        return super().execute(indices, commands)
+
+
+def test_a_step_cost_is_measured_and_leaves_the_callers_draws_alone():
+    quick, slow = gym.make(Lights), gym.make(Slow)
+    quick.action_space.seed(3)
+    expected = [quick.action_space.sample() for _ in range(9)]
+    quick.action_space.seed(3)
+    assert step_cost(quick) < 2e-3 < 5e-3 < step_cost(slow) < 0.1
+    assert [quick.action_space.sample() for _ in range(9)] == expected
+
+
+@pytest.mark.parametrize(("task", "kind"), [(Lights, "SyncVec"), (Slow, "AsyncVec")])
+def test_auto_spreads_steps_that_cost_over_processes(task, kind):
+    vec = gym.make_vec(task, 8, workers=4)
+    vec.close()
+    assert type(vec).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("single", "seconds", "kind"), [(Slow, 0.0, "Batch"), (Lights, 0.02, "SyncVec")]
+)
+def test_auto_takes_a_native_vector_where_it_measures_faster(single, seconds, kind):
+    told = []
+    native = partial(Batch, told=told, seconds=seconds)
+    vec = make_vec(gym.make, single, 8, name="gym", native=native, trial=4, workers=1)
+    assert type(vec).__name__ == kind and vec.episodes.tolist() == [-1] * 8
+    assert told == [4] + [8] * (kind == "Batch")
+
+
+def test_auto_does_not_try_what_it_need_not():
+    told, made = [], []
+
+    def make(task, **options):
+        made.append(task)
+        return gym.make(task)
+
+    native = partial(Batch, told=told, seconds=0.02)
+    for count, trial in ((8, 0), (1, 64)):
+        vec = make_vec(make, Lights, count, name="gym", native=native, trial=trial)
+        assert type(vec) is Batch
+    assert (told, made) == ([8, 1], [])
+    assert type(make_vec(make, Lights, 1, name="gym")) is SyncVec and len(made) == 1
 
 
 @pytest.mark.parametrize(

@@ -113,15 +113,15 @@ def test_native_and_sync_give_the_same_episodes(name):
     sync.close()
 
 
-def test_a_native_vector_resumes_bit_for_bit():
-    def fresh():
-        return wf.make_vec("sprites", 2, mode="native", seed=1)
-
-    env = fresh()
+@pytest.mark.parametrize(
+    ("mode", "other"), [("native", "native"), ("native", "sync"), ("sync", "native")]
+)
+def test_a_vector_resumes_bit_for_bit_in_any_mode(mode, other):
+    env = wf.make_vec("sprites", 2, mode=mode, seed=1)
     env.reset(seed=1)
     for _ in range(20):
         env.step(np.array([2, 3]))
-    saved, twin = env.get_state(), fresh()
+    saved, twin = env.get_state(), wf.make_vec("sprites", 2, mode=other)
     twin.reset(seed=9)
     obs, is_first = twin.set_state(saved)
     assert not is_first.any()

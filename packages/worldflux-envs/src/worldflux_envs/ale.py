@@ -18,7 +18,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 
 from worldflux.errors import EnvError, did_you_mean
-from worldflux_envs.resume import pack, unpack
+from worldflux_envs.resume import as_single, pack, unpack
 from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
 
 SCREEN = (210, 160)
@@ -231,9 +231,9 @@ class NativeAtari(EpisodicVectorEnv):
         engine = self._engine
         told = dict(zip(indices, commands, strict=True))
         if any(kind == "get_state" for kind, _ in commands):
-            states = [pack(engine.get_state(i)) for i in indices]
+            states = [as_single(pack(engine.get_state(i))) for i in indices]
             return [(0.0, False, False, {"state": state}) for state in states]
-        restored = {i: unpack(argument[1]) for i, (k, argument) in told.items() if k == "set_state"}
+        restored = {i: unpack(x[1]["env"]) for i, (kind, x) in told.items() if kind == "set_state"}
         if restored:
             engine.set_states(restored)
             rewards, terminated, truncated = np.zeros((3, self.num_envs))

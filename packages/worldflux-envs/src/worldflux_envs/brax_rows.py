@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux.errors import EnvError, did_you_mean
-from worldflux_envs.resume import pack, unpack
+from worldflux_envs.resume import as_single, pack, unpack
 from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
 from worldflux_envs.vector.buffers import plain
 from worldflux_envs.wrappers.pixels import Size, as_size
@@ -231,14 +231,16 @@ class BraxVec(EpisodicVectorEnv):
     def execute(self, indices: Sequence[int], commands: Sequence[Command]) -> list[Reply | Failure]:
         told = dict(zip(indices, commands, strict=True))
         if any(kind == "get_state" for kind, _ in commands):
-            states = [pack(self.rows.get_state(i)) for i in indices]
+            states = [as_single(pack(self.rows.get_state(i))) for i in indices]
             return [(0.0, False, False, {"state": state}) for state in states]
         replies: dict[int, Reply] = dict.fromkeys(indices, (0.0, False, False, {}))
         moves = {i: value for i, (kind, value) in told.items() if kind == "step"}
         if moves:
             found = [x.tolist() for x in self.rows.advance(moves)]
             replies |= {i: (found[0][i], found[1][i], found[2][i], {}) for i in moves}
-        saved = {i: unpack(value[1]) for i, (kind, value) in told.items() if kind == "set_state"}
+        saved = {
+            i: unpack(value[1]["env"]) for i, (kind, value) in told.items() if kind == "set_state"
+        }
         if saved:
             self.rows.set_states(saved)
         begun = {i: v[0] for i, (kind, v) in told.items() if kind not in ("step", "set_state")}

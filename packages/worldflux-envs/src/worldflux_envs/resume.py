@@ -72,6 +72,14 @@ def set_state(env: gymnasium.Env[Any, Any], state: dict[str, Json]) -> None:
         env.set_state(values)  # type: ignore[attr-defined]
 
 
+def as_single(state: Json) -> dict[str, Json]:
+    """A native row's packed state in the form a single environment, one wrapper around it, has.
+
+    So an episode saved in one mode goes on in another.
+    """
+    return {"wrappers": [{}], "env": state, "np_random": None}
+
+
 def _wrapper_attributes(wrapper: gymnasium.Wrapper[Any, Any, Any, Any]) -> tuple[str, ...] | None:
     own = getattr(type(wrapper), "state_attributes", None)
     if own is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,9 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
 
     # Only single environments render.
     native = None if options.get("render_mode") else _native
-    return vectorise(make, task, num_envs, name="atari", native=native, **options)
+    # One row for each thread: making and resetting games takes longer than the trial itself.
+    trial = os.cpu_count() or 1
+    return vectorise(make, task, num_envs, name="atari", native=native, trial=trial, **options)
 
 
 def tasks() -> list[str]:

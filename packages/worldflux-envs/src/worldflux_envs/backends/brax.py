@@ -72,7 +72,8 @@ def make_vec(task: Any, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
     from worldflux_envs.vector import make_vec as vectorise
 
     native = _native if set(options) <= _BATCHED | _VECTOR else None
-    return vectorise(make, task, num_envs, name="brax", native=native, **options)
+    # A trial would compile for as long as the environment itself.
+    return vectorise(make, task, num_envs, name="brax", native=native, trial=0, **options)
 
 
 def tasks() -> list[str]:

@@ -86,7 +86,8 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
     own = {"obs", "size", "behavior", "render_mode", *_LAUNCH}
     batched = set(options) <= own | {"seed", "mode", "copy", "workers", "timeout"}
     native = _native if batched else None
-    return vectorise(make, task, num_envs, name="unity", native=native, **options)
+    # A trial would start players of its own.
+    return vectorise(make, task, num_envs, name="unity", native=native, trial=0, **options)
 
 
 def _native(

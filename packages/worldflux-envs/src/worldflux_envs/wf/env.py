@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldflux_envs.resume import as_single, pack, unpack
 from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
 from worldflux_envs.vector.buffers import plain
 from worldflux_envs.wf.game import GameState
@@ -112,16 +113,13 @@ class WfVec(EpisodicVectorEnv):
         return {i: (reward[n], terminated[n], truncated[n], {}) for n, i in enumerate(where)}
 
     def _get_state(self, where: list[int], values: list[Any]) -> dict[int, Reply]:
-        from worldflux_envs.resume import pack
-
-        states = {i: {k: pack(v.numpy()) for k, v in self._part([i]).items()} for i in where}
-        return {i: (0.0, False, False, {"state": state}) for i, state in states.items()}
+        parts = {i: {k: v.numpy() for k, v in self._part([i]).items()} for i in where}
+        return {i: (0.0, False, False, {"state": as_single(pack(x))}) for i, x in parts.items()}
 
     def _set_state(self, where: list[int], values: list[Any]) -> dict[int, Reply]:
-        from worldflux_envs.resume import unpack
-
         for i, (_, state) in zip(where, values, strict=True):
-            self._put([i], {key: torch.from_numpy(unpack(x)) for key, x in state.items()})
+            saved = unpack(state["env"])
+            self._put([i], {key: torch.from_numpy(x) for key, x in saved.items()})
         return {i: (0.0, False, False, {}) for i in where}
 
     def _part(self, where: list[int]) -> GameState:
