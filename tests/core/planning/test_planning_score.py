@@ -8,7 +8,7 @@ import torch
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
-from worldflux.planning import create_planner, default_score
+from worldflux.planning import create_planner, default_score, score
 from worldflux.planning.config import ScoreConfig
 from worldflux.planning.score import discounted_return, repeated_conditions
 
@@ -175,6 +175,18 @@ def test_what_a_model_hands_a_planner_is_checked(integrator):
         guided(model, start(model))
     with pytest.raises(CapabilityError, match="proposals=2, but DoubleIntegrator has no `propose"):
         guided(integrator(), start(model))
+
+
+@pytest.mark.parametrize("rows", [1, 12, 1000])
+def test_states_decoded_in_parts_score_as_all_at_once(integrator, monkeypatch, rows):
+    model = integrator()
+    state, actions = start(model), torch.randn(3, 4, 7, 1)
+    config = ScoreConfig(discount=0.9)
+    whole = default_score(model, state, actions, config=config)
+    monkeypatch.setattr(score, "DECODED_ROWS", rows)
+    torch.testing.assert_close(default_score(model, state, actions, config=config), whole)
+    alone = default_score(model, state, actions[:, 2:3], config=config)
+    torch.testing.assert_close(alone, whole[:, 2:3])
 
 
 def test_draws_and_memory_are_checked(integrator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ from worldflux.planning.config import ScoreConfig
 
 if TYPE_CHECKING:
     from worldflux.core.model import WorldModel
+
+DECODED_ROWS = 2048
+"""States decoded at once: enough for full speed, few enough for a processor's cache."""
 
 
 def default_score(
@@ -36,11 +41,10 @@ def default_score(
     steps = actions.flatten(0, 1).transpose(0, 1)  # (H, B*N, ...)
     many = repeated_conditions(conditions, batch, count)
     states = _imagine(model, repeated(state, count), steps, many, config, draws, generator)
-    if conditions is not None and conditions.goal is not None:
-        assert many is not None and many.goal is not None
-        score = -goal_distance(states, many.goal, config)
+    if many is not None and many.goal is not None:
+        score = -goal_distance(list(states), many.goal, config)
     else:
-        score = _imagined_return(model, states, many, config)
+        score = _imagined_return(model, states, batch * count, many, config)
     return score.reshape(batch, count)
 
 
@@ -88,9 +92,9 @@ def discounted_return(
 
 
 def goal_distance(states: list[State], goal: Tensor, config: ScoreConfig) -> Tensor:
-    """Distance (M,) of imagined states to goal representations (M, ...)."""
+    """Distance (M,) of reached states to goal representations (M, ...)."""
     key = _goal_key(states[0], config.goal_key)
-    reached = [states[-1]] if config.over == "last" else states[1:]
+    reached = states[-1:] if config.over == "last" else states
     found = torch.stack([state.tensors[key] for state in reached])  # (L, M, ...)
     if found.shape[1:] != goal.shape:
         raise ContractError(
@@ -110,9 +114,8 @@ def _imagine(
     config: ScoreConfig,
     draws: Draws | None,
     generator: torch.Generator | None,
-) -> list[State]:
-    """H+1 states along actions (H, M, ...), through the model's planner step."""
-    states = [state]
+) -> Iterator[State]:
+    """The H states reached along actions (H, M, ...), through the model's planner step."""
     for t, action in enumerate(actions.unbind(0)):
         state = model.plan_step(
             state,
@@ -122,35 +125,41 @@ def _imagine(
             draws={key: value[t] for key, value in draws.items()} if draws else None,
             generator=generator,
         )
-        states.append(state)
-    return states
+        yield state
 
 
 def _imagined_return(
     model: WorldModel,
-    states: list[State],
+    states: Iterator[State],
+    rows: int,
     conditions: ConditionPayload | None,
     config: ScoreConfig,
 ) -> Tensor:
-    rows, horizon = states[0].batch_size, len(states) - 1
-    reached = State(
-        {
-            key: torch.stack([s.tensors[key] for s in states[1:]], 1).flatten(0, 1)
-            for key in states[0].tensors
-        },
-        states[0].meta,
-    )  # (M * H, ...)
-    along = repeated_conditions(conditions, rows, horizon)
-    found = model.decode(reached, along, keys=("reward", "continue")).predictions
-    if "reward" not in found:
-        raise CapabilityError(
-            f"{type(model).__name__} predicts no reward, so a planner cannot score actions by it. "
-            "Pass conditions with a goal, or give the model a `score` method."
-        )
-    reward = found["reward"].float().reshape(rows, horizon).T
-    go_on = found["continue"].float().reshape(rows, horizon).T if "continue" in found else None
-    value = _terminal_value(model, states[-1], conditions) if config.terminal_value else None
-    return discounted_return(reward, config.discount, go_on, value)
+    """Return (M,) of the states reached, decoded a few at a time: caches of keys are large."""
+    reward, go_on = [], []
+    while part := list(itertools.islice(states, max(1, DECODED_ROWS // rows))):
+        along = repeated_conditions(conditions, rows, len(part))
+        found = model.decode(_joined(part), along, keys=("reward", "continue")).predictions
+        if "reward" not in found:
+            raise CapabilityError(
+                f"{type(model).__name__} predicts no reward, so a planner cannot score actions by "
+                "it. Pass conditions with a goal, or give the model a `score` method."
+            )
+        reward.append(found["reward"].float().reshape(rows, -1).T)
+        if "continue" in found:
+            go_on.append(found["continue"].float().reshape(rows, -1).T)
+        last = part[-1]
+    value = _terminal_value(model, last, conditions) if config.terminal_value else None
+    alive = torch.cat(go_on) if go_on else None
+    return discounted_return(torch.cat(reward), config.discount, alive, value)
+
+
+def _joined(states: list[State]) -> State:
+    """States (M, ...) of consecutive steps as one (M * steps, ...), a row's steps adjacent."""
+    if len(states) == 1:
+        return states[0]
+    steps = {key: torch.stack([s.tensors[key] for s in states], 1) for key in states[0].tensors}
+    return State({key: value.flatten(0, 1) for key, value in steps.items()}, states[0].meta)
 
 
 def _terminal_value(model: WorldModel, state: State, conditions: ConditionPayload | None) -> Tensor:
