@@ -17,7 +17,6 @@ from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors import actors
 from worldflux_dreamer.ancestors.config import LatentConfig
 from worldflux_dreamer.ancestors.cores import CORES, NormGRUCell
-from worldflux_dreamer.ancestors.images import ImageDecoder, ImageEncoder, quantised
 from worldflux_dreamer.ancestors.latents import Categorical, Gaussian, detached
 from worldflux_dreamer.ancestors.losses import (
     freed,
@@ -203,36 +202,6 @@ def test_features_are_deter_then_stoch() -> None:
 def test_blocks_must_divide_the_deterministic_state() -> None:
     with pytest.raises(ConfigError, match="deter=18 is not a multiple of blocks"):
         RSSM(LatentConfig(deter=18, blocks=4), "block_gru", 2, 6)
-
-
-# Images
-
-
-def test_pixels_are_cut_to_their_bits() -> None:
-    image = torch.arange(256, dtype=torch.uint8)
-    five = quantised(image, 5)
-    assert len(five.unique()) == 32
-    torch.testing.assert_close(five[:8], torch.full((8,), 0.5 / 32))
-    spread = quantised(image, 5, torch.rand(256))
-    assert bool(((spread >= 0) & (spread < 1)).all())
-    torch.testing.assert_close((spread * 32).floor(), (five * 32).floor())
-    torch.testing.assert_close(quantised(image, 8), image.float() / 255)
-    torch.testing.assert_close(quantised(five, 3), five)
-
-
-def test_image_networks_have_the_papers_shapes() -> None:
-    encoder, decoder = (
-        ImageEncoder((3, 64, 64), 4, "relu"),
-        ImageDecoder(10, (3, 64, 64), 4, "relu"),
-    )
-    assert encoder(torch.randn(2, 3, 64, 64)).shape == (2, 2 * 2 * 8 * 4)
-    assert decoder(torch.randn(2, 10)).shape == (2, 3, 64, 64)
-    assert [m.kernel_size[0] for m in decoder if hasattr(m, "kernel_size")] == [5, 5, 6, 6]
-
-
-def test_other_image_sizes_are_refused() -> None:
-    with pytest.raises(ContractError, match=r"\(3, 84, 84\) does not fit.*option size=64"):
-        ImageEncoder((3, 84, 84), 4, "relu")
 
 
 # Actors

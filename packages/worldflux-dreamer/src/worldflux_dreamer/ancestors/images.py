@@ -53,6 +53,23 @@ class ImageEncoder(nn.Sequential):
         super().__init__(*layers, nn.Flatten())
         self.size = 32 * depth
 
+    def forward(self, image: Tensor) -> Tensor:
+        # a third faster on CPU than channels first, forward and backward
+        embed: Tensor = super().forward(image.contiguous(memory_format=torch.channels_last))
+        return embed
+
+
+class PixelToMap(nn.ConvTranspose2d):
+    """The transposed convolution of a single pixel, (N, C, 1, 1) -> (N, C', k, k).
+
+    That is one matrix product, which the general kernel takes seven times as long for.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert self.bias is not None
+        maps = x.flatten(1) @ self.weight.flatten(1)  # (N, C' k k)
+        return maps.unflatten(1, self.weight.shape[1:]) + self.bias[:, None, None]
+
 
 class ImageDecoder(nn.Sequential):
     """A dense layer and four transposed convolutions; (N, F) -> (N, C, Y, X) around 0."""
@@ -62,7 +79,8 @@ class ImageDecoder(nn.Sequential):
         channels = [32 * depth, 4 * depth, 2 * depth, depth, shape[0]]
         layers: list[nn.Module] = [dense(size_in, channels[0]), nn.Unflatten(1, (-1, 1, 1))]
         for a, b, side in zip(channels[:-1], channels[1:], KERNELS, strict=True):
-            conv = nn.ConvTranspose2d(a, b, side, 2)
+            kind = PixelToMap if len(layers) == 2 else nn.ConvTranspose2d
+            conv = kind(a, b, side, 2)
             glorot(conv)
             layers += [conv, ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
