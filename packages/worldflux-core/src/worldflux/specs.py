@@ -114,7 +114,9 @@ class EnvSpec:
     `make`, `make_vec` and `tasks` are `"module:function"` strings, resolved when called:
     `make(task, **options) -> gymnasium.Env`, `make_vec(task, num_envs, **options) ->
     gymnasium.vector.VectorEnv`, `tasks() -> list of names`. `requires` are import names that
-    must be there, `install` is the line that brings them.
+    must be there, `install` is the line that brings them. `vector` names the options only
+    `make_vec` takes; `evaluation` are the options of the form agents are evaluated in, where it
+    differs from the one they are trained in.
     """
 
     backend: str
@@ -126,3 +128,5 @@ class EnvSpec:
     requires: tuple[str, ...] = ()
     install: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    vector: Mapping[str, str] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from worldflux.core.agent import Agent
 from worldflux.errors import StorageError
 from worldflux.hub import load_into
 from worldflux.runs import Run
-from worldflux_train.assembly import choose_device, make_agent, make_envs
+from worldflux_train.assembly import choose_device, make_agent, make_envs, make_evaluation_envs
 from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
@@ -87,7 +87,7 @@ def evaluate_run(
     config, agent = load_agent(path, step)
     return evaluate(
         agent,
-        lambda count: make_envs(config, count),
+        lambda count: make_evaluation_envs(config, count),
         episodes or config.train.eval_episodes,
         derived(seed, "evaluation"),
         choose_device(config.train.device),

@@ -12,7 +12,7 @@ import torch
 from worldflux.columns import Columns, step_columns
 from worldflux.core.agent import Agent, Learner
 from worldflux.errors import CapabilityError, ConfigError
-from worldflux.factory import create_agent, make_vec_env
+from worldflux.factory import create_agent, get_env_spec, make_vec_env
 from worldflux.specs import TensorSpec
 from worldflux_train.config import RunConfig, TrainConfig
 from worldflux_train.replay.replay import Replay
@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 def make_envs(config: RunConfig, count: int) -> Any:
     """`count` environments behind one VectorEnv."""
     return make_vec_env(config.env_id, count, **config.env_options)
+
+
+def make_evaluation_envs(config: RunConfig, count: int) -> Any:
+    """`count` environments in the form agents are evaluated in."""
+    return make_vec_env(config.env_id, count, **evaluation_options(config))
+
+
+def evaluation_options(config: RunConfig) -> dict[str, Any]:
+    """The run's options, over those its backend declares for evaluation (no life loss in Atari)."""
+    return {**get_env_spec(config.env_id).evaluation, **config.env_options}
 
 
 def make_agent(

@@ -184,7 +184,8 @@ def _check_keys(given: Nested) -> None:
 
 
 def _check_env(env: Mapping[str, Any]) -> None:
-    known = get_env_spec(str(env["id"])).options
+    spec = get_env_spec(str(env["id"]))
+    known = {**spec.options, **(spec.vector if spec.options else {})}
     for key in env:
         if known and "..." not in known and key not in (*known, "id"):
             raise ConfigError(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from worldflux.core.agent import Agent
 from worldflux.core.state import State
 from worldflux.errors import EnvError
-from worldflux.factory import make_env
+from worldflux.factory import get_env_spec, make_env
+from worldflux_train.assembly import evaluation_options
 from worldflux_train.config import RunConfig
 from worldflux_train.seeding import derived, generator
 
@@ -85,10 +86,12 @@ def tensors_of(obs: dict[str, Any], device: torch.device) -> dict[str, torch.Ten
 
 def _drawing_env(config: RunConfig) -> Any:
     """The environment, asked to draw itself if its backend lets it."""
+    alone = get_env_spec(config.env_id).vector  # what means nothing to a single environment
+    options = {k: v for k, v in evaluation_options(config).items() if k not in alone}
     try:
-        return make_env(config.env_id, **{"render_mode": "rgb_array", **config.env_options})
+        return make_env(config.env_id, **{"render_mode": "rgb_array", **options})
     except (EnvError, TypeError):
-        return make_env(config.env_id, **config.env_options)
+        return make_env(config.env_id, **options)
 
 
 def _stacked(frames: Iterable[Any]) -> Array | None:

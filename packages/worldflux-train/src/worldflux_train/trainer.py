@@ -17,7 +17,13 @@ from worldflux.errors import ConfigError
 from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
-from worldflux_train.assembly import choose_device, make_agent, make_envs, make_replay
+from worldflux_train.assembly import (
+    choose_device,
+    make_agent,
+    make_envs,
+    make_evaluation_envs,
+    make_replay,
+)
 from worldflux_train.checkpoint import Parts, Progress, best_step, load_newest, save_checkpoint
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
@@ -228,7 +234,7 @@ class Trainer:
         self._stale = False
         result = evaluate(
             self.collector.agent,
-            lambda count: make_envs(self.config, count),
+            lambda count: make_evaluation_envs(self.config, count),
             self.settings.eval_episodes,
             derived(self.settings.seed, "evaluation", step),
             self.device,

@@ -35,6 +35,8 @@ OPTIONS = {
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `atari` backend."""
+    from worldflux_envs.options import VECTOR
+
     return [
         EnvSpec(
             backend="atari",
@@ -45,7 +47,9 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("ale",),
             requires=("ale_py",),
             install='pip install "worldflux-envs[atari]"',
+            vector=VECTOR,
             options=OPTIONS,
+            evaluation={"evaluation": True},
         )
     ]
 

@@ -22,7 +22,7 @@ _VECTOR = {"seed", "mode", "copy", "workers", "timeout"}
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `brax` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -34,6 +34,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("jax-brax", "jax_brax"),
             requires=("brax",),
             install='pip install "worldflux-envs[brax]"',
+            vector=VECTOR,
             options={
                 **CONTRACT,
                 "max_episode_steps": "truncate episodes after so many of the agent's steps (1000)",

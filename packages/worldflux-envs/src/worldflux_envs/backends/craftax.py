@@ -20,7 +20,7 @@ TASKS = ("Craftax", "Craftax-Classic")
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `craftax` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -31,6 +31,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             description="Craftax and Craftax-Classic, compiled by JAX; pixels or symbols",
             requires=("craftax",),
             install='pip install "worldflux-envs[craftax]"',
+            vector=VECTOR,
             options={**CONTRACT, "obs": "'pixels' (default) or 'state' (the symbolic vector)"},
         )
     ]

@@ -20,7 +20,7 @@ TASKS = {"reward": True, "noreward": False}
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `crafter` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -31,6 +31,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             description="Crafter: survive, gather, craft; 22 achievements in info['achievements']",
             requires=("crafter",),
             install='pip install "worldflux-envs[crafter]"',
+            vector=VECTOR,
             options={k: v for k, v in CONTRACT.items() if k != "obs"},
         )
     ]

@@ -24,7 +24,7 @@ SHORT_NAMES = {"cup": "ball_in_cup", "pointmass": "point_mass"}
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `dmc` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -36,6 +36,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("dm-control",),
             requires=("dm_control",),
             install='pip install "worldflux-envs[dmc]"',
+            vector=VECTOR,
             options={
                 "by_key": "observations by their own keys instead of one vector 'state'",
                 "camera": "number or name of the camera",

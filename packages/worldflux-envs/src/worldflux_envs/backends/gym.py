@@ -22,7 +22,7 @@ INSTALL = 'pip install "worldflux-envs[gym]"'
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `gym` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -34,6 +34,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("gymnasium",),
             requires=("gymnasium",),
             install=INSTALL,
+            vector=VECTOR,
             options={
                 "camera": "name or number of the camera to render with (MuJoCo tasks)",
                 **CONTRACT,

@@ -20,7 +20,7 @@ VIEWS = ("partial", "full")
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `minigrid` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -31,6 +31,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             description="MiniGrid and BabyAI grid worlds; the mission is in info['mission']",
             requires=("minigrid",),
             install='pip install "worldflux-envs[minigrid]"',
+            vector=VECTOR,
             options={
                 "view": "'partial' (what the agent sees) or 'full' (the whole grid)",
                 "tile": "pixels per cell; default 8",

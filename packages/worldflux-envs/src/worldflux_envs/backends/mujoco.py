@@ -19,7 +19,7 @@ hookimpl = pluggy.HookimplMarker("worldflux")
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `mujoco` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -31,6 +31,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("mjcf", "native-mujoco"),
             requires=("mujoco",),
             install='pip install "worldflux-envs[mujoco]"',
+            vector=VECTOR,
             options={
                 "assets": "file name -> bytes that the XML text refers to",
                 "camera": "number or name of the camera; -1 is the free one",

@@ -21,7 +21,7 @@ NAMES = {"pixels": "image", "agent_pos": "state"}
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `pusht` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -33,6 +33,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("push-t",),
             requires=("gym_pusht",),
             install='pip install "worldflux-envs[pusht]"',
+            vector=VECTOR,
             options={
                 **CONTRACT,
                 "obs": "'state' (agent and block), 'pixels', or 'both' (pixels and agent)",

@@ -19,7 +19,7 @@ hookimpl = pluggy.HookimplMarker("worldflux")
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `robotics` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -31,6 +31,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("gymnasium-robotics",),
             requires=("gymnasium_robotics",),
             install='pip install "worldflux-envs[robotics]"',
+            vector=VECTOR,
             options={"...": "anything else goes to the environment's constructor", **CONTRACT},
         )
     ]

@@ -38,7 +38,7 @@ _LAUNCH = {
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `unity` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -49,6 +49,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             aliases=("mlagents", "unity-mlagents"),
             requires=("mlagents_envs",),
             install='pip install "worldflux-envs[unity]"',
+            vector=VECTOR,
             options={
                 **CONTRACT,
                 **_LAUNCH,

@@ -19,7 +19,7 @@ hookimpl = pluggy.HookimplMarker("worldflux")
 @hookimpl
 def worldflux_envs() -> Iterable[EnvSpec]:
     """The `wf` backend."""
-    from worldflux_envs.options import CONTRACT
+    from worldflux_envs.options import CONTRACT, VECTOR
 
     return [
         EnvSpec(
@@ -30,6 +30,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             description="catch, cartpole, pendulum, two-room, sprites: small, exact, with oracles",
             requires=("gymnasium", "torch"),
             install="pip install worldflux-envs",
+            vector=VECTOR,
             options=CONTRACT,
         )
     ]
