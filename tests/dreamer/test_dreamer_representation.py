@@ -1,23 +1,30 @@
-"""The representation losses of DreamerV3: a plug point with three choices."""
+"""The representation losses of DreamerV3: three choices, and one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldflux.core.batch import Batch
+from worldflux.core.output import ModelOutput
 from worldflux.errors import CapabilityError, ConfigError
 from worldflux.factory import create_agent, create_world_model
+from worldflux.hub import from_pretrained
 from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_agent, check_world_model
 from worldflux.testing.batches import random_batch
 from worldflux_dreamer.agent import DreamerV3Agent
+from worldflux_dreamer.config import ModelConfig
+from worldflux_dreamer.representation.base import Representation
 from worldflux_dreamer.representation.contrastive import info_nce
+from worldflux_dreamer.representation.kinds import KINDS
 from worldflux_dreamer.representation.r2 import barlow_loss
+from worldflux_dreamer.sequences import Sequences
 from worldflux_dreamer.world_model import DreamerV3WorldModel
 
 VECTOR, CONTINUOUS = {"state": TensorSpec((5,))}, {"action": TensorSpec((2,), low=-1.0, high=1.0)}
@@ -127,5 +134,42 @@ def test_updates_learn_by_the_chosen_loss(kind: str) -> None:
 
 
 def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="representation"):
-        model("barlow")
+    with pytest.raises(
+        ConfigError, match=r"'contrastiv' is no known loss. Did you mean 'contrasti"
+    ):
+        model("contrastiv")
+
+
+class Agreement(Representation):
+    """A user's loss: projected features near the embeddings."""
+
+    def __init__(
+        self, config: ModelConfig, obs_spec: Mapping[str, TensorSpec], feat: int, embed: int
+    ) -> None:
+        super().__init__()
+        self.map = nn.Linear(feat, embed)
+
+    def scales(self) -> dict[str, float]:
+        return {"agreement": 0.5}
+
+    def forward(
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+    ) -> dict[str, Tensor]:
+        return {"agreement": (self.map(feat) - embed.detach()).square().mean(-1)}
+
+
+def test_a_users_loss_is_chosen_by_name_trained_and_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(KINDS, "agreement", Agreement)
+    check_agent(lambda: create_agent("dreamerv3:size1m", obs_spec=VECTOR, **options("agreement")))
+    made = model("agreement")
+    found = made.loss(batch(), generator=torch.Generator().manual_seed(0))
+    assert "agreement" in found.components and not made.supports(Capability.OBS_DECODE)
+    made.save_pretrained(tmp_path / "model")
+    again = from_pretrained(tmp_path / "model")
+    assert isinstance(again, DreamerV3WorldModel)
+    assert isinstance(again.representation, Agreement)
+    monkeypatch.delitem(KINDS, "agreement")
+    with pytest.raises(ConfigError, match=r"'agreement' is no known loss.*representation.kinds"):
+        from_pretrained(tmp_path / "model")

@@ -71,9 +71,10 @@ class ModelConfig(Config):
     """Weight of KL(post || sg(prior)) (`loss_scales.rep`)."""
     scale_rec: NonNegativeFloat = 1.0
     """Weight of each observation's reconstruction (`loss_scales.rec`)."""
-    representation: Literal["reconstruction", "r2", "contrastive"] = "reconstruction"
+    representation: str = "reconstruction"
     """What latents are learned by: drawing the observation, or, without a decoder, agreeing with
-    its embedding by redundancy reduction (R2-Dreamer) or contrast (InfoNCE)."""
+    its embedding by redundancy reduction (`r2`, R2-Dreamer) or contrast (`contrastive`, InfoNCE);
+    names of `representation.kinds.KINDS`."""
     scale_r2: NonNegativeFloat = 0.05
     """Weight of the redundancy-reduction loss (NM512/r2dreamer, `loss_scales.barlow`)."""
     r2_off_diagonal: NonNegativeFloat = 5e-4

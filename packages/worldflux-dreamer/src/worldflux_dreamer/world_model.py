@@ -20,7 +20,7 @@ from worldflux.specs import Capability, TensorSpec
 from worldflux_dreamer import losses
 from worldflux_dreamer.config import DreamerV3Config
 from worldflux_dreamer.networks import DreamerDecoder, Encoder, features
-from worldflux_dreamer.representation.kinds import KINDS
+from worldflux_dreamer.representation.kinds import make_representation
 from worldflux_dreamer.representation.reconstruction import (
     reconstruction_loss as reconstruction_loss,
 )
@@ -56,7 +56,7 @@ class DreamerV3WorldModel(WorldModel):
         self.action_conditioner = VectorActions(action)
         self.dynamics_model = RSSM(model, action.size, encoder.size)
         feat = model.deter + model.stoch * model.classes
-        self.representation = KINDS[model.representation](model, obs_spec, feat, encoder.size)
+        self.representation = make_representation(model, obs_spec, feat, encoder.size)
         decodes = self.representation.decodes
         self.decoder_module = DreamerDecoder(model, obs_spec if decodes else {})
         if not decodes:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.config import ModelConfig
+from worldflux_dreamer.representation.base import Representation
 from worldflux_dreamer.representation.projection import projection
 from worldflux_dreamer.sequences import Sequences
 
 
-class Contrast(nn.Module):
+class Contrast(Representation):
     """One term, InfoNCE (1807.03748); embeddings take no gradient from it."""
-
-    decodes = False
 
     def __init__(
         self, config: ModelConfig, obs_spec: Mapping[str, TensorSpec], feat: int, embed: int

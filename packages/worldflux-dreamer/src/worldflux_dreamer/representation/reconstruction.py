@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
 from worldflux_dreamer import losses
 from worldflux_dreamer.config import ModelConfig
+from worldflux_dreamer.representation.base import Representation
 from worldflux_dreamer.sequences import Sequences
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(Representation):
     """One term per observation: squared error on images and symlog vectors, CE on choices."""
 
     decodes = True

@@ -1,0 +1,31 @@
+"""What a representation loss is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from worldflux.core.output import ModelOutput
+from worldflux_dreamer.sequences import Sequences
+
+
+class Representation(nn.Module, ABC):
+    """What latents are learned by beside the KL, made as `Class(config, obs_spec, feat, embed)`.
+
+    `feat` and `embed` are the sizes of the latent features and of the encoder's embeddings.
+    """
+
+    decodes: ClassVar[bool] = False
+    """Whether it needs the decoder's observations."""
+
+    @abstractmethod
+    def scales(self) -> dict[str, float]:
+        """Weight of every term by its name."""
+
+    @abstractmethod
+    def forward(
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+    ) -> dict[str, Tensor]:
+        """Terms (B, T) by name, of features and embeddings (B, T, ...)."""
