@@ -182,6 +182,8 @@ def test_what_cannot_be_dreamt_is_refused(tmp_path):
         WorldModelVectorEnv(model(), 2).reset(seed=[1, 2])
     with pytest.raises(EnvError, match="wm takes no option 'horizn'. Did you mean 'horizon'"):
         wm._checked({"horizn": 1})
+    with pytest.raises(EnvError, match="one batch: mode='sync' is not auto or native"):
+        wm.make_vec("somewhere", 2, mode="sync")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("{}")
     with pytest.raises(EnvError, match="the run has no intact checkpoint yet"):

@@ -29,7 +29,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             make=f"{__name__}:make",
             make_vec=f"{__name__}:make_vec",
             description="a trained world model as an environment: wm/<run or hub id>",
-            aliases=("world-model", "model"),
+            aliases=("world-model",),
             requires=("gymnasium", "torch"),
             install="pip install worldflux-envs",
             options={
@@ -38,6 +38,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
                 "left out, the model imagines its first state",
                 "samples": "sampled next states that the uncertainty is measured on; default 4",
             },
+            vector={"mode": "'auto' or 'native': dreams are one batch"},
         )
     ]
 
@@ -47,7 +48,7 @@ def make(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
     from worldflux_envs.dream import WorldModelEnv
 
     seed = options.pop("seed", None)
-    env = WorldModelEnv(load(task), **_checked(options))
+    env = WorldModelEnv(load(task), **_checked(options, "render_mode"))
     if seed is not None:
         env.reset(seed=seed)
     return env
@@ -55,9 +56,11 @@ def make(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
 
 def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any, Any]:
     """`num_envs` dreams of the model in `task`, as one batch."""
+    from worldflux.errors import EnvError
     from worldflux_envs.dream import WorldModelVectorEnv
 
-    options = {key: value for key, value in options.items() if key not in ("mode", "workers")}
+    if (mode := options.pop("mode", "auto")) not in ("auto", "native"):
+        raise EnvError(f"Dreams are stepped as one batch: mode={mode!r} is not auto or native.")
     return WorldModelVectorEnv(load(task), num_envs, **_checked(options, "seed"))
 
 
@@ -81,7 +84,7 @@ def load(task: str) -> WorldModel:
 def _checked(options: dict[str, Any], *more: str) -> dict[str, Any]:
     from worldflux.errors import EnvError, did_you_mean
 
-    known = ("horizon", "starts", "samples", "render_mode", *more)
+    known = ("horizon", "starts", "samples", *more)
     for name in options:
         if name not in known:
             raise EnvError(
