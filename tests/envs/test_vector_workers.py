@@ -170,9 +170,9 @@ def test_nothing_remains_when_the_parent_dies(how):
 
 BUSY = """
 import ctypes, os, sys
-print(os.getpid(), flush=True)
 from worldflux_envs.vector import worker
 worker._die_with_parent(int(sys.argv[1]))
+print(os.getpid(), flush=True)  # only now can the parent's end be noticed by the kernel alone
 ctypes.PyDLL(None).sleep(600)  # C code that never gives the interpreter lock back
 """
 
