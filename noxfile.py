@@ -103,5 +103,5 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed; prints a table and writes build/bench.json."""
-    install(session, extras="[gym]")
+    install(session, extras="[all]")
     session.run("python", "-m", "benchmarks", *session.posargs)
