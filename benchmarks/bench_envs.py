@@ -103,6 +103,7 @@ def _overheads() -> Iterator[dict[str, Any]]:
             "atari/Pong",
             (lambda: ours.reset(seed=0), lambda: ours.step(0)),
             (lambda: bare.reset(seed=0), lambda: bare.step(move)),
+            turns=20,  # a reset costs as much as hundreds of steps
         )
     if _installed("dm_control"):
         yield _dmc_overhead("walker-walk", {})
