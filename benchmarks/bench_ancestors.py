@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ CASES = [
     ("dreamerv2:dmc", VECTOR, ACTION, 16, 32),
     ("rssm:small", VECTOR, ACTION, 16, 32),
 ]
-OPTIONS = {"planet:dmc": {"model.reward_layers": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {"planet:dmc": {"model.reward_layers": 2}}
 """The reward head of PlaNet's peer has no third layer."""
 PEERS = {
     "planet:dmc image update 4x16": 36.7,
@@ -36,7 +37,7 @@ PEERS = {
     "dreamerv1:dmc image update 4x16": 63.5,
     "dreamerv2:atari image update 4x16": 159.2,
 }
-"""Normalised costs, in turn with ours and in one process, of Kaixhin/PlaNet at 28c8491 (a plan: 1000
+"""Normalised costs, in turn with ours and in one process, of Kaixhin/PlaNet at 28c8491 (plan: 1000
 candidates, 10 iterations, horizon 12), yusukeurakami/dreamer-pytorch at b51af83 and
 jurgisp/pydreamer at 8a4ea85, with the same sizes, images and 15 imagined steps."""
 
