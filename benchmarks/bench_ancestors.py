@@ -19,7 +19,7 @@ IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}
 VECTOR = {"state": TensorSpec((24,))}
 ACTION = {"action": TensorSpec((6,), low=-1.0, high=1.0)}
 CHOICE = {"action": TensorSpec((), "int64", n=18)}
-CASES = [
+CASES: list[tuple[str, Specs, Specs, int, int]] = [
     ("planet:dmc", IMAGE, ACTION, 4, 16),
     ("dreamerv1:dmc", IMAGE, ACTION, 4, 16),
     ("dreamerv2:dmc", IMAGE, ACTION, 4, 16),
