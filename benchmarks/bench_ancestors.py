@@ -49,7 +49,7 @@ def rows() -> list[dict[str, object]]:
 
 def cases() -> list[Case]:
     """The operations, built."""
-    return [case for model_id, *sizes in CASES for case in _of(model_id, *sizes)]
+    return [case for what in CASES for case in _of(*what)]
 
 
 def _of(model_id: str, obs_spec: Specs, action_spec: Specs, size: int, length: int) -> list[Case]:

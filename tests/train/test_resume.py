@@ -172,6 +172,10 @@ def test_what_resume_and_out_refuse(tiny: Any, tmp_path: Path) -> None:
         api.train(tiny(), tmp_path / "run")
     with pytest.raises(StorageError, match=r"has no intact checkpoint of step 7\. It has: 3\d"):
         api.load_agent(tmp_path / "run", step=7)
+    for weights in (tmp_path / "run").glob("checkpoints/*/agent/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(StorageError, match=r"has no intact checkpoint\. It has: none"):
+        api.load_agent(tmp_path / "run")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="RLIMIT_FSIZE is POSIX")

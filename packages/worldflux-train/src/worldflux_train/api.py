@@ -171,5 +171,6 @@ def _checkpoint(run: Run, step: int | None) -> Path:
         return intact[chosen]
     if step is not None or not intact:
         known = ", ".join(str(found) for found in sorted(intact)) or "none"
-        raise StorageError(f"{run.path} has no intact checkpoint of step {step}. It has: {known}.")
+        which = "" if step is None else f" of step {step}"
+        raise StorageError(f"{run.path} has no intact checkpoint{which}. It has: {known}.")
     return intact[max(intact)]
