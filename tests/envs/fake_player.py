@@ -7,6 +7,7 @@ can say what must arrive. `--record` names a file that gets what the player was 
 
 import argparse
 import json
+import math
 import os
 import struct
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 import uuid
 import zlib
+from functools import partial
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -87,10 +89,31 @@ def pixel(y, x, c, step):
     return (10 * y + x + 60 * c + 7 * step) % 256
 
 
-def png(rows, columns, step, channels=3):
-    """An RGB picture of `pixel`."""
+def scene(agent, y, x):
+    """A walker under the sun, 80 by 120: what the pictures of the documentation show."""
+    hills = 46 + 5 * math.sin(x / 11) + 3 * math.sin(x / 5 + 1)
+    body, phase = 60 + 50 * agent.x, math.sin(agent.step * 1.3)
+    leg = phase * (y - 54) * 0.5
+    if math.hypot(y - 40, x - body) < 5:
+        return 250, 214, 165
+    if math.hypot((y - 50) / 1.6, x - body) < 4.5 or (
+        54 < y < 66 and min(abs(x - body - leg), abs(x - body + leg)) < 1.6
+    ):
+        return 214, 84, 62
+    if math.hypot(y - 16, x - 94) < 8:
+        return 255, 236, 170
+    if y > 62:
+        shade = 12 * ((x - 60) * 30 // (y - 52) // 30 % 2)
+        return 96 + shade, 140 + shade, 84 + shade
+    if y > hills:
+        return 74, 120, 110
+    return 120 + 2 * y, 170 + y, 226 - y
+
+
+def png(rows, columns, paint):
+    """An RGB picture of `paint(y, x)`."""
     lines = b"".join(
-        b"\0" + bytes(pixel(y, x, c, step) for x in range(columns) for c in range(channels))
+        b"\0" + bytes(int(value) for x in range(columns) for value in paint(y, x))
         for y in range(rows)
     )
     head = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
@@ -112,8 +135,15 @@ def camera(name, step, first=False, rows=8, columns=10):
     if first:
         shape, properties = (3, rows, columns), (1, 2, 2)
     return M["Observation"](
-        name=name, shape=shape, compression=1, compressed=png(rows, columns, step),
-        properties=properties,
+        name=name, shape=shape, properties=properties, compression=1,
+        compressed=png(rows, columns, lambda y, x: [pixel(y, x, c, step) for c in range(3)]),
+    )  # fmt: skip
+
+
+def landscape(agent):
+    return M["Observation"](
+        name="Eye", shape=(80, 120, 3), properties=(2, 2, 1), compression=1,
+        compressed=png(80, 120, partial(scene, agent)),
     )  # fmt: skip
 
 
@@ -154,6 +184,7 @@ SCENARIOS = {
         "Walk": (2, (), lambda a: [vector(a)], 1),
         "See": (0, (3,), lambda a: [camera("Eye", a.step)], 2),
     },
+    "scene": {"Walk": (1, (), lambda a: [landscape(a)], 1)},
     "nobody": {},
 }
 
