@@ -124,6 +124,15 @@ def test_dreams_start_from_an_environment():
     assert env.observation_space.contains(obs)
 
 
+def test_dreams_start_from_an_environment_with_options():
+    small = TinyModel(TinyConfig(), {"image": TensorSpec((3, 16, 16), "uint8")}, DISCRETE)
+    starts = {"id": "wf/catch", "obs": "pixels", "size": 16}
+    found = WorldModelEnv(small, starts=starts).dreams.starts.observations
+    assert found["image"].shape[1:] == (3, 16, 16) and found["image"].float().std() > 0
+    with pytest.raises(EnvError, match="start observations lack 'image'"):
+        WorldModelEnv(small, starts={"id": "wf/catch"})
+
+
 def test_dreams_start_from_recorded_episodes(tmp_path):
     from worldflux.columns import step_columns
     from worldflux.episodes import EpisodeWriter

@@ -1,6 +1,7 @@
 """Every family learns what its recipe says, on three seeds, and does not when it is kept from it.
 
-A run's score is its last evaluation: final weights, in environments of their own.
+A run's score is its last evaluation: final weights, in environments of their own. The pendulum is
+judged by 20 episodes: of draws of five starts, even perfect play misses -200 in one of 27.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ def create_world_model(
 
     Spaces are specs or their shorthand (default: a 3x64x64 image, 6 continuous actions).
     `overrides` are configuration fields (`model.deter`, or `deter` where only one room has it) and
-    slots; `config` replaces the preset's. A slot is a module, or `"package.module:Class"` constructed as `Class(model)`.
+    slots; `config` replaces the preset's. A slot is a module, or `"package.module:Class"`
+    constructed as `Class(model)`.
     """
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)

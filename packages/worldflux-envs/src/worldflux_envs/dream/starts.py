@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from worldflux.core.model import WorldModel
 from worldflux.core.state import State
 from worldflux.errors import EnvError, StorageError
 
-Starts = str | Path | Mapping[str, Tensor] | None
+Starts = str | Path | Mapping[str, Any] | None
 _RESETS = 64
 
 
@@ -20,7 +21,8 @@ class StartStates:
     """Start states of dreams.
 
     `source` is None (imagined: the prior of a first step), observations (M, ...) by key, a folder
-    of recorded episodes, or an environment id whose resets are used.
+    of recorded episodes, or an environment whose resets are used: its id, or a mapping of "id" and
+    its options.
     """
 
     def __init__(self, model: WorldModel, source: Starts = None) -> None:
@@ -47,24 +49,29 @@ class StartStates:
 
 
 def _observations(model: WorldModel, source: Starts) -> dict[str, Tensor] | None:
-    if source is None or isinstance(source, Mapping):
-        found = None if source is None else {key: torch.as_tensor(x) for key, x in source.items()}
-    elif Path(source).is_dir():
-        found = _recorded(model, Path(source))
-    elif isinstance(source, str) and "/" in source:
-        found = _resets(source)
-    else:
+    if source is None:
+        return None
+    found = _found(model, source)
+    missing = [key for key in model.obs_spec if key not in found]
+    if missing:
         raise EnvError(
-            f"starts={str(source)!r} is neither a folder of episodes nor an environment id."
+            f"The start observations lack {missing[0]!r}, which the model sees; they have: "
+            f"{', '.join(found)}."
         )
-    if found is not None:
-        missing = [key for key in model.obs_spec if key not in found]
-        if missing:
-            raise EnvError(
-                f"The start observations lack {missing[0]!r}, which the model sees; they have: "
-                f"{', '.join(found)}."
-            )
     return found
+
+
+def _found(model: WorldModel, source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """The observations (M, ...) by key that `source` stands for."""
+    if isinstance(source, Mapping):
+        if "id" in source:
+            return _resets(**source)
+        return {key: torch.as_tensor(value) for key, value in source.items()}
+    if Path(source).is_dir():
+        return _recorded(model, Path(source))
+    if isinstance(source, str) and "/" in source:
+        return _resets(source)
+    raise EnvError(f"starts={str(source)!r} is neither a folder of episodes nor an environment id.")
 
 
 def _recorded(model: WorldModel, folder: Path) -> dict[str, Tensor]:
@@ -80,10 +87,10 @@ def _recorded(model: WorldModel, folder: Path) -> dict[str, Tensor]:
     }
 
 
-def _resets(env_id: str) -> dict[str, Tensor]:
+def _resets(id: str, **options: Any) -> dict[str, Tensor]:
     from worldflux import make_env
 
-    env = make_env(env_id)
+    env = make_env(id, **options)
     try:
         found = [env.reset(seed=seed)[0] for seed in range(_RESETS)]
     finally:
