@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,14 @@ SEQUENCE_INPUTS = {
     *("deter", "stoch", "reward", "is_first", "is_last", "is_terminal", "prevact"),
     *("post_sample", "img_sample", "img_act", "retnorm_lo", "retnorm_hi"),
 }
+
+
+@pytest.fixture(autouse=True)
+def fixed_rng() -> Iterator[None]:
+    """Tests draw from torch's generator as they like and leave it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 class Golden:

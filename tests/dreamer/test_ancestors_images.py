@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -15,13 +13,6 @@ from worldflux_dreamer.ancestors.images import (
     PixelToMap,
     quantised,
 )
-
-
-@pytest.fixture(autouse=True)
-def fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def test_pixels_are_cut_to_their_bits() -> None:

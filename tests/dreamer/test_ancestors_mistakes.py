@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,13 +21,6 @@ VECTOR, CONTINUOUS = {"state": TensorSpec((5,))}, {"action": TensorSpec((2,), lo
 TINY: dict[str, Any] = {
     "deter": 16, "hidden": 12, "stoch": 4, "units": 16, "depth": 4, "vector_layers": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def made(family: str, obs: dict[str, TensorSpec] = VECTOR, **options: Any) -> Agent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,13 +29,6 @@ from worldflux_dreamer.ancestors.world_model import single_action
 SMALL: dict[str, Any] = {"deter": 16, "hidden": 12, "stoch": 4, "classes": 3, "blocks": 4}
 CONTINUOUS, CHOICE = TensorSpec((2,), low=-1.0, high=1.0), TensorSpec((), "int64", n=3)
 SEVERAL = TensorSpec((2,), "int64", n=(2, 3))
-
-
-@pytest.fixture(autouse=True)
-def fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 # Latents

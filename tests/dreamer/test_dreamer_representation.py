@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,6 @@ TINY: dict[str, Any] = {
     "agent.imag_length": 3, "agent.context": 0,
 }  # fmt: skip
 WITHOUT_DECODER = ["r2", "contrastive"]
-
-
-@pytest.fixture(autouse=True)
-def fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def options(kind: str) -> dict[str, Any]:

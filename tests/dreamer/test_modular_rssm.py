@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,6 @@ TINY: dict[str, Any] = {
     "deter": 16, "hidden": 12, "stoch": 4, "units": 16, "depth": 4, "embed": 16, "vit_units": 16,
     "memory": 3, "vector_layers": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def model(obs: dict[str, TensorSpec] = VECTOR, **options: Any) -> WorldModel:

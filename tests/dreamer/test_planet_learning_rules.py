@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +25,6 @@ VECTOR, CONTINUOUS = {"state": TensorSpec((5,))}, {"action": TensorSpec((2,), lo
 TINY: dict[str, Any] = {
     "model.deter": 16, "model.hidden": 12, "model.stoch": 4, "model.units": 16, "model.depth": 4,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def model(obs: dict[str, TensorSpec] = VECTOR, **options: Any) -> PlaNetWorldModel:
