@@ -24,7 +24,8 @@ def main() -> int:
     from rich.table import Table
 
     names = sys.argv[1:] or sorted(path.stem[6:] for path in HERE.glob("bench_*.py"))
-    console, results = Console(), {}
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a file has room
+    results = {}
     for name in names:
         rows = importlib.import_module(f"benchmarks.bench_{name}").rows()
         results[name] = rows
