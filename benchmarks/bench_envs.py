@@ -18,7 +18,7 @@ import numpy as np
 COUNTS = (1, 8, 32)
 BOTH = ("sync", "async")
 # (id, module it needs, our modes, Gymnasium's modes of the same, options). Left out: crafter, whose
-# resets take longer than the whole table, and what is not ours to start here (unity, wm).
+# resets take longer than the whole table, and unity, which needs a player.
 ENVIRONMENTS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...], dict[str, Any]], ...] = (
     ("gym/CartPole-v1", "gymnasium", BOTH, BOTH, {}),
     ("wf/catch", "worldflux_envs", ("sync", "native"), (), {}),
@@ -64,6 +64,17 @@ def _cases() -> Iterator[tuple[str, int, Callable[[], Any]]]:
                 )
             if env_id == "atari/Pong":
                 yield "atari/Pong ale_py's own", num_envs, partial(_ale, num_envs)
+    for num_envs in COUNTS:
+        yield "wm (dreamerv3:size1m) native", num_envs, partial(_dream, num_envs)
+
+
+def _dream(num_envs: int) -> Any:
+    """Dreams of an untrained model: what they are about costs nothing."""
+    from worldflux.factory import create_world_model
+    from worldflux_envs.dream import WorldModelVectorEnv
+
+    model = create_world_model("dreamerv3:size1m", obs_shape=(3,), action_dim=3, discrete=True)
+    return WorldModelVectorEnv(model, num_envs)
 
 
 def _gymnasium(env_id: str, mode: str, num_envs: int) -> Any:
