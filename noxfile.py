@@ -94,7 +94,8 @@ def packaging(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation and run every code block in it."""
-    install(session, *TEST_TOOLS, "sphinx>=8,<9.1", "myst-parser", "furo", extras="[gym]")
+    tools = [*TEST_TOOLS, "nox", "sphinx>=8,<9.1", "myst-parser", "furo"]
+    install(session, *tools, extras="[gym]")
     shutil.rmtree(ROOT / "build" / "docs", ignore_errors=True)
     session.run("sphinx-build", "-q", "-W", "-b", "html", "docs", "build/docs")
     session.run("pytest", "-m", "slow or not slow", "tests/docs", *session.posargs, env=THREADS)

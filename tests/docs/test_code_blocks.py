@@ -62,14 +62,15 @@ def wheels(tmp_path_factory) -> Path:
     return folder
 
 
-def affordable(code: str) -> str:
-    """The block with a small training budget; what makes a new machine's setup is not repeated."""
+def affordable(code: str, folder: Path) -> str:
+    """The block with a small training budget; what sets up a new machine is not repeated."""
     code = re.sub(
         r"python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/", "", code
     )
-    code = re.sub(r"(nox -s train)\b", rf"\1 --no-install -- {BUDGET}", code)
+    here = "-db none --no-install"  # what is installed here
+    code = re.sub(r"(nox -s train)\b", rf"\1 {here} -- {BUDGET} --out {folder}/run", code)
     code = re.sub(r"nox -s tests", "pytest --collect-only -q tests", code)
-    return re.sub(r"--steps \d+(?! --set)", BUDGET, code)
+    return re.sub(r"--steps \d+\b(?! --set)", BUDGET, code)
 
 
 @pytest.mark.slow
@@ -78,7 +79,7 @@ def test_bash_blocks(page, tmp_path, wheels):
     for code in blocks(ROOT / page, "bash"):
         inside = ROOT if "nox" in code else tmp_path
         run(
-            ["bash", "-euo", "pipefail", "-c", affordable(code)],
+            ["bash", "-euo", "pipefail", "-c", affordable(code, tmp_path)],
             inside,
             PIP_FIND_LINKS=str(wheels),
             PIP_NO_INDEX="1",
