@@ -67,10 +67,10 @@ def affordable(code: str, folder: Path) -> str:
     code = re.sub(
         r"python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/", "", code
     )
+    code = re.sub(r"^(?!.*--resume)(.*)--steps \d+", rf"\1{BUDGET}", code, flags=re.MULTILINE)
     here = "-db none --no-install"  # what is installed here
     code = re.sub(r"(nox -s train)\b", rf"\1 {here} -- {BUDGET} --out {folder}/run", code)
-    code = re.sub(r"nox -s tests", "pytest --collect-only -q tests", code)
-    return re.sub(r"--steps \d+\b(?! --set)", BUDGET, code)
+    return re.sub(r"nox -s tests", "pytest --collect-only -q tests", code)
 
 
 @pytest.mark.slow
