@@ -236,7 +236,7 @@ def test_a_step_cost_is_measured_and_leaves_the_callers_draws_alone():
     quick.action_space.seed(3)
     expected = [quick.action_space.sample() for _ in range(9)]
     quick.action_space.seed(3)
-    assert step_cost(quick) < 2e-3 < 5e-3 < step_cost(slow) < 0.1
+    assert step_cost(quick) < 5e-3 < step_cost(slow)
     assert [quick.action_space.sample() for _ in range(9)] == expected
 
 
