@@ -229,7 +229,7 @@ def test_a_users_core_is_trained_planned_in_and_saved(tmp_path: Path) -> None:
     agent = make()
     phase = agent.training_plan().phases[0].name
     metrics = agent.update(batch(), phase, generator=torch.Generator().manual_seed(0)).metrics
-    assert torch.isfinite(metrics["loss/total"])
+    assert torch.isfinite(metrics["loss"])
     obs, first = {"state": torch.zeros(2, 5)}, torch.ones(2, dtype=torch.bool)
     action, _ = agent.act(obs, None, first, "eval", generator=torch.Generator().manual_seed(0))
     assert action.tensor.shape == (2, 2)

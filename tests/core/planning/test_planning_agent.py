@@ -166,7 +166,7 @@ def test_updates_lower_the_models_loss_whatever_its_loss_takes():
         agent = PlanningAgent(family(TinyConfig(), spec, action), PlanningAgentConfig(lr=1e-2))
         batch = random_batch(spec, action, 4, 8)
         losses = [
-            float(agent.update(batch, "model", generator=torch.Generator()).metrics["loss/total"])
+            float(agent.update(batch, "model", generator=torch.Generator()).metrics["loss"])
             for _ in range(30)
         ]
         assert losses[-1] < 0.8 * losses[0], losses

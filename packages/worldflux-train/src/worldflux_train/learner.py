@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,21 +25,20 @@ class Learner:
         replay: Replay,
         generator: torch.Generator,
         device: torch.device,
-        precision: str = "fp32",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.agent = agent
         self.replay = replay
         self.generator = generator
         self.device = device
-        self.bf16 = precision == "bf16"
+        agent.precision = precision
         self.meters = Meters()
 
     def learn(self, phase: Phase, updates: int, after: Callable[[Metrics], None]) -> None:
         """`updates` updates of `phase`; `after` is called with each one's metrics."""
         for _ in range(updates):
             batch = self.replay.sample(phase.batch, phase.length, phase.context, phase.boundary)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                result = self.agent.update(batch, phase.name, generator=self.generator)
+            result = self.agent.update(batch, phase.name, generator=self.generator)
             if result.replay_writes and batch.index is not None:
                 self.replay.write(batch.index[:, phase.context :], result.replay_writes)
             self.meters.add(result.metrics)

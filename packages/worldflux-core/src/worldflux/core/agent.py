@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from worldflux.config import Config
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Draws
 from worldflux.core.model import WorldModel
-from worldflux.core.output import UpdateResult
+from worldflux.core.output import LossOutput, UpdateResult
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.state import State
 from worldflux.errors import StorageError
@@ -22,6 +22,8 @@ from worldflux.specs import TensorSpec
 from worldflux.training import TrainingPlan
 
 Mode = Literal["train", "eval"]
+Computed = LossOutput | tuple[Tensor, Mapping[str, Any]]
+"""What `Learner.step` minimises: a LossOutput, or the loss with outputs to hand back."""
 
 
 class Learner(nn.Module, ABC):
@@ -29,7 +31,9 @@ class Learner(nn.Module, ABC):
 
     Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
     schedules are buffers or frozen parameters, so that `state_dict` is complete. Optimisers go
-    into `self.optimizers`, by name, and are checkpointed beside it.
+    into `self.optimizers`, by name, and are checkpointed beside it; `update` uses them through
+    `step`, which clips gradients to `clip_norm[name]`. `precision` is set by whoever trains:
+    "bf16" computes under autocast.
     """
 
     def __init__(
@@ -43,6 +47,9 @@ class Learner(nn.Module, ABC):
         self.obs_spec = dict(obs_spec)
         self.action_spec = dict(action_spec)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.clip_norm: dict[str, float] = {}
+        self.steps: dict[str, int] = {}
+        self.precision: Literal["fp32", "bf16"] = "fp32"
         self.provenance: dict[str, Any] = {}
 
     world_model: WorldModel
@@ -67,13 +74,47 @@ class Learner(nn.Module, ABC):
     ) -> UpdateResult:
         """One gradient update of `phase` (a name in the training plan)."""
 
+    def autocast(self) -> torch.autocast:
+        """The compute type of `precision`, for forward passes outside `step`."""
+        device = next((p.device.type for p in self.parameters()), "cpu")
+        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def step(self, name: str, compute: Callable[[Batch], Computed], batch: Batch) -> dict[str, Any]:
+        """One step of optimiser `name` on what `compute(batch)` returns, a scalar loss first.
+
+        `compute` runs under autocast, its backward pass outside; only the parameters of `name`
+        get gradients, which `clip` may limit. Afterwards autocast's copies of the old weights
+        are dropped, so that what an update computes next uses the new ones. Returns the outputs,
+        detached, with "loss" and "grad_norm"; a LossOutput's parts are under "loss/<part>".
+        """
+        optimizer = self.optimizers[name]
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        for parameter in params:
+            parameter.grad = None
+        with torch.enable_grad():
+            with self.autocast():
+                loss, outputs = _loss_and_outputs(compute(batch))
+            loss.backward(inputs=params)  # type: ignore[no-untyped-call]
+        norm = self.clip(name, params)
+        optimizer.step()
+        self.steps[name] = self.steps.get(name, 0) + 1
+        torch.clear_autocast_cache()
+        found = {key: _detached(value) for key, value in outputs.items()}
+        return {**found, "loss": loss.detach(), "grad_norm": norm.detach()}
+
+    def clip(self, name: str, params: Iterable[Tensor]) -> Tensor:
+        """Limit the gradients of optimiser `name` to `clip_norm[name]`; their norm before that."""
+        return nn.utils.clip_grad_norm_(params, self.clip_norm.get(name, float("inf")))
+
     def parameter_count(self) -> int:
         """Number of trainable parameters, of the world model and everything beside it."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def training_state(self) -> dict[str, Tensor]:
-        """What `state_dict` leaves out: the optimisers' state, as flat named tensors."""
-        flat: dict[str, Tensor] = {}
+        """What `state_dict` leaves out: the optimisers' state and steps, as flat named tensors."""
+        flat: dict[str, Tensor] = {
+            f"{name}/steps": torch.tensor(count) for name, count in self.steps.items()
+        }
         for name, optimizer in self.optimizers.items():
             for index, values in optimizer.state_dict()["state"].items():
                 for key, value in values.items():
@@ -86,6 +127,9 @@ class Learner(nn.Module, ABC):
         for path, value in flat.items():
             name, _, rest = path.partition("/")
             index, _, key = rest.partition("/")
+            if name in states and rest == "steps":
+                self.steps[name] = int(value)
+                continue
             if name not in states or not index.isdigit():
                 known = ", ".join(states) or "none"
                 raise StorageError(
@@ -127,3 +171,14 @@ class Agent(Learner):
     def replay_values(self, state: State) -> dict[str, Tensor]:
         """The `replay_spec` columns (B, ...) out of the State that `act` returned."""
         return {}
+
+
+def _loss_and_outputs(computed: Computed) -> tuple[Tensor, Mapping[str, Any]]:
+    if not isinstance(computed, LossOutput):
+        return computed
+    parts = {f"loss/{key}": value for key, value in computed.items()}
+    return computed.loss, {**parts, **computed.metrics}
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor | State) else value

@@ -47,3 +47,12 @@ class UpdateResult:
 
     metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     replay_writes: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def metrics(outputs: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor | float]:
+    """The numbers among a step's outputs (0-d tensors and floats), named `prefix` + their name."""
+    return {
+        prefix + key: value
+        for key, value in outputs.items()
+        if isinstance(value, float) or (isinstance(value, Tensor) and value.ndim == 0)
+    }

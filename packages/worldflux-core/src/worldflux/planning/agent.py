@@ -14,7 +14,7 @@ from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Draws
 from worldflux.core.model import WorldModel
-from worldflux.core.output import UpdateResult
+from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.state import State
 from worldflux.errors import ContractError
@@ -48,6 +48,7 @@ class PlanningAgent(Agent):
         if trainable:
             adam = torch.optim.Adam(trainable, lr=settings.lr, eps=settings.eps)
             self.optimizers = {"model": adam}
+            self.clip_norm = {"model": settings.clip}
 
     def training_plan(self) -> TrainingPlan:
         settings = self.settings
@@ -68,16 +69,8 @@ class PlanningAgent(Agent):
         generator: torch.Generator | None = None,
     ) -> UpdateResult:
         given: dict[str, Any] = {"draws": draws, "generator": generator} if self._samples else {}
-        output = self.world_model.loss(batch, **given)
-        optimizer = self.optimizers["model"]
-        optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()  # type: ignore[no-untyped-call]
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip)
-        optimizer.step()
-        losses = {f"loss/{key}": value.detach() for key, value in output.items()}
-        total = {"loss/total": output.loss.detach(), "grad_norm": norm}
-        return UpdateResult({**losses, **output.metrics, **total})
+        found = self.step("model", lambda b: self.world_model.loss(b, **given), batch)
+        return UpdateResult(metrics(found))
 
     def conditions(self, obs: Mapping[str, Tensor]) -> ConditionPayload | None:
         """What plans are conditioned on: the encoded `obs["goal"]`, where there is one."""

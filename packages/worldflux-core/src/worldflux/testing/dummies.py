@@ -14,7 +14,7 @@ from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder
 from worldflux.core.model import WorldModel
-from worldflux.core.output import LossOutput, UpdateResult
+from worldflux.core.output import LossOutput, UpdateResult, metrics
 from worldflux.core.payloads import ActionKind, ActionPayload
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
@@ -282,8 +282,19 @@ class TinyAgent(Agent):
         draws: Draws | None = None,
         generator: torch.Generator | None = None,
     ) -> UpdateResult:
-        output = self.world_model.loss(batch, draws=draws, generator=generator)
         start = self.world_model._posteriors(batch, draws, generator).detach()
+
+        def compute(b: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            output = self.world_model.loss(b, draws=draws, generator=generator)
+            policy = self._policy_loss(start, generator)
+            parts = {f"loss/{key}": value for key, value in output.items()}
+            return output.loss + policy, {**parts, "loss/policy": policy}
+
+        found = self.step("adam", compute, batch)
+        return UpdateResult(metrics(found), {"deter": start["deter"][:, batch.context :]})
+
+    def _policy_loss(self, start: State, generator: torch.Generator | None) -> Tensor:
+        """REINFORCE on three imagined steps from every State (B, T, ...)."""
         flat = State({key: value.flatten(0, 1) for key, value in start.tensors.items()})
         imagined = self.world_model.rollout(
             flat,
@@ -294,14 +305,7 @@ class TinyAgent(Agent):
         assert imagined.rewards is not None
         logp = self._logp(self._logits(flat), imagined.actions[0])
         gain = imagined.rewards.sum(0).detach()
-        policy = -(logp * (gain - gain.mean())).mean()
-        optimizer = self.optimizers["adam"]
-        optimizer.zero_grad()
-        (output.loss + policy).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        metrics = {f"loss/{key}": value.detach() for key, value in output.items()}
-        writes = {"deter": start["deter"][:, batch.context :]}
-        return UpdateResult({**metrics, "loss/policy": policy.detach()}, writes)
+        return -(logp * (gain - gain.mean())).mean()
 
     def _logits(self, state: State) -> Tensor:
         logits: Tensor = self.policy(torch.cat([state["deter"], state["stoch"]], -1))
