@@ -127,3 +127,82 @@ def test_copy_module_makes_a_plain_state():
     state = latent()
     assert copy.copy(state).tensors is state.tensors
     assert copy.deepcopy(state)["deter"] is not state["deter"]
+
+
+# Algebra
+
+
+def sequence_state(t: int) -> State:
+    """One step (2, 3) of a sequence, with a cache that says which step it belongs to."""
+    rows = torch.arange(6.0).reshape(2, 3) + 10 * t
+    return State({"rep": rows, "cache.keys": torch.full((2, 4), float(t))}, {"kind": "test"})
+
+
+def test_stack_makes_a_time_axis_and_keeps_the_last_cache() -> None:
+    joined = State.stack([sequence_state(t) for t in range(3)])
+    assert joined["rep"].shape == (2, 3, 3)
+    assert torch.equal(joined["cache.keys"], torch.full((2, 4), 2.0))
+    assert joined.meta == {"kind": "test"}
+
+
+def test_stack_keeps_the_keys_that_all_have() -> None:
+    one = sequence_state(0).with_({"posterior_logits": torch.zeros(2, 1)})
+    two = sequence_state(1).with_({"prior_logits": torch.zeros(2, 1)})
+    assert set(State.stack([one, two]).tensors) == {"rep", "cache.keys"}
+
+
+def test_joining_nothing_is_an_error() -> None:
+    with pytest.raises(StateError, match="no States to join"):
+        State.stack([])
+
+
+def test_cat_joins_rows_with_their_caches_and_time_without() -> None:
+    rows = State.cat([sequence_state(0), sequence_state(1)])
+    assert rows["rep"].shape == (4, 3)
+    assert rows["cache.keys"][:, 0].tolist() == [0, 0, 1, 1]
+    halves = [State.stack([sequence_state(t), sequence_state(t + 1)]) for t in (0, 2)]
+    time = State.cat(halves, 1)
+    assert time["rep"].shape == (2, 4, 3)
+    assert time["cache.keys"][:, 0].tolist() == [3, 3]
+
+
+def test_at_has_a_cache_at_the_last_step_only() -> None:
+    joined = State.stack([sequence_state(t) for t in range(3)])
+    assert torch.equal(joined.at(1)["rep"], sequence_state(1)["rep"])
+    assert "cache.keys" not in joined.at(1)
+    assert "cache.keys" in joined.at(2) and "cache.keys" in joined.at(-1)
+
+
+def test_rows_and_repeat_choose_and_copy_rows_with_caches() -> None:
+    state = sequence_state(0)
+    assert torch.equal(state.rows(torch.tensor([1]))["rep"], state["rep"][1:])
+    assert torch.equal(state.rows(torch.tensor([True, False]))["rep"], state["rep"][:1])
+    twice = state.repeat(2)
+    assert torch.equal(twice["rep"][::2], state["rep"])
+    assert torch.equal(twice["rep"][1::2], state["rep"])
+    assert twice["cache.keys"].shape == (4, 4)
+
+
+def test_where_takes_the_rows_of_the_mask() -> None:
+    one, two = sequence_state(0), sequence_state(1)
+    mixed = one.where(torch.tensor([True, False]), two)
+    assert torch.equal(mixed["rep"][0], one["rep"][0])
+    assert torch.equal(mixed["rep"][1], two["rep"][1])
+    assert mixed["cache.keys"][:, 0].tolist() == [0, 1]
+    with pytest.raises(StateError, match=r"only one has \['more'\]"):
+        one.where(torch.tensor([True, False]), two.with_({"more": torch.zeros(2)}))
+
+
+def test_flat_and_unflat_are_inverse_and_drop_caches() -> None:
+    joined = State.stack([sequence_state(t) for t in range(3)])
+    flat = joined.flat()
+    assert flat["rep"].shape == (6, 3)
+    assert "cache.keys" not in flat
+    assert torch.equal(flat.unflat((2, 3))["rep"], joined["rep"])
+    assert flat.meta == joined.meta
+
+
+def test_with_and_only_add_and_leave_out() -> None:
+    state = sequence_state(0).with_({"action": torch.ones(2)})
+    assert set(state.only(("rep", "action")).tensors) == {"rep", "action"}
+    assert state.only(("rep",)).meta == {"kind": "test"}

@@ -20,7 +20,6 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rollout import AutoregressiveRollout, unroll
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
-from worldflux.planning.score import repeated
 from worldflux.specs import TensorSpec
 from worldflux_tdmpc2.config import ModelConfig
 from worldflux_tdmpc2.distribution import expected
@@ -95,9 +94,7 @@ class LatentDynamics(DynamicsModel):
 
     def fan_out(self, state: State, action: Tensor) -> State:
         """`transition` of each State (B, ...) by N actions (B, N, A), without the "cause"."""
-        kept = repeated(
-            State({k: v for k, v in state.tensors.items() if k in _KEPT}), action.shape[1]
-        )
+        kept = state.only(_KEPT).repeat(action.shape[1])
         return State({"latent": fanned(self.net, features(state), action), **kept.tensors})
 
     def transition(
@@ -110,7 +107,7 @@ class LatentDynamics(DynamicsModel):
         generator: torch.Generator | None = None,
     ) -> State:
         cause = joint(state, action)
-        kept = {key: value for key, value in state.tensors.items() if key in _KEPT}
+        kept = state.only(_KEPT).tensors
         return State({"latent": self.net(cause), "cause": cause, **kept})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +85,8 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
     start = model.encode(first, draws=None if shift is None else {"shift": shift[:, 0]})
     states = _imagined(model, start, pairs.action.transpose(0, 1))
     reached, td = _targets(model, pairs, draws)
-    before, after = _stacked(states[:-1]), _stacked(states[1:])  # (B, H, ...)
-    output = model.decode(_flat(after), keys=("reward", "continue"))
+    before, after = State.stack(states[:-1]), State.stack(states[1:])  # (B, H, ...)
+    output = model.decode(after.flat(), keys=("reward", "continue"))
     lead = pairs.valid.shape  # (B, H)
     action = model.condition(pairs.action.flatten(0, 1)).unflatten(0, lead)
     q_logits = model.q(joint(before, action), keep=draws.get("q_keep"))
@@ -105,7 +104,7 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
         assert term.shape == lead, (name, term.shape, lead)
     alive = pairs.valid.float().cumprod(1)
     weight = torch.cat([torch.ones_like(alive[:, :1]), alive], 1)
-    return Unrolled(terms, _stacked(states), weight, td, pairs.next_terminal, logit)
+    return Unrolled(terms, State.stack(states), weight, td, pairs.next_terminal, logit)
 
 
 def _imagined(model: TDMPC2WorldModel, start: State, actions: Tensor) -> list[State]:
@@ -130,7 +129,7 @@ def _targets(model: TDMPC2WorldModel, pairs: Transitions, draws: Draws) -> tuple
         value.unflatten(0, lead),
         model.discount(reached).expand(value.shape).unflatten(0, lead),
     )
-    return _unflat(reached, lead), td
+    return reached.unflat(tuple(lead)), td
 
 
 def model_loss(model: TDMPC2WorldModel, unrolled: Unrolled) -> tuple[Tensor, dict[str, Tensor]]:
@@ -167,17 +166,3 @@ def policy_loss(model: TDMPC2WorldModel, unrolled: Unrolled, proposed: Proposed)
     )
     rho = losses.time_weights(terms.shape[1], c.rho, terms)
     return (terms * unrolled.weight * rho).mean()
-
-
-def _stacked(states: Sequence[State]) -> State:
-    """States (B, ...) at consecutive times as one (B, T, ...)."""
-    keys = states[0].tensors
-    return State({key: torch.stack([state.tensors[key] for state in states], 1) for key in keys})
-
-
-def _flat(state: State) -> State:
-    return State({key: value.flatten(0, 1) for key, value in state.tensors.items()})
-
-
-def _unflat(state: State, lead: torch.Size) -> State:
-    return State({key: value.unflatten(0, lead) for key, value in state.tensors.items()})

@@ -16,7 +16,7 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.nn.slow import slow_copy
-from worldflux.planning.score import repeated, repeated_conditions
+from worldflux.planning.score import repeated_conditions
 from worldflux.specs import Capability, TensorSpec
 from worldflux_tdmpc2 import draws as random
 from worldflux_tdmpc2 import learning
@@ -229,7 +229,7 @@ class TDMPC2WorldModel(WorldModel):
             after, reward = dynamics.fan_out(state, taken), decoder.fan_out(state, taken)
             goes_on = _going_on(decoder(after, ("continue",)).predictions)
         else:
-            many = repeated(_without_cause(state), count)
+            many = _without_cause(state).repeat(count)
             after, reward, goes_on = self._step(many, flat, conditions)
         return after, reward, torch.ones_like(reward) * self.discount(after) * goes_on
 
@@ -267,7 +267,7 @@ class TDMPC2WorldModel(WorldModel):
         batch = state.batch_size
         source = {"eps": random.normal(batch, count, horizon, self.action.size)}
         eps = random.complete(source, draws, state.device, generator)["eps"].flatten(0, 1)
-        now = repeated(_without_cause(state), count)
+        now = _without_cause(state).repeat(count)
         many, actions = repeated_conditions(conditions, batch, count), []
         for t in range(horizon):
             actions.append(self.act_on(now, eps[:, t]).action)
@@ -304,5 +304,4 @@ def _going_on(predictions: Mapping[str, Tensor]) -> Tensor | float:
 
 
 def _without_cause(state: State) -> State:
-    kept = {key: value for key, value in state.tensors.items() if key != "cause"}
-    return State(kept, state.meta)
+    return state.only(state.tensors.keys() - {"cause"})

@@ -122,7 +122,7 @@ def _compare(
     random: torch.Generator,
 ) -> Imagination:
     device = states[0].device
-    start = State({key: torch.cat([s[key] for s in states]) for key in states[0].tensors})
+    start = State.cat(states)
     actions = np.stack([e.action[t : t + horizon] for e, t in pieces], 1)  # (H, B, ...)
     path: Trajectory = model.rollout(
         start, torch.as_tensor(actions).to(device), decode=True, generator=random

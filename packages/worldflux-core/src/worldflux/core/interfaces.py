@@ -123,15 +123,13 @@ class DynamicsModel(nn.Module, ABC):
             state = self.observe(
                 state,
                 action[:, t],
-                State({key: value[:, t] for key, value in features.tensors.items()}),
+                features.at(t),
                 is_first[:, t],
                 draws=None if draws is None else {key: x[:, t] for key, x in draws.items()},
                 generator=generator,
             )
             states.append(state)
-        return State(
-            {key: torch.stack([s.tensors[key] for s in states], 1) for key in states[0].tensors}
-        )
+        return State.stack(states)
 
 
 class Decoder(nn.Module, ABC):

@@ -83,10 +83,7 @@ def decoded(
         return Trajectory(states=states, actions=actions)
     batch = states[0].batch_size
     keys: Collection[str] | None = None if images else _SCALARS
-    shared = [key for key in states[0].tensors if key in states[-1]]
-    flat = State(
-        {key: torch.cat([s.tensors[key] for s in states]) for key in shared}, states[0].meta
-    )
+    flat = State.stack(states, 0).flat()
     found = {
         key: value.reshape(len(states), batch, *value.shape[1:])
         for key, value in model.decode(flat, conditions, keys=keys).predictions.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -16,6 +16,8 @@ from worldflux.errors import StateError, did_you_mean
 
 __all__ = ["State", "StateError"]
 
+CACHE = "cache."
+"""Tensors named so are caches (a transformer's keys and values), not part of a step's latent."""
 _VERSIONS = ("v1",)
 _FORMATS = ("binary",)
 
@@ -65,6 +67,94 @@ class State:
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """A State of `function(tensor)` for each tensor; meta is copied shallowly."""
         return State({k: function(t) for k, t in self.tensors.items()}, dict(self.meta))
+
+    # Algebra: every result keeps meta (of the first State, where there are several)
+
+    @classmethod
+    def stack(cls, states: Sequence[State], dim: int = 1) -> State:
+        """Steps (B, ...) along a new time axis, (B, T, ...); of the keys that all of them have.
+
+        Of caches only the last step's are kept, without a time axis.
+        """
+        return cls._joined(states, lambda tensors: torch.stack(tensors, dim), dim)
+
+    @classmethod
+    def cat(cls, states: Sequence[State], dim: int = 0) -> State:
+        """Rows after one another (dim 0), or pieces of time (dim 1), where the last caches stay."""
+        return cls._joined(states, lambda tensors: torch.cat(tensors, dim), dim or None)
+
+    def rows(self, index: Tensor | slice) -> State:
+        """The rows that `index` (a mask (B,), numbers (N,) or a slice) chooses, caches included."""
+        return self.map(lambda tensor: tensor[index])
+
+    def at(self, t: int) -> State:
+        """Step `t` (B, ...) of a sequence (B, T, ...); caches belong to the last step only."""
+        last = t in (-1, self._length() - 1)
+        return self._picked(lambda tensor: tensor[:, t], caches=last)
+
+    def repeat(self, n: int) -> State:
+        """Each row `n` times, copies adjacent: (B, ...) -> (B * n, ...)."""
+        return self.map(lambda tensor: tensor.repeat_interleave(n, 0))
+
+    def where(self, mask: Tensor, other: State) -> State:
+        """This State's rows where `mask` (B,) holds, those of `other` elsewhere."""
+        if self.tensors.keys() != other.tensors.keys():
+            differ = sorted(self.tensors.keys() ^ other.tensors.keys())
+            raise StateError(f"where needs two States with the same tensors; only one has {differ}")
+
+        def chosen(key: str, tensor: Tensor) -> Tensor:
+            return torch.where(mask.reshape(-1, *[1] * (tensor.ndim - 1)), tensor, other[key])
+
+        return self.with_({key: chosen(key, tensor) for key, tensor in self.tensors.items()})
+
+    def with_(self, tensors: Mapping[str, Tensor]) -> State:
+        """This State with `tensors` added or put in place of those of the same name."""
+        return State({**self.tensors, **tensors}, dict(self.meta))
+
+    def only(self, keys: Collection[str]) -> State:
+        """This State without the tensors that `keys` leaves out."""
+        return State({k: t for k, t in self.tensors.items() if k in keys}, dict(self.meta))
+
+    def flat(self) -> State:
+        """A sequence (B, T, ...) as rows (B * T, ...), a row's steps adjacent; without caches."""
+        return self._picked(lambda tensor: tensor.flatten(0, 1), caches=False)
+
+    def unflat(self, lead: tuple[int, ...]) -> State:
+        """Rows (N, ...) as (*lead, ...), where lead multiplies to N; without caches."""
+        return self._picked(lambda tensor: tensor.unflatten(0, lead), caches=False)
+
+    @classmethod
+    def _joined(
+        cls,
+        states: Sequence[State],
+        join: Callable[[list[Tensor]], Tensor],
+        time: int | None,
+    ) -> State:
+        """`join` applied per key; caches are joined only where no time axis is."""
+        if not states:
+            raise StateError("there are no States to join")
+        keys = [key for key in states[-1].tensors if all(key in state for state in states)]
+        kept = {
+            key: states[-1][key]
+            if key.startswith(CACHE) and time is not None
+            else join([state[key] for state in states])
+            for key in keys
+        }
+        return cls(kept, dict(states[0].meta))
+
+    def _picked(self, function: Callable[[Tensor], Tensor], caches: bool) -> State:
+        """`function` of all but caches, which stay as they are or go."""
+        return State(
+            {
+                key: tensor if key.startswith(CACHE) else function(tensor)
+                for key, tensor in self.tensors.items()
+                if caches or not key.startswith(CACHE)
+            },
+            dict(self.meta),
+        )
+
+    def _length(self) -> int:
+        return next(int(t.shape[1]) for k, t in self.tensors.items() if not k.startswith(CACHE))
 
     def to(self, device: str | torch.device) -> State:
         """This State on `device`."""

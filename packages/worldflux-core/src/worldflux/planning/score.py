@@ -40,17 +40,12 @@ def default_score(
     batch, count = actions.shape[:2]
     steps = actions.flatten(0, 1).transpose(0, 1)  # (H, B*N, ...)
     many = repeated_conditions(conditions, batch, count)
-    states = _imagine(model, repeated(state, count), steps, many, config, draws, generator)
+    states = _imagine(model, state.repeat(count), steps, many, config, draws, generator)
     if many is not None and many.goal is not None:
         score = -goal_distance(list(states), many.goal, config)
     else:
         score = _imagined_return(model, states, batch * count, many, config)
     return score.reshape(batch, count)
-
-
-def repeated(state: State, count: int) -> State:
-    """Each row of a State `count` times: (B, ...) -> (B * count, ...), copies adjacent."""
-    return state.map(lambda value: value.repeat_interleave(count, 0))
 
 
 def repeated_conditions(
@@ -158,8 +153,7 @@ def _joined(states: list[State]) -> State:
     """States (M, ...) of consecutive steps as one (M * steps, ...), a row's steps adjacent."""
     if len(states) == 1:
         return states[0]
-    steps = {key: torch.stack([s.tensors[key] for s in states], 1) for key in states[0].tensors}
-    return State({key: value.flatten(0, 1) for key, value in steps.items()}, states[0].meta)
+    return State.stack(states).flat()
 
 
 def _terminal_value(model: WorldModel, state: State, conditions: ConditionPayload | None) -> Tensor:

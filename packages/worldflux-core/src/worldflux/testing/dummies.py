@@ -191,7 +191,7 @@ class TinyModel(WorldModel):
     ) -> LossOutput:
         lead = (batch.batch_size, batch.length)
         post = self._posteriors(batch, draws, generator)
-        flat = State({key: value.flatten(0, 1) for key, value in post.tensors.items()})
+        flat = post.flat()
         predicted = self.decode(flat).predictions
         parts = {
             key: F.mse_loss(
@@ -217,7 +217,7 @@ class TinyModel(WorldModel):
         return self.dynamics_model.observe_sequence(  # type: ignore[no-any-return,union-attr,operator]
             self.initial(lead[0], action.device),
             previous,
-            State({k: v.unflatten(0, lead) for k, v in features.tensors.items()}),
+            features.unflat(lead),
             batch.is_first,
             draws=draws,
             generator=generator,
@@ -295,7 +295,7 @@ class TinyAgent(Agent):
 
     def _policy_loss(self, start: State, generator: torch.Generator | None) -> Tensor:
         """REINFORCE on three imagined steps from every State (B, T, ...)."""
-        flat = State({key: value.flatten(0, 1) for key, value in start.tensors.items()})
+        flat = start.flat()
         imagined = self.world_model.rollout(
             flat,
             lambda state, t: self._sample(self._logits(state), generator),
