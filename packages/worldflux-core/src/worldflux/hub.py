@@ -72,6 +72,7 @@ def from_pretrained(
     """
     folder = _folder(source, revision)
     identity = read_identity(folder)
+    atomic.check_seal(folder)  # before anything else of the folder is parsed
     config_cls, owner = _classes(identity, folder)
     slots = {name: overrides.pop(name) for name in SLOTS if name in overrides}
     config = config_cls.from_json((folder / CONFIG).read_text("utf-8")).with_(**overrides)
