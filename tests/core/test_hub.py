@@ -140,6 +140,17 @@ def test_every_flipped_byte_is_a_storage_error(saved, file):
             from_pretrained(folder)
 
 
+def test_a_pipe_instead_of_weights_is_refused(saved):
+    _, folder = saved
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(StorageError, match="is missing"):
+        from_pretrained(folder)
+    _reseal(folder)
+    with pytest.raises(StorageError, match="does not list model.safetensors"):
+        from_pretrained(folder)
+
+
 def test_other_folders_are_explained(tmp_path, saved):
     with pytest.raises(StorageError, match="There is no folder"):
         from_pretrained(tmp_path / "nothing")
