@@ -125,6 +125,32 @@ def test_damage_is_found(saved):
         from_pretrained(folder)
 
 
+@pytest.mark.parametrize("file", ["config.json", "worldflux.json", "manifest.json"])
+def test_every_flipped_byte_is_a_storage_error(saved, file):
+    _, folder = saved
+    whole = (folder / file).read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 25)):
+        for bit in (1, 0x80):
+            (folder / file).write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            with pytest.raises(StorageError, match="is damaged"):
+                from_pretrained(folder)
+    for other in (b"", b"[]", b"[" * 100_000, b"\xff\xfe"):
+        (folder / file).write_bytes(other)
+        with pytest.raises(StorageError, match="is damaged"):
+            from_pretrained(folder)
+
+
+def test_a_pipe_instead_of_weights_is_refused(saved):
+    _, folder = saved
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(StorageError, match="is missing"):
+        from_pretrained(folder)
+    _reseal(folder)
+    with pytest.raises(StorageError, match="does not list model.safetensors"):
+        from_pretrained(folder)
+
+
 def test_other_folders_are_explained(tmp_path, saved):
     with pytest.raises(StorageError, match="There is no folder"):
         from_pretrained(tmp_path / "nothing")

@@ -73,6 +73,24 @@ def test_rewinding_drops_what_came_after_the_step(run: Run) -> None:
     assert run.metrics() == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
 
 
+def test_rewinding_drops_final_rows_in_one_write_that_can_fail_whole(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.append_metrics({"step": 1})
+    run.append_metrics({"step": 1, "final": True})
+    before = run.metrics_path.read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="Nothing was replaced"):
+        patch.setattr(os, "fsync", full)
+        run.rewind_metrics(1, drop="final")
+    assert run.metrics_path.read_bytes() == before
+    run.rewind_metrics(1, drop="final")
+    assert run.metrics() == [{"step": 1}]
+
+
 def test_a_run_without_metrics_or_checkpoints_is_empty(run: Run) -> None:
     assert run.metrics() == [] and run.steps() == [] and run.latest_checkpoint() is None
 

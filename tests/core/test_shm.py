@@ -233,7 +233,11 @@ def test_a_view_in_a_reference_cycle_does_not_keep_memory_from_closing():
     attached.close_shared_memory(unlink=True)
 
 
-@pytest.mark.parametrize("use", [State.validate, lambda s: s.batch_size, lambda s: s["deter"]])
+CLOSED = [State.validate, lambda s: s.batch_size, lambda s: s["deter"], State.serialize]
+CLOSED += [State.clone, State.detach, State.to_shared_memory, lambda s: s.to("cpu")]
+
+
+@pytest.mark.parametrize("use", CLOSED)
 def test_a_closed_state_says_so(use: Callable[[State], Any]):
     attached = State.from_shared_memory(shared())
     attached.close_shared_memory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -199,6 +200,16 @@ MALFORMED = {
         payload(header(entry(shape=[0, 2**62, 2**62], nbytes=0)), b""),
         "impossible shape",
     ),
+    "axes": (payload(header(entry(shape=[1] * 65, nbytes=4)), bytes(4)), "65 axes, at most 64"),
+    "size of many digits": (payload(header(entry(shape=[10**4000, 0], nbytes=0))), "impossible sh"),
+    "meta infinite": (
+        payload(b'{"tensors":[],"order":[],"meta":{"a":1e999}}', b""),
+        "'a'. is a flo",
+    ),
+    "meta deep": (
+        payload(b'{"tensors":[],"order":[],"meta":{"a":' + b"[" * 80 + b"]" * 80 + b"}}", b""),
+        "is a list that JSON cannot hold: .* at most 64 deep",
+    ),
     "same name twice": (payload(header(entry(), entry()), bytes(48)), "name each tensor"),
     "order misses one": (payload(header(entry(), order=[])), "name each tensor"),
     "order names another": (payload(header(entry(), order=["b"])), "name each tensor"),
@@ -234,6 +245,40 @@ def test_damaged_bytes_never_raise_anything_but_state_errors(data: st.DataObject
         except StateError:
             continue
         assert sum(t.nbytes for t in back.tensors.values()) <= len(whole)
+        assert State.deserialize(back.serialize()).meta == back.meta
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        header(entry(shape=[2**62] * 250_000)),
+        header(entry(shape=[2] * 1_000_000)),
+        header(entry(name="n" * 2_000_000, dtype="d" * 2_000_000)),
+        header(meta={"k" * 1_000_000: [0] * 200_000 + [[[]] * 10]}, order=["missing"]),
+        header(meta={"k" * 1_000_000: [0] * 200_000 + [{"deep": [[[]]] * 10}]}, tensors=[7]),
+    ],
+    ids=["sizes", "axes", "names", "meta", "entries"],
+)
+def test_a_hostile_header_is_refused_at_once(fields: Any):
+    data, begun = payload(fields), time.process_time()
+    with pytest.raises(StateError) as caught:
+        State.deserialize(data)
+    assert len(str(caught.value)) < 1000
+    assert time.process_time() - begun < 5  # tens of seconds to minutes if it were multiplied out
+
+
+def test_a_long_key_is_not_repeated_for_every_entry_below_it():
+    fields = header(meta={"k" * 1_000_000: [0] * 200_000})
+    begun = time.process_time()
+    assert len(next(iter(State.deserialize(payload(fields, b"")).meta))) == 1_000_000
+    assert time.process_time() - begun < 5
+
+
+def test_a_tensor_of_too_many_axes_is_not_written():
+    with pytest.raises(StateError, match="'a' has 65 axes, at most 64 can be serialised"):
+        State({"a": torch.zeros(1).as_strided([1] * 65, [1] * 65)}).serialize()
+    widest = State({"a": torch.zeros([1] * 64)})
+    assert State.deserialize(widest.serialize())["a"].ndim == 64
 
 
 @pytest.mark.parametrize("data", ["text", 5, memoryview(bytes(10))[::2]])

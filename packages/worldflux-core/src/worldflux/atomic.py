@@ -112,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(
             f"{path} is damaged: it is not JSON ({error}). Restore it from a copy."
         ) from error

@@ -72,6 +72,7 @@ def from_pretrained(
     """
     folder = _folder(source, revision)
     identity = read_identity(folder)
+    _check_seal(folder)  # before anything else of the folder is parsed
     config_cls, owner = _classes(identity, folder)
     slots = {name: overrides.pop(name) for name in SLOTS if name in overrides}
     config = config_cls.from_json((folder / CONFIG).read_text("utf-8")).with_(**overrides)
@@ -85,7 +86,7 @@ def from_pretrained(
 def load_into(saved: Saved, folder: str | Path) -> None:
     """Load the weights of `folder` into `saved`; every name, shape and the contract must agree."""
     folder = Path(folder)
-    atomic.check_seal(folder)
+    _check_seal(folder)
     identity = read_identity(folder)
     ours = _world_model(saved).contract_fingerprint()
     if identity["fingerprint"] != ours:
@@ -153,6 +154,17 @@ def read_identity(folder: Path) -> dict[str, Any]:
             f"{FORMAT}. Upgrade worldflux-core."
         )
     return identity
+
+
+def _check_seal(folder: Path) -> None:
+    """Every file that is read must be listed, regular (no pipe or device) and unchanged."""
+    listed = atomic.check_seal(folder)["files"]
+    lacking = [name for name in (WEIGHTS, CONFIG, IDENTITY) if name not in listed]
+    if lacking:
+        raise StorageError(
+            f"{folder / atomic.MANIFEST} does not list {lacking[0]}. Save the model again, or get "
+            "an undamaged copy."
+        )
 
 
 def _world_model(saved: Saved) -> WorldModel:

@@ -98,9 +98,10 @@ class Run:
         lines = self.metrics_path.read_text("utf-8").split("\n")[:-1]
         return [self._parse(number, line) for number, line in enumerate(lines, 1)]
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop what was measured after `step`, so that a resumed run does not repeat it."""
-        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
+    def rewind_metrics(self, step: int, *, drop: str | None = None) -> None:
+        """Drop what was measured after `step` and rows with a true `drop`, in one atomic write."""
+        rows = [row for row in self.metrics() if row.get("step", 0) <= step]
+        kept = [row for row in rows if drop is None or not row.get(drop)]
         lines = [json.dumps({key: _to_json(value) for key, value in row.items()}) for row in kept]
         write_file(self.metrics_path, "".join(f"{line}\n" for line in lines).encode())
 

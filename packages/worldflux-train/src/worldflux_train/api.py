@@ -155,13 +155,7 @@ def make_sinks(config: RunConfig, run: Run, console: Console | None, step: int) 
 
 def _rewind(run: Run, step: int | None) -> None:
     """Drop rows a resumed run writes again, and the evaluation that only an end calls for."""
-    run.rewind_metrics(-1 if step is None else step)
-    rows = run.metrics()
-    if any(row.get("final") for row in rows):
-        run.metrics_path.unlink()
-        for row in rows:
-            if not row.get("final"):
-                run.append_metrics(row)
+    run.rewind_metrics(-1 if step is None else step, drop="final")
 
 
 def _checkpoint(run: Run, step: int | None) -> Path:

@@ -66,6 +66,7 @@ class State:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """A State of `function(tensor)` for each tensor; meta is copied shallowly."""
+        self._require_open()
         return State({k: function(t) for k, t in self.tensors.items()}, dict(self.meta))
 
     # Algebra: every result keeps meta (of the first State, where there are several)
@@ -166,6 +167,7 @@ class State:
 
     def clone(self) -> State:
         """Independent copy: tensors cloned, meta copied deeply."""
+        self._require_open()
         return State({k: t.clone() for k, t in self.tensors.items()}, copying.deepcopy(self.meta))
 
     def validate(self) -> None:
@@ -186,6 +188,7 @@ class State:
             raise StateError(f"unknown version {version!r}. Versions: {', '.join(_VERSIONS)}")
         if format not in _FORMATS:
             raise StateError(f"unknown format {format!r}. Formats: {', '.join(_FORMATS)}")
+        self._require_open()
         return b"".join(wire.encode(self.tensors, self.meta)[1])
 
     @classmethod
@@ -206,6 +209,7 @@ class State:
         The segment outlives every process until someone unlinks it: `close_shared_memory(
         unlink=True)` here or on an attached State, or `State.unlink_shared_memory(descriptor)`.
         """
+        self._require_open()
         away = [
             k for k, t in self.tensors.items() if isinstance(t, Tensor) and t.device.type != "cpu"
         ]
@@ -273,7 +277,7 @@ class State:
         raise StateError("State is empty: it has no tensors, so no batch size and no device")
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self._closed and not self.tensors:
             raise StateError("this State's shared memory was closed; attach to it again to read it")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import reprlib
 import struct
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ VERSION = 1
 PREFIX = struct.Struct(">4sBI")  # magic, version id, length of the JSON header
 ALIGNMENT = 64
 MAX_META_DEPTH = 64
+MAX_RANK = 64  # the most axes torch and numpy work with
 _INT64_MAX = 2**63 - 1
 
 # Widest first; a dtype that this torch does not know yet is left out.
@@ -67,22 +69,20 @@ class TensorRecord:
             type(entry.get(key)) is not kind for key, kind in keys.items()
         ):
             raise StateError(
-                f"a tensor's entry must hold name, dtype, shape and nbytes, got {entry!r:.120}"
+                f"a tensor's entry must hold name, dtype, shape and nbytes, got {_short(entry)}"
             )
         name, dtype, shape, nbytes = (entry[key] for key in keys)
         if dtype not in DTYPES:
             raise StateError(
-                f"tensor {name!r} has unknown dtype {dtype!r}.{did_you_mean(dtype, DTYPES)}"
+                f"tensor {name!r:.120} has unknown dtype {dtype!r:.120}."
+                f"{did_you_mean(dtype[:40], DTYPES)}"
             )
         itemsize = DTYPES[dtype].itemsize
-        if any(type(size) is not int or size < 0 for size in shape) or (
-            itemsize * math.prod(max(size, 1) for size in shape) > _INT64_MAX
-        ):
-            raise StateError(f"tensor {name!r} has an impossible shape {shape!r:.120}")
+        _require_shape(name, shape, itemsize)
         if math.prod(shape) * itemsize != nbytes:
             raise StateError(
-                f"tensor {name!r}: shape {shape} of {dtype} takes {math.prod(shape) * itemsize} "
-                f"bytes, but its entry says {nbytes}"
+                f"tensor {name!r:.120}: shape {shape} of {dtype} takes "
+                f"{math.prod(shape) * itemsize} bytes, but its entry says {nbytes}"
             )
         return cls(name, dtype, tuple(shape), nbytes)
 
@@ -119,7 +119,7 @@ class Header:
             not isinstance(fields.get(key), kind) for key, kind in kinds.items()
         ):
             raise StateError(
-                f"a State's header must hold tensors, order and meta, got {fields!r:.120}"
+                f"a State's header must hold tensors, order and meta, got {_short(fields)}"
             )
         records = tuple(TensorRecord.from_json(entry) for entry in fields["tensors"])
         names = [record.name for record in records]
@@ -130,8 +130,9 @@ class Header:
             or (sorted(order) != sorted(names))
         ):
             raise StateError(
-                f"order {order!r:.120} does not name each tensor of {names!r:.120} once"
+                f"order {_short(order)} does not name each tensor of {_short(names)} once"
             )
+        check_meta(fields["meta"])  # what is read can be written again
         return cls(records, tuple(order), fields["meta"])
 
     def encode(self) -> bytes:
@@ -233,25 +234,43 @@ def as_json(meta: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def check_meta(meta: Any, where: str = "meta", depth: int = 0) -> None:
+def check_meta(meta: Any, path: tuple[str | int, ...] = ()) -> None:
     """Raise `StateError` naming the first entry of `meta` that JSON cannot hold."""
     if meta is None or isinstance(meta, bool | int | str):
         return
     if isinstance(meta, float) and math.isfinite(meta):
         return
-    if depth < MAX_META_DEPTH and isinstance(meta, list | tuple):
+    if len(path) < MAX_META_DEPTH and isinstance(meta, list | tuple):
         for index, value in enumerate(meta):
-            check_meta(value, f"{where}[{index}]", depth + 1)
+            check_meta(value, (*path, index))
         return
-    if depth < MAX_META_DEPTH and isinstance(meta, dict) and all(type(k) is str for k in meta):
+    if len(path) < MAX_META_DEPTH and isinstance(meta, dict) and all(type(k) is str for k in meta):
         for key, value in meta.items():
-            check_meta(value, f"{where}[{key!r}]", depth + 1)
+            check_meta(value, (*path, key))
         return
+    where = "meta" + "".join(f"[{part!r:.40}]" for part in path)
     raise StateError(
-        f"{where} is a {type(meta).__name__} that JSON cannot hold: {meta!r:.80}. "
+        f"{where:.400} is a {type(meta).__name__} that JSON cannot hold: {_short(meta)}. "
         f"Keep meta to None, bool, int, finite float, str, lists and string-keyed dicts, "
         f"at most {MAX_META_DEPTH} deep"
     )
+
+
+def _require_shape(name: str, shape: list[Any], itemsize: int) -> None:
+    """Raise `StateError` unless torch can have this shape; bounded before it is multiplied."""
+    if len(shape) > MAX_RANK:
+        raise StateError(
+            f"tensor {name!r:.120} has an impossible shape: {len(shape)} axes, "
+            f"at most {MAX_RANK} can be"
+        )
+    possible = all(type(size) is int and 0 <= size <= _INT64_MAX for size in shape)
+    if not possible or itemsize * math.prod(max(size, 1) for size in shape) > _INT64_MAX:
+        raise StateError(f"tensor {name!r:.120} has an impossible shape {_short(shape)}")
+
+
+def _short(value: object) -> str:
+    """Some of `value`, however long or deeply nested it is."""
+    return f"{reprlib.repr(value):.120}"
 
 
 def _on_host(name: object, tensor: object) -> Tensor:
@@ -264,6 +283,10 @@ def _on_host(name: object, tensor: object) -> Tensor:
         raise StateError(
             f"tensor {name!r} cannot be serialised: layout {tensor.layout}, dtype {tensor.dtype}, "
             f"device {tensor.device}, nested {tensor.is_nested}; make it a dense tensor with data"
+        )
+    if tensor.ndim > MAX_RANK:
+        raise StateError(
+            f"tensor {name!r:.120} has {tensor.ndim} axes, at most {MAX_RANK} can be serialised"
         )
     return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
 
