@@ -16,8 +16,6 @@ X = torch.zeros(2, 3)
 @pytest.mark.parametrize(
     ("payload", "text"),
     [
-        (ActionPayload("continuous", tensor=X, latent=X), "sets tensor and latent"),
-        (ActionPayload("none", tensor=X), "kind 'none' carries data in 'tensor'"),
         (ActionPayload("token", tensor=X), "kind 'token' needs 'tokens', got tensor"),
         (ActionPayload("latent"), "kind 'latent' needs 'latent', got nothing"),
         (ActionPayload("discret", tensor=X), "Unknown action kind 'discret'. Did you mean"),
@@ -28,6 +26,27 @@ def test_inconsistent_actions_warn_then_raise(payload, text):
         payload.validate()
     with pytest.raises(ValueError, match=text):
         payload.validate(api_version="v3")
+
+
+@pytest.mark.parametrize("version", ["v0.2", "v3"])
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (
+            ActionPayload("continuous", tensor=X, latent=X),
+            "sets tensor and latent, but only one primary representation is allowed: keep 'tensor'",
+        ),
+        (
+            ActionPayload("none", tokens=X, text=["go"]),
+            "sets tokens and text, but only one primary representation",
+        ),
+        (ActionPayload("walk", tensor=X, text=["go"]), "only one primary representation"),
+        (ActionPayload("none", tensor=X), "kind 'none' carries data in 'tensor': name the kind"),
+    ],
+)
+def test_contradicting_actions_raise_in_every_version(payload, text, version):
+    with pytest.raises(ContractError, match=text):
+        payload.validate(api_version=version)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +78,7 @@ def test_primary_follows_the_documented_order():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "'speed' is not named 'wf.<domain>.<name>'"),
+        ({}, "'speed' does not follow the namespaced format 'wf.<domain>.<name>'"),
         ({"allowed_extra_keys": ["wf.a.c"]}, "'wf.a.b' is not allowed. Did you mean 'wf.a.c'"),
         ({"extra_schema": {"wf.a.b": str}}, "'wf.a.b' is a int, expected str"),
     ],

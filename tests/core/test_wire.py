@@ -161,7 +161,7 @@ GOOD = payload(header(entry()))
 
 MALFORMED = {
     "empty": (b"", "truncated payload: 0 bytes, the prefix takes 9"),
-    "magic": (b"WFSX" + GOOD[4:], "not a serialised State: it starts with b'WFSX'"),
+    "magic": (b"WFSX" + GOOD[4:], "not a serialised State: its magic is b'WFSX'"),
     "short magic": (b"PK", "not a serialised State"),
     "prefix cut": (GOOD[:8], "truncated payload: 8 bytes"),
     "version": (GOOD[:4] + b"\x02" + GOOD[5:], "unknown State version 2; .* version 1"),

@@ -121,7 +121,7 @@ def test_payloads_are_validated_strictly(model):
     state = model.encode(torch.ones(1, 5))
     with pytest.raises(ValueError, match="needs 'tensor', got nothing"):
         model.transition(state, ActionPayload("continuous"))
-    with pytest.raises(ValueError, match="not named"):
+    with pytest.raises(ValueError, match="namespaced format"):
         model.transition(state, torch.zeros(1, 2), ConditionPayload(extras={"speed": 1}))
 
 

@@ -54,7 +54,7 @@ class Heads(Decoder):
         self.shapes = {key: spec.shape for key, spec in predictions.items()}
         self.nets = nn.ModuleDict({k: mlp(2, units, prod(s)) for k, s in self.shapes.items()})
 
-    def forward(self, state, keys=None):
+    def forward(self, state, keys=None, conditions=None):
         asked = [key for key in self.shapes if keys is None or key in keys]
         point = state["point"]
         return {key: self.nets[key](point).reshape(-1, *self.shapes[key]) for key in asked}

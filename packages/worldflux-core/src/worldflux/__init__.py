@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from worldflux.core.model import WorldModel as WorldModel
     from worldflux.core.output import LossOutput as LossOutput
     from worldflux.core.output import ModelOutput as ModelOutput
+    from worldflux.core.output import UpdateResult as UpdateResult
     from worldflux.core.payloads import ActionPayload as ActionPayload
+    from worldflux.core.payloads import ActionSequence as ActionSequence
     from worldflux.core.payloads import ConditionPayload as ConditionPayload
     from worldflux.core.payloads import WorldModelInput as WorldModelInput
     from worldflux.core.state import State as State
     from worldflux.core.trajectory import Trajectory as Trajectory
+    from worldflux.errors import CapabilityError as CapabilityError
+    from worldflux.errors import StateError as StateError
     from worldflux.errors import WorldFluxError as WorldFluxError
     from worldflux.factory import create_agent as create_agent
     from worldflux.factory import create_config as create_config
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from worldflux.factory import list_models as list_models
     from worldflux.factory import make_env as make_env
     from worldflux.factory import make_vec_env as make_vec_env
+    from worldflux.hookspecs import hookimpl as hookimpl
     from worldflux.hub import from_pretrained as from_pretrained
     from worldflux.hub import push_to_hub as push_to_hub
     from worldflux.planning import create_planner as create_planner
@@ -43,17 +48,19 @@ if TYPE_CHECKING:
     from worldflux.specs import EnvSpec as EnvSpec
     from worldflux.specs import ModelSpec as ModelSpec
     from worldflux.specs import TensorSpec as TensorSpec
+    from worldflux.training import Phase as Phase
+    from worldflux.training import TrainingPlan as TrainingPlan
 
 _HOMES = {
     "config": ("Config",),
     "core.agent": ("Agent", "Learner"),
     "core.batch": ("Batch",),
     "core.model": ("WorldModel",),
-    "core.output": ("LossOutput", "ModelOutput"),
-    "core.payloads": ("ActionPayload", "ConditionPayload", "WorldModelInput"),
+    "core.output": ("LossOutput", "ModelOutput", "UpdateResult"),
+    "core.payloads": ("ActionPayload", "ActionSequence", "ConditionPayload", "WorldModelInput"),
     "core.state": ("State",),
     "core.trajectory": ("Trajectory",),
-    "errors": ("WorldFluxError",),
+    "errors": ("CapabilityError", "StateError", "WorldFluxError"),
     "factory": (
         "create_agent",
         "create_config",
@@ -66,9 +73,11 @@ _HOMES = {
         "make_env",
         "make_vec_env",
     ),
+    "hookspecs": ("hookimpl",),
     "hub": ("from_pretrained", "push_to_hub"),
     "planning": ("create_planner",),
     "specs": ("Capability", "EnvSpec", "ModelSpec", "TensorSpec"),
+    "training": ("Phase", "TrainingPlan"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

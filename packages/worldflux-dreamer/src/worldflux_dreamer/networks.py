@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from worldflux.core.interfaces import Decoder, ObservationEncoder
 from worldflux.core.output import ModelOutput
+from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.nn.symlog import symexp, symlog
@@ -146,7 +147,12 @@ class DreamerDecoder(Decoder):
         self.reward = ScalarHead(size, config.reward_layers, config)
         self.going_on = Head(size, 1, config.continue_layers, config)
 
-    def forward(self, state: State, keys: Collection[str] | None = None) -> ModelOutput:
+    def forward(
+        self,
+        state: State,
+        keys: Collection[str] | None = None,
+        conditions: ConditionPayload | None = None,
+    ) -> ModelOutput:
         output = ModelOutput()
         wanted = [*self.obs_spec, "reward", "continue"] if keys is None else keys
         if any(key in wanted for key in self.vectors):

@@ -133,7 +133,12 @@ class LatentDecoder(Decoder):
         """Rewards (B * N,) of N actions (B, N, A) at each State (B, ...)."""
         return expected(fanned(self.reward, features(state), action).float(), self.bins)
 
-    def forward(self, state: State, keys: Collection[str] | None = None) -> ModelOutput:
+    def forward(
+        self,
+        state: State,
+        keys: Collection[str] | None = None,
+        conditions: ConditionPayload | None = None,
+    ) -> ModelOutput:
         output = ModelOutput()
         if keys is None or "reward" in keys:
             logits = self.reward(state["cause"]).float()

@@ -133,9 +133,11 @@ class TDMPC2WorldModel(WorldModel):
         conditions: ConditionPayload | None = None,
         *,
         keys: Collection[str] | None = None,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
     ) -> ModelOutput:
         """Reward, "continue" if episodic, and the value: all Q functions at the policy's mean."""
-        output = super().decode(state, conditions, keys=keys)
+        output = super().decode(state, conditions, keys=keys, draws=draws, generator=generator)
         if keys is None or "value" in keys:
             action = self.act_on(state).mean
             logits = self.q(joint(state, action))

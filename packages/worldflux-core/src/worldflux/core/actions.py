@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.core.interfaces import ActionConditioner
+from worldflux.core.observations import as_tensor
 from worldflux.core.payloads import ActionPayload, ActionSequence, ConditionPayload
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
@@ -21,7 +23,7 @@ Actions = ActionSequence | ActionPayload | Tensor | list[ActionPayload]
 def action_tensor(action: ActionPayload | Tensor | None, api_version: str = "v3") -> Tensor | None:
     """The tensor inside a validated payload; tensors and None pass through."""
     if not isinstance(action, ActionPayload):
-        return action
+        return None if action is None else as_tensor(action, "action")
     action.validate(api_version=api_version)
     if action.kind == "text":
         raise ContractError("This model takes no text actions: pass a tensor.")
@@ -44,7 +46,20 @@ def time_major_actions(
         return torch.stack([step for step in steps if step is not None])
     if isinstance(actions, ActionPayload):
         return action_tensor(actions, api_version)
-    return actions
+    return as_tensor(actions, "actions") if isinstance(actions, np.ndarray) else actions
+
+
+def check_rows(actions: Tensor, rows: int) -> None:
+    """Raise unless actions (T, B, ...) have as many rows B as the State they start from."""
+    shape = tuple(actions.shape)
+    if len(shape) > 1 and shape[1] == rows:
+        return
+    batch_first = len(shape) > 1 and shape[0] == rows
+    remedy = "pass actions.transpose(0, 1)" if batch_first else "give every row its actions"
+    raise ContractError(
+        f"Actions have shape {shape}, expected (T, B, ...) with B = {rows}, the rows of the "
+        f"initial State: {remedy}."
+    )
 
 
 def action_vector(action: Tensor, spec: TensorSpec) -> Tensor:

@@ -9,6 +9,7 @@ is constructed as `Class(model)`, with the model it will sit in.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -133,13 +134,38 @@ class DynamicsModel(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """A State to predictions: observations by their key, "reward", "continue" (probability)."""
+    """A State to predictions: observations by their key, "reward", "continue" (probability).
+
+    A decoder that draws also has the arguments `draws` and `generator`.
+    """
+
+    arguments: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.arguments = _arguments(cls.forward)
 
     @abstractmethod
     def forward(
-        self, state: State, keys: Collection[str] | None = None
+        self,
+        state: State,
+        keys: Collection[str] | None = None,
+        conditions: ConditionPayload | None = None,
     ) -> Mapping[str, Tensor] | ModelOutput:
         """Predictions (B, ...) for `keys`, or all; computes nothing that is not asked for."""
+
+
+def forward_arguments(decoder: nn.Module) -> frozenset[str]:
+    """Names of what a decoder's `forward` takes; read once per class, as compiled code cannot."""
+    known: frozenset[str] | None = getattr(decoder, "arguments", None)
+    return known if known is not None else _arguments(type(decoder).forward)
+
+
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return frozenset({*parameters, "conditions", "draws", "generator"})
+    return frozenset(parameters)
 
 
 class RolloutExecutor(nn.Module, ABC):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.config import Config
-from worldflux.core.actions import Actions, action_tensor, time_major_actions
+from worldflux.core.actions import Actions, action_tensor, check_rows, time_major_actions
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
 from worldflux.core.contract import ModelContract
@@ -19,16 +19,19 @@ from worldflux.core.interfaces import (
     SLOTS,
     Draws,
     Policy,
+    forward_arguments,
 )
+from worldflux.core.observations import BARE_KEY as OBS
+from worldflux.core.observations import Observation, image_or_first, observed
 from worldflux.core.output import LossOutput, ModelOutput
-from worldflux.core.payloads import ActionPayload, ConditionPayload, WorldModelInput
+from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import CapabilityError, ContractError, did_you_mean
 from worldflux.specs import Capability, TensorSpec
 
-Observation = Tensor | dict[str, Tensor] | WorldModelInput
+__all__ = ["Observation", "WorldModel"]
 
 
 class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
@@ -37,21 +40,25 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
     A family fills the slots in its constructor and defines `loss`, which runs through the same
     slots; `composable_support` names those whose replacement takes effect. Observations are
     dicts of (B, ...) tensors as in `obs_spec`; a bare tensor stands for the only key.
+    A model without spaces declares nothing and checks nothing.
     """
 
     composable_support: frozenset[str] | set[str] = frozenset()
+    input_support: frozenset[str] | set[str] = frozenset()
+    """Parts of a `WorldModelInput` besides the observations that this model's `encode` uses:
+    "context", "action", "conditions". Any other part is refused, never ignored."""
     api_version: str = "v3"
 
     def __init__(
         self,
-        config: Config,
-        obs_spec: Mapping[str, TensorSpec],
-        action_spec: Mapping[str, TensorSpec],
+        config: Config | None = None,
+        obs_spec: Mapping[str, TensorSpec] | None = None,
+        action_spec: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         super().__init__()
-        self.config = config
-        self.obs_spec = dict(obs_spec)
-        self.action_spec = dict(action_spec)
+        self.config = config if config is not None else Config()
+        self.obs_spec = dict(obs_spec or {})
+        self.action_spec = dict(action_spec or {})
         self.observation_encoder: nn.Module | None = None
         self.action_conditioner: nn.Module | None = None
         self.dynamics_model: nn.Module | None = None
@@ -86,17 +93,8 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         self.slot_overrides[name] = reference or f"{cls.__module__}:{cls.__qualname__}"
 
     def observations(self, obs: Observation) -> dict[str, Tensor]:
-        """Any accepted form of observation as a dict by key."""
-        if isinstance(obs, WorldModelInput):
-            return obs.observations
-        if isinstance(obs, Tensor):
-            if len(self.obs_spec) != 1:
-                keys = ", ".join(self.obs_spec)
-                raise ContractError(
-                    f"A bare observation tensor is ambiguous: pass a dict of {keys}."
-                )
-            return {next(iter(self.obs_spec)): obs}
-        return obs
+        """Any accepted form of observation as a dict (B, ...) by key, its shapes checked."""
+        return observed(obs, self.obs_spec, self._device(), type(self).__name__, self.input_support)
 
     def condition(
         self, action: ActionPayload | Tensor | None, conditions: ConditionPayload | None = None
@@ -227,16 +225,38 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         *,
         keys: Collection[str] | None = None,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
     ) -> ModelOutput:
-        """Predictions (B, ...) from a State; only `keys`, where given (images are costly)."""
+        """Predictions (B, ...) from a State; only `keys`, where given (images are costly).
+
+        `predictions["obs"]` is the decoded observation: the image if there is one, else the first.
+        """
         if self.decoder_module is None:
             raise CapabilityError(f"{type(self).__name__} has no decoder_module: it cannot decode.")
-        output = self.decoder_module(state, keys)
+        if conditions is not None:
+            conditions.validate(api_version=self.api_version)
+        alias = self.obs_alias()
+        wanted = keys
+        if keys is not None and alias is not None and OBS in keys:
+            wanted = [key for key in {*keys, alias} if key != OBS]
+        given = {"conditions": conditions, "draws": draws, "generator": generator}
+        taken = forward_arguments(self.decoder_module)
+        passed = {k: v for k, v in given.items() if v is not None and k in taken}
+        output = self.decoder_module(state, wanted, **passed)
         if not isinstance(output, ModelOutput):
             output = ModelOutput(predictions=dict(output))
+        if alias in output.predictions and (keys is None or OBS in keys):
+            output.predictions.setdefault(OBS, output.predictions[alias])
+            if keys is not None and alias not in keys:
+                del output.predictions[alias]
         output.state = state
         output.prediction_spec = output.prediction_spec or self.prediction_spec()
         return output
+
+    def obs_alias(self) -> str | None:
+        """The key that `predictions["obs"]` is another name of; None where "obs" is its own."""
+        return None if OBS in self.obs_spec else image_or_first(self.obs_spec)
 
     def rollout(
         self,
@@ -254,10 +274,13 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         if mode != "autoregressive":
             raise ValueError(f"Unknown rollout mode {mode!r}. The only mode is 'autoregressive'.")
         executor = self._slot("rollout_executor", "rollout")
+        actions = time_major_actions(action_sequence, self.api_version)
+        if isinstance(actions, Tensor):
+            check_rows(actions, initial_state.batch_size)
         trajectory: Trajectory = executor(
             self,
             initial_state,
-            time_major_actions(action_sequence, self.api_version),
+            actions,
             conditions,
             deterministic=deterministic,
             **options,
@@ -285,11 +308,16 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         action: ActionPayload | Tensor | None = None,
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
     ) -> ModelOutput:
         """Step with `action` if one is given, then decode."""
         if action is not None:
-            state = self.transition(state, action, conditions, deterministic)
-        return self.decode(state, conditions)
+            state = self.transition(
+                state, action, conditions, deterministic, draws=draws, generator=generator
+            )
+        return self.decode(state, conditions, draws=draws, generator=generator)
 
     def teacher_forcing_step(
         self,
@@ -348,6 +376,8 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         )
 
     def _no_action(self, batch_size: int, device: torch.device) -> Tensor:
+        if not self.action_spec:
+            return self.condition(torch.zeros(batch_size, 0, device=device))
         spec = next(iter(self.action_spec.values()))
         dtype = torch.int64 if spec.discrete else torch.float32
         return self.condition(torch.zeros(batch_size, *spec.shape, dtype=dtype, device=device))

@@ -59,20 +59,31 @@ class ActionPayload:
         return None
 
     def validate(self, *, api_version: str = "v0.2") -> None:
-        """Check that the data and `kind` agree: `DeprecationWarning` in v0.2, error in v3."""
+        """At most one primary representation, and the one that `kind` names.
+
+        Two of them, or data under kind "none", are an error in every version. A kind that is
+        unknown or whose data is elsewhere or missing is a `DeprecationWarning` in "v0.2".
+        """
         if api_version not in _API_VERSIONS:
             _complain("", api_version)
         given = [name for name in ("tensor", "tokens", "latent", "text") if self._has(name)]
+        if len(given) > 1:
+            own = _FIELD_OF_KIND.get(self.kind, given[0])
+            raise ContractError(
+                f"ActionPayload sets {' and '.join(given)}, but only one primary representation "
+                f"is allowed: keep {own!r} and leave the others None."
+            )
+        if self.kind == "none" and given:
+            raise ContractError(
+                f"ActionPayload of kind 'none' carries data in {given[0]!r}: name the kind, "
+                f"or leave {given[0]!r} None."
+            )
         if self.kind not in get_args(ActionKind):
             known = get_args(ActionKind)
             hint = did_you_mean(str(self.kind), known)
             _complain(
                 f"Unknown action kind {self.kind!r}.{hint} Kinds: {', '.join(known)}.", api_version
             )
-        elif len(given) > 1:
-            _complain(f"ActionPayload sets {' and '.join(given)}: set exactly one.", api_version)
-        elif self.kind == "none" and given:
-            _complain(f"ActionPayload of kind 'none' carries data in {given[0]!r}.", api_version)
         elif self.kind != "none" and given != [_FIELD_OF_KIND[self.kind]]:
             expected, actual = _FIELD_OF_KIND[self.kind], given[0] if given else "nothing"
             _complain(
@@ -115,7 +126,11 @@ class ConditionPayload:
         allowed = set(allowed_extra_keys) if allowed_extra_keys is not None else None
         for key, value in self.extras.items():
             if not _EXTRA_KEY.fullmatch(key):
-                _complain(f"Condition extra {key!r} is not named 'wf.<domain>.<name>'.", version)
+                _complain(
+                    f"Condition extra {key!r} does not follow the namespaced format "
+                    "'wf.<domain>.<name>'.",
+                    version,
+                )
             elif allowed is not None and key not in allowed:
                 hint = did_you_mean(key, allowed)
                 names = ", ".join(sorted(allowed)) or "none"

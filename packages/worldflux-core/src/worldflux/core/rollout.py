@@ -84,9 +84,14 @@ def decoded(
     batch = states[0].batch_size
     keys: Collection[str] | None = None if images else _SCALARS
     flat = State.stack(states, 0).flat()
+    along = None if conditions is None else _each_step(conditions, batch, len(states))
+    predictions = model.decode(flat, along, keys=keys).predictions
+    alias = model.obs_alias()
+    if alias in predictions and predictions.get("obs") is predictions[alias]:
+        del predictions["obs"]  # the same tensor under its own key
     found = {
         key: value.reshape(len(states), batch, *value.shape[1:])
-        for key, value in model.decode(flat, conditions, keys=keys).predictions.items()
+        for key, value in predictions.items()
     }
     observations = {key: value for key, value in found.items() if key not in _SCALARS}
     return Trajectory(
@@ -96,4 +101,21 @@ def decoded(
         values=found.get("value"),
         continues=found["continue"][1:] if "continue" in found else None,
         observations=observations if images else None,
+    )
+
+
+def _each_step(conditions: ConditionPayload, batch: int, steps: int) -> ConditionPayload:
+    """Conditions of B rows for the rows of `steps` States one after another (steps * B)."""
+
+    def rows(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
+            return value.repeat(steps, *[1] * (value.ndim - 1))
+        return value * steps if isinstance(value, list) and len(value) == batch else value
+
+    return ConditionPayload(
+        text_condition=rows(conditions.text_condition),
+        goal=rows(conditions.goal),
+        spatial=rows(conditions.spatial),
+        camera_pose=rows(conditions.camera_pose),
+        extras={key: rows(value) for key, value in conditions.extras.items()},
     )

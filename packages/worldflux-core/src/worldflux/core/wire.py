@@ -174,7 +174,7 @@ def read_header(payload: memoryview) -> tuple[Header, int]:
     _require_little_endian()
     if payload[:4] != MAGIC[: len(payload)]:
         raise StateError(
-            f"not a serialised State: it starts with {bytes(payload[:4])!r}, not {MAGIC!r}"
+            f"not a serialised State: its magic is {bytes(payload[:4])!r}, not {MAGIC!r}"
         )
     if len(payload) < PREFIX.size:
         raise StateError(f"truncated payload: {len(payload)} bytes, the prefix takes {PREFIX.size}")

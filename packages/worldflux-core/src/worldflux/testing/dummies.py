@@ -15,7 +15,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, UpdateResult, metrics
-from worldflux.core.payloads import ActionKind, ActionPayload
+from worldflux.core.payloads import ActionKind, ActionPayload, ConditionPayload
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.specs import Capability, TensorSpec
@@ -123,7 +123,12 @@ class TinyDecoder(Decoder):
         sizes = {key: spec.size for key, spec in obs_spec.items()} | {"reward": 1, "continue": 1}
         self.heads = nn.ModuleDict({key: nn.Linear(2 * width, n) for key, n in sizes.items()})
 
-    def forward(self, state: State, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        state: State,
+        keys: Collection[str] | None = None,
+        conditions: ConditionPayload | None = None,
+    ) -> dict[str, Tensor]:
         feat = torch.cat([state["deter"], state["stoch"]], -1)
         found: dict[str, Tensor] = {}
         for key, head in self.heads.items():

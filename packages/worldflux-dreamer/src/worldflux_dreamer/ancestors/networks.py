@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from worldflux.core.interfaces import Decoder, ObservationEncoder
 from worldflux.core.output import ModelOutput
+from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors.config import SizesConfig
@@ -93,7 +94,12 @@ class LatentDecoder(Decoder):
         """Network from features (N, F) to images (N, C, Y, X) around 0."""
         return ImageDecoder(size_in, shape, config.depth, config.image_activation)
 
-    def forward(self, state: State, keys: Collection[str] | None = None) -> ModelOutput:
+    def forward(
+        self,
+        state: State,
+        keys: Collection[str] | None = None,
+        conditions: ConditionPayload | None = None,
+    ) -> ModelOutput:
         output, feat = ModelOutput(), features(state)
         scalars = ["reward"] if self.going_on is None else ["reward", "continue"]
         wanted = [*self.obs_spec, *scalars] if keys is None else keys
