@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from worldflux.core.output import UpdateResult
 from worldflux.core.state import State
 from worldflux.testing import check_agent
 from worldflux.testing.agent import CHECKS
 from worldflux.testing.dummies import TinyAgent, TinyConfig
 from worldflux.testing.family import SPACES
+from worldflux.training import TrainingPlan
 
 OBS, ACTION = SPACES[0][1:]
 
@@ -46,6 +50,19 @@ class LearnsNothing(TinyAgent):
         result = super().update(*args, **kwargs)
         self.load_state_dict(before)
         return result
+
+
+class IdleSecondPhase(TinyAgent):
+    """Its second phase is in the plan and trains nothing."""
+
+    def training_plan(self):
+        (phase,) = super().training_plan().phases
+        return TrainingPlan([phase, replace(phase, name="policy")], prefill=16)
+
+    def update(self, batch, phase, **options):
+        if phase == "policy":
+            return UpdateResult({"loss/policy": torch.zeros(())})
+        return super().update(batch, phase, **options)
 
 
 class NotANumber(TinyAgent):
@@ -88,7 +105,7 @@ BROKEN = {
     "check_acts": [OutOfBounds],
     "check_acting_resets": [NeverForgets],
     "check_replay_values": [OtherColumns],
-    "check_update": [LearnsNothing, NotANumber],
+    "check_update": [LearnsNothing, NotANumber, IdleSecondPhase],
     "check_updates_are_reproducible": [IgnoresItsGenerator],
     "check_training_state": [ForgetsItsOptimizer],
     "check_replay_writes": [WritesOtherShapes],
@@ -108,6 +125,11 @@ def test_a_sound_agent_passes_every_check():
 def test_each_check_catches_its_fault(check, cls):
     with pytest.raises(AssertionError, match=check):
         check_agent(lambda: cls(TinyConfig(), OBS, ACTION))
+
+
+def test_an_idle_second_phase_is_named():
+    with pytest.raises(AssertionError, match=r"phase 'policy' is idle: 3 updates changed none"):
+        check_agent(lambda: IdleSecondPhase(TinyConfig(), OBS, ACTION))
 
 
 def test_every_check_has_a_broken_agent():

@@ -80,8 +80,8 @@ def check_training_plan(learner: Learner) -> None:
 def check_update(learner: Learner) -> None:
     """Each phase's update gives finite 0-d metrics and changes trainable parameters only."""
     trainable = {name for name, p in learner.named_parameters() if p.requires_grad}
-    moved: set[str] = set()
     for phase in learner.training_plan().phases:
+        moved: set[str] = set()
         for seed in range(3):  # a warm-up may leave the first update without effect
             before = {name: p.detach().clone() for name, p in learner.named_parameters()}
             result = _update(learner, phase, seed)
@@ -90,7 +90,10 @@ def check_update(learner: Learner) -> None:
                 assert number.ndim == 0, f"metric {name!r} has shape {tuple(number.shape)}"
                 assert bool(torch.isfinite(number)), f"metric {name!r} is {number.item()}"
             moved |= {n for n, p in learner.named_parameters() if not torch.equal(p, before[n])}
-    assert moved & trainable, "no update changed a trainable parameter"
+        assert moved & trainable, (
+            f"phase {phase.name!r} is idle: 3 updates changed none of the {len(trainable)} "
+            "trainable parameters. Train something in it, or take it out of the training plan"
+        )
     grads = [n for n, p in learner.named_parameters() if p.grad is not None and n not in trainable]
     assert not grads, f"frozen parameters got gradients: {grads[:3]}"
 
