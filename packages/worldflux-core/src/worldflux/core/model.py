@@ -41,6 +41,10 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
 
     composable_support: frozenset[str] | set[str] = frozenset()
     api_version: str = "v3"
+    loss_spans_batch: bool = False
+    """Whether `loss` depends on the batch as a whole (its statistics, say), not row by row."""
+    constant_predictions: frozenset[str] = frozenset()
+    """Predictions that are the same for every State on purpose (a fixed discount, say)."""
 
     def __init__(
         self,
