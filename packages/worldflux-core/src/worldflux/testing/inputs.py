@@ -20,7 +20,7 @@ _ROWS = 6
 _MIXED = 1e-4  # one per cent of another row is ten times this; float noise a hundredth of it
 
 
-def randomise(module: nn.Module, seed: int = 0) -> None:
+def randomise(module: nn.Module, seed: int = 0, gain: float = 1.0) -> None:
     """Give every trainable parameter random values of a size that keeps signals alive."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
                 continue
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
             if parameter.ndim >= 2:
-                parameter.copy_(noise * (parameter.numel() / parameter.shape[0]) ** -0.5)
+                parameter.copy_(noise * gain * (parameter.numel() / parameter.shape[0]) ** -0.5)
             else:
                 parameter.add_(0.1 * noise)
 
