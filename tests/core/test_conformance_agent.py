@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from worldflux.core.output import UpdateResult
 from worldflux.core.state import State
 from worldflux.testing import check_agent
 from worldflux.testing.agent import CHECKS
 from worldflux.testing.dummies import TinyAgent, TinyConfig
 from worldflux.testing.family import SPACES
+from worldflux.training import TrainingPlan
 
 OBS, ACTION = SPACES[0][1:]
+CONSTRUCTOR = "check_constructor_leaves_seeds_alone"
 
 
 class RestlessPlan(TinyAgent):
@@ -46,6 +51,19 @@ class LearnsNothing(TinyAgent):
         result = super().update(*args, **kwargs)
         self.load_state_dict(before)
         return result
+
+
+class IdleSecondPhase(TinyAgent):
+    """Its second phase is in the plan and trains nothing."""
+
+    def training_plan(self):
+        (phase,) = super().training_plan().phases
+        return TrainingPlan([phase, replace(phase, name="policy")], prefill=16)
+
+    def update(self, batch, phase, **options):
+        if phase == "policy":
+            return UpdateResult({"loss/policy": torch.zeros(())})
+        return super().update(batch, phase, **options)
 
 
 class NotANumber(TinyAgent):
@@ -83,12 +101,37 @@ class ImaginesPastTheSlot(TinyAgent):
             model.rollout_executor = slot
 
 
+class SeedsInConstructor(TinyAgent):
+    def __init__(self, *args):
+        super().__init__(*args)
+        torch.manual_seed(7)
+
+
+class BlindAgent(TinyAgent):
+    def act(self, obs, *args, **kwargs):
+        return super().act({key: value * 0 for key, value in obs.items()}, *args, **kwargs)
+
+
+class MovesFrozenParts(TinyAgent):
+    """Decays all weights by hand, whether they may be trained or not."""
+
+    def update(self, *args, **kwargs):
+        result = super().update(*args, **kwargs)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(0.999)
+        return result
+
+
 BROKEN = {
+    CONSTRUCTOR: [SeedsInConstructor],
+    "check_acts_on_observations": [BlindAgent],
+    "check_frozen_parts_stay": [MovesFrozenParts],
     "check_training_plan": [RestlessPlan],
     "check_acts": [OutOfBounds],
     "check_acting_resets": [NeverForgets],
     "check_replay_values": [OtherColumns],
-    "check_update": [LearnsNothing, NotANumber],
+    "check_update": [LearnsNothing, NotANumber, IdleSecondPhase],
     "check_updates_are_reproducible": [IgnoresItsGenerator],
     "check_training_state": [ForgetsItsOptimizer],
     "check_replay_writes": [WritesOtherShapes],
@@ -99,7 +142,7 @@ BROKEN = {
 def test_a_sound_agent_passes_every_check():
     for _, obs, action in SPACES:
         ran = check_agent(lambda obs=obs, action=action: TinyAgent(TinyConfig(), obs, action))
-        assert ran == [check.__name__ for check in CHECKS]
+        assert ran == [CONSTRUCTOR, *(check.__name__ for check in CHECKS)]
 
 
 @pytest.mark.parametrize(
@@ -110,8 +153,22 @@ def test_each_check_catches_its_fault(check, cls):
         check_agent(lambda: cls(TinyConfig(), OBS, ACTION))
 
 
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (IdleSecondPhase, "phase 'policy' is idle: 3 updates changed none"),
+        (SeedsInConstructor, "the constructor calls torch.manual_seed"),
+        (BlindAgent, "the agent ignores its observation: 9 different ones"),
+        (MovesFrozenParts, r"phase 'all' moves frozen parameters: .*observation_encoder"),
+    ],
+)
+def test_the_mistake_is_named(cls, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_agent(lambda: cls(TinyConfig(), OBS, ACTION))
+
+
 def test_every_check_has_a_broken_agent():
-    assert {check.__name__ for check in CHECKS} == set(BROKEN)
+    assert {CONSTRUCTOR, *(check.__name__ for check in CHECKS)} == set(BROKEN)
 
 
 def test_the_tiny_agent_learns():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,9 +13,11 @@ from worldflux.specs import Capability
 from worldflux.testing import check_world_model
 from worldflux.testing.dummies import TinyConfig, TinyDynamics, TinyModel
 from worldflux.testing.family import IMAGE, SPACES
+from worldflux.testing.inputs import check_inputs_matter
 from worldflux.testing.world_model import CHECKS
 
 OBS, ACTION = SPACES[0][1:]
+CONSTRUCTOR = "check_constructor_leaves_seeds_alone"
 
 
 class NeedsData(TinyModel):
@@ -51,10 +55,86 @@ class IgnoresActions(TinyModel):
         return torch.zeros_like(super().condition(action, conditions))
 
 
-class MixesRows(TinyModel):
+def mixed(value):
+    """One per cent of the other rows in each."""
+    return value + 0.01 * value.mean(0)
+
+
+class MixesRowsInEncoder(TinyModel):
     def encode(self, *args, **kwargs):
         state = super().encode(*args, **kwargs)
-        return State({key: value - value.mean(0) for key, value in state.tensors.items()})
+        return State({key: mixed(value) for key, value in state.tensors.items()})
+
+
+class MixesRowsInDynamics(TinyModel):
+    def transition(self, *args, **kwargs):
+        state = super().transition(*args, **kwargs)
+        return State({**state.tensors, "stoch": mixed(state["stoch"])})
+
+
+class MixesRowsInDecoder(TinyModel):
+    def decode(self, *args, **kwargs):
+        output = super().decode(*args, **kwargs)
+        if "reward" in output.predictions:
+            output.predictions["reward"] = mixed(output.predictions["reward"])
+        return output
+
+
+class IgnoresHistory(TinyModel):
+    def transition(self, state, *args, **kwargs):
+        return super().transition(self.initial(state.batch_size), *args, **kwargs)
+
+
+class BlindEncoder(TinyModel):
+    def encode(self, obs, *args, **kwargs):
+        return super().encode({key: value * 0 for key, value in obs.items()}, *args, **kwargs)
+
+
+class ConstantContinue(TinyModel):
+    """Advertises continue, and always says that it goes on."""
+
+    def decode(self, *args, **kwargs):
+        output = super().decode(*args, **kwargs)
+        if "continue" in output.predictions:
+            output.predictions["continue"] = torch.ones_like(output.predictions["continue"])
+        return output
+
+
+class BlindReward(TinyModel):
+    """Its reward head sees zeros in the place of the State."""
+
+    def decode(self, state, *args, **kwargs):
+        output = super().decode(state, *args, **kwargs)
+        if "reward" in output.predictions:
+            nothing = State({key: value * 0 for key, value in state.tensors.items()})
+            blind = super().decode(nothing, *args, **kwargs)
+            output.predictions["reward"] = blind.predictions["reward"]
+        return output
+
+
+class SeedsInConstructor(TinyModel):
+    def __init__(self, *args):
+        torch.manual_seed(7)
+        super().__init__(*args)
+
+
+class LossCrossesEpisodes(TinyModel):
+    """Carries its State from an episode into the next one."""
+
+    def loss(self, batch, **options):
+        never = torch.zeros_like(batch.is_first)
+        never[:, 0] = True
+        return super().loss(replace(batch, is_first=never), **options)
+
+
+class LossNormalisesTheBatch(TinyModel):
+    """Its loss depends on the batch as a whole, and it says so."""
+
+    loss_spans_batch = True
+
+    def loss(self, batch, **options):
+        scaled = (batch.reward - batch.reward.mean()) / (batch.reward.std() + 1e-3)
+        return super().loss(replace(batch, reward=scaled), **options)
 
 
 class Dynamics(TinyDynamics):
@@ -158,12 +238,24 @@ class HidesAWeight(TinyModel):
 
 
 BROKEN = {
+    CONSTRUCTOR: [SeedsInConstructor],
     "check_builds_on_meta": [NeedsData],
     "check_state_contract": [NoStateSpec],
     "check_transition_keeps_shapes": [LosesAKey],
     "check_rollout_equals_steps": [RolloutRepeatsActions],
-    "check_rollout_is_causal": [IgnoresActions],
-    "check_rows_are_independent": [MixesRows],
+    "check_rows_are_independent": [
+        MixesRowsInEncoder,
+        MixesRowsInDynamics,
+        MixesRowsInDecoder,
+    ],
+    "check_inputs_matter": [
+        IgnoresActions,
+        IgnoresHistory,
+        BlindEncoder,
+        BlindReward,
+        ConstantContinue,
+    ],
+    "check_loss_respects_episodes": [LossCrossesEpisodes],
     "check_reset_touches_only_its_rows": [
         with_dynamics(NeverResets),
         with_dynamics(ResetsEverything),
@@ -182,7 +274,7 @@ BROKEN = {
 def test_a_sound_model_passes_every_check():
     for obs, action in ((OBS, ACTION), SPACES[1][1:], (IMAGE, ACTION)):
         ran = check_world_model(lambda obs=obs, action=action: TinyModel(TinyConfig(), obs, action))
-        assert ran == [check.__name__ for check in CHECKS]
+        assert ran == [CONSTRUCTOR, *(check.__name__ for check in CHECKS)]
 
 
 @pytest.mark.parametrize(
@@ -205,4 +297,37 @@ def test_a_lost_weight_is_caught():
 
 def test_every_check_has_a_broken_model():
     names = {check.__name__ for check in CHECKS} - {"check_pretrained_round_trip"}
-    assert names == set(BROKEN)
+    # a causal rollout that ignores its actions is what check_rollout_equals_steps refuses too
+    assert names | {CONSTRUCTOR} == set(BROKEN) | {"check_rollout_is_causal"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (MixesRowsInEncoder, r"encode \(observation_encoder\) mixes rows"),
+        (MixesRowsInDynamics, r"transition \(dynamics_model\) mixes rows"),
+        (MixesRowsInDecoder, r"decode \(decoder_module\) mixes rows: .* changed 'reward'"),
+        (IgnoresActions, "transition ignores the action"),
+        (IgnoresHistory, "transition ignores the State it starts from"),
+        (BlindEncoder, "encode ignores observation 'state'"),
+        (BlindReward, "the prediction 'reward' ignores the State"),
+        (ConstantContinue, r"the prediction 'continue' ignores the State: .*such as 1\)"),
+        (SeedsInConstructor, "the constructor calls torch.manual_seed"),
+        (LossCrossesEpisodes, "the loss reaches across an episode boundary"),
+    ],
+)
+def test_the_mistake_is_named(cls, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_world_model(lambda: cls(TinyConfig(), OBS, ACTION))
+
+
+def test_a_constant_prediction_may_be_declared():
+    class Declared(ConstantContinue):
+        constant_predictions = frozenset({"continue"})
+
+    check_inputs_matter(Declared(TinyConfig(), OBS, ACTION))
+
+
+def test_a_loss_over_the_whole_batch_may_be_declared():
+    ran = check_world_model(lambda: LossNormalisesTheBatch(TinyConfig(), OBS, ACTION))
+    assert "check_loss_respects_episodes" not in ran

@@ -48,6 +48,10 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
     """Parts of a `WorldModelInput` besides the observations that this model's `encode` uses:
     "context", "action", "conditions". Any other part is refused, never ignored."""
     api_version: str = "v3"
+    loss_spans_batch: bool = False
+    """Whether `loss` depends on the batch as a whole (its statistics, say), not row by row."""
+    constant_predictions: frozenset[str] = frozenset()
+    """Predictions that are the same for every State on purpose (a fixed discount, say)."""
 
     def __init__(
         self,

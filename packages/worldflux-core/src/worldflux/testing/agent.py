@@ -14,6 +14,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult
 from worldflux.core.state import State
 from worldflux.testing.batches import random_batch, random_obs
+from worldflux.testing.inputs import check_constructor_leaves_seeds_alone, randomise
 from worldflux.testing.slots import PerturbedSlot
 from worldflux.training import Phase, TrainingPlan
 
@@ -26,7 +27,12 @@ def check_agent(make: Make) -> list[str]:
 
     Raises `AssertionError` naming the first check that fails.
     """
-    ran = []
+    seeds = check_constructor_leaves_seeds_alone
+    try:
+        seeds(make)
+    except AssertionError as error:
+        raise AssertionError(f"{seeds.__name__}: {error}") from error
+    ran = [seeds.__name__]
     for check in CHECKS:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -80,8 +86,8 @@ def check_training_plan(learner: Learner) -> None:
 def check_update(learner: Learner) -> None:
     """Each phase's update gives finite 0-d metrics and changes trainable parameters only."""
     trainable = {name for name, p in learner.named_parameters() if p.requires_grad}
-    moved: set[str] = set()
     for phase in learner.training_plan().phases:
+        moved: set[str] = set()
         for seed in range(3):  # a warm-up may leave the first update without effect
             before = {name: p.detach().clone() for name, p in learner.named_parameters()}
             result = _update(learner, phase, seed)
@@ -90,9 +96,34 @@ def check_update(learner: Learner) -> None:
                 assert number.ndim == 0, f"metric {name!r} has shape {tuple(number.shape)}"
                 assert bool(torch.isfinite(number)), f"metric {name!r} is {number.item()}"
             moved |= {n for n, p in learner.named_parameters() if not torch.equal(p, before[n])}
-    assert moved & trainable, "no update changed a trainable parameter"
+        assert moved & trainable, (
+            f"phase {phase.name!r} is idle: 3 updates changed none of the {len(trainable)} "
+            "trainable parameters. Train something in it, or take it out of the training plan"
+        )
     grads = [n for n, p in learner.named_parameters() if p.grad is not None and n not in trainable]
     assert not grads, f"frozen parameters got gradients: {grads[:3]}"
+
+
+def check_frozen_parts_stay(learner: Learner) -> None:
+    """What a user has frozen (`requires_grad_(False)`) is not moved by any phase's update."""
+    encoder = learner.world_model.observation_encoder
+    frozen = [] if encoder is None else [p for p in encoder.parameters() if p.requires_grad]
+    if len(frozen) == sum(p.requires_grad for p in learner.parameters()):
+        frozen = frozen[: len(frozen) // 2]  # something must be left to train
+    names = {id(p): name for name, p in learner.named_parameters()}
+    before = [p.detach().clone() for p in frozen]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for phase in learner.training_plan().phases:
+        for seed in range(2):
+            _update(learner, phase, seed)
+        moved = [
+            names[id(p)] for p, old in zip(frozen, before, strict=True) if not torch.equal(p, old)
+        ]
+        assert not moved, (
+            f"the update of phase {phase.name!r} moves frozen parameters: {moved[:3]} have "
+            "requires_grad=False and changed. Leave out of the update what takes no gradient"
+        )
 
 
 def check_updates_are_reproducible(learner: Learner) -> None:
@@ -137,10 +168,10 @@ def check_replay_writes(learner: Learner) -> None:
             assert tuple(value.shape) == expected, f"{key!r}: {tuple(value.shape)} != {expected}"
 
 
-def _act(agent: Agent, mode: Mode, rows: int = _ROWS, seed: int = 0) -> Tensor:
-    obs = random_obs(agent.obs_spec, (rows,), torch.Generator().manual_seed(1))
+def _act(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> Tensor:
+    obs = random_obs(agent.obs_spec, (rows,), torch.Generator().manual_seed(obs_seed))
     first = torch.ones(rows, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         payload, _ = agent.act(obs, None, first, mode, generator=generator)
     payload.validate(api_version="v3")
@@ -165,6 +196,21 @@ def check_acts(learner: Learner) -> None:
             inside = bool((action.abs() <= 1).all())
         assert inside, f"{mode}: actions out of bounds: {action.tolist()}"
         assert torch.equal(action, _act(learner, mode)), f"{mode}: same seed, other action"
+
+
+@torch.no_grad()
+def check_acts_on_observations(learner: Learner) -> None:
+    """Other observations lead to other actions, with all weights randomised."""
+    assert isinstance(learner, Agent)
+    randomise(learner, gain=5.0)  # choices that are sampled have to differ clearly
+    first = _act(learner, "eval", rows=8, obs_seed=1)
+    for obs_seed in range(2, 10):  # choices among few may well agree now and then
+        if not torch.equal(first, _act(learner, "eval", rows=8, obs_seed=obs_seed)):
+            return
+    raise AssertionError(
+        "the agent ignores its observation: 9 different ones led to the same actions "
+        f"({first.flatten()[:4].tolist()} ...). Pass `obs` on to what chooses the action"
+    )
 
 
 @torch.no_grad()
@@ -227,12 +273,16 @@ def check_rollout_slot_takes_effect(learner: Learner) -> None:
 CHECKS: tuple[Callable[[Learner], None], ...] = (
     check_training_plan,
     check_acts,
+    check_acts_on_observations,
     check_acting_resets,
     check_replay_values,
     check_update,
+    check_frozen_parts_stay,
     check_updates_are_reproducible,
     check_training_state,
     check_replay_writes,
     check_rollout_slot_takes_effect,
 )
-_ACTING = frozenset({check_acts, check_acting_resets, check_replay_values})
+_ACTING = frozenset(
+    {check_acts, check_acts_on_observations, check_acting_resets, check_replay_values}
+)

@@ -17,6 +17,12 @@ from worldflux.core.state import State
 from worldflux.errors import CapabilityError
 from worldflux.specs import Capability
 from worldflux.testing.batches import random_batch, random_obs, random_values
+from worldflux.testing.boundaries import check_loss_respects_episodes
+from worldflux.testing.inputs import (
+    check_constructor_leaves_seeds_alone,
+    check_inputs_matter,
+    check_rows_are_independent,
+)
 from worldflux.testing.slots import PerturbedSlot
 
 Make = Callable[[], WorldModel]
@@ -30,7 +36,12 @@ def check_world_model(make: Make) -> list[str]:
     Raises `AssertionError` naming the first check that fails. `make` builds a small model; it is
     called once per check, with torch's global generator forked and fixed.
     """
-    ran = []
+    seeds = check_constructor_leaves_seeds_alone
+    try:
+        seeds(make)
+    except AssertionError as error:
+        raise AssertionError(f"{seeds.__name__}: {error}") from error
+    ran = [seeds.__name__]
     for check in CHECKS:
         with _fixed_rng():
             model = make()
@@ -52,11 +63,17 @@ def _fixed_rng() -> Iterator[None]:
 
 
 def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
+    dynamics = model.dynamics_model is not None
     needs: dict[Callable[[WorldModel], None], bool] = {
+        check_transition_keeps_shapes: dynamics,
+        check_rollout_equals_steps: dynamics,
+        check_rollout_is_causal: dynamics and not model.supports(Capability.UNCONDITIONAL),
         check_reset_touches_only_its_rows: model.recurrent,
         check_sequence_equals_steps: model.recurrent,
         check_decode: model.decoder_module is not None,
-        check_score: model.supports(Capability.PLANNING) and model.supports_reward,
+        check_async_twins: dynamics,
+        check_score: dynamics and model.supports(Capability.PLANNING) and model.supports_reward,
+        check_loss_respects_episodes: not model.loss_spans_batch,
     }
     return needs.get(check, True)
 
@@ -150,23 +167,6 @@ def check_rollout_is_causal(model: WorldModel) -> None:
 
 
 @torch.no_grad()
-def check_rows_are_independent(model: WorldModel) -> None:
-    """Row 0 of encode and transition does not depend on the other rows."""
-    model.eval()
-    obs, action = _obs(model), _actions(model, 3)
-    together = model.encode(obs, deterministic=True)
-    alone = model.encode({key: value[:1] for key, value in obs.items()}, deterministic=True)
-    after = model.transition(together, action, deterministic=True)
-    after_alone = model.transition(alone, action[:1], deterministic=True)
-    _same(_rows(together, 1), alone, "encode")
-    _same(_rows(after, 1), after_alone, "transition")
-
-
-def _rows(state: State, count: int) -> State:
-    return State({key: value[:count] for key, value in state.tensors.items()}, state.meta)
-
-
-@torch.no_grad()
 def check_reset_touches_only_its_rows(model: WorldModel) -> None:
     """`is_first` makes its row forget state and action, and leaves the other rows alone."""
     state = model.transition(_start(model), _actions(model, 3), deterministic=True)
@@ -238,7 +238,9 @@ def check_generators_decide(model: WorldModel) -> None:
     for _ in range(2):
         generator = _generator(7)
         state = model.encode(obs, generator=generator)
-        runs.append(model.transition(state, action, generator=generator))
+        if model.dynamics_model is not None:
+            state = model.transition(state, action, generator=generator)
+        runs.append(state)
     _same(runs[0], runs[1], "same seed")
     untouched = torch.equal(before, torch.random.get_rng_state())
     assert untouched, "sampling consumed torch's global generator: draw from `generator`"
@@ -319,19 +321,21 @@ def _fingerprints(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
         loss = model.loss(batch).loss
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
-    with torch.no_grad():
-        trajectory = model.rollout(
-            _start(model), _actions(model, _STEPS, 3), deterministic=True, decode=True
-        )
-        predicted = [trajectory.rewards, trajectory.values, trajectory.continues]
-        predicted += list((trajectory.observations or {}).values())
-        parts = [v.double().sum() for s in trajectory.states[1:] for v in s.tensors.values()]
-        parts += [x.double().sum() for x in predicted if x is not None]
-    return {
-        "loss": loss.detach(),
-        "gradients": torch.stack(gradients).norm(),
-        "rollout": torch.stack(parts).abs().sum(),
-    }
+    found = {"loss": loss.detach(), "gradients": torch.stack(gradients).norm()}
+    if model.dynamics_model is not None:
+        found["rollout"] = _rollout_sum(model)
+    return found
+
+
+@torch.no_grad()
+def _rollout_sum(model: WorldModel) -> Tensor:
+    actions = _actions(model, _STEPS, 3)
+    trajectory = model.rollout(_start(model), actions, deterministic=True, decode=True)
+    predicted = [trajectory.rewards, trajectory.values, trajectory.continues]
+    predicted += list((trajectory.observations or {}).values())
+    parts = [v.double().sum() for s in trajectory.states[1:] for v in s.tensors.values()]
+    parts += [x.double().sum() for x in predicted if x is not None]
+    return torch.stack(parts).abs().sum()
 
 
 def check_builds_on_meta(model: WorldModel) -> None:
@@ -365,6 +369,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_builds_on_meta,
     check_state_contract,
     check_transition_keeps_shapes,
+    check_inputs_matter,
     check_rollout_equals_steps,
     check_rollout_is_causal,
     check_rows_are_independent,
@@ -376,6 +381,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_capabilities,
     check_score,
     check_loss_trains_everything,
+    check_loss_respects_episodes,
     check_slots_take_effect,
     check_pretrained_round_trip,
 )

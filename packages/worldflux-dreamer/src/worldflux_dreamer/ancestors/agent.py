@@ -184,7 +184,7 @@ class ImaginingAgent(Agent):
 
         Returns their norm before it was clipped.
         """
-        params = _params(self.optimizers[name])
+        params = [p for p in _params(self.optimizers[name]) if p.requires_grad]
         grads = torch.autograd.grad(loss, params, allow_unused=True)
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad

@@ -202,6 +202,8 @@ class DiscountedWorldModel(LatentWorldModel):
             width = sizes.deter + math.prod(self.latent.shape)
             layers = sizes.continue_layers
             going_on = Head(width, 1, sizes.units, layers, sizes.activation)
+        else:
+            self.constant_predictions = frozenset({"continue"})
         return LatentDecoder(sizes, obs_spec, self.latent.shape, going_on)
 
     def prediction_losses(self, data: Sequences, output: ModelOutput) -> dict[str, Tensor]:
