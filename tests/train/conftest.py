@@ -70,6 +70,13 @@ class Sleepy(Walk):
         time.sleep(random.SystemRandom().uniform(0, 2e-3))
         return super().step(action)
 
+class Endless(Walk):
+    '''As Walk, but no episode ends.'''
+
+    def step(self, action):
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, False, False, info
+
 def make(task, noise=1.0):
     return Contract(Walk())
 

@@ -19,6 +19,7 @@ from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.imagine import Imagination, imagine
+from worldflux_train.interrupt import Interrupt
 from worldflux_train.recording import record_episodes
 from worldflux_train.run_log import logged
 from worldflux_train.seeding import derived
@@ -85,13 +86,19 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`."""
     config, agent = load_agent(path, step)
-    return evaluate(
-        agent,
-        lambda count: make_evaluation_envs(config, count),
-        episodes or config.train.eval_episodes,
-        derived(seed, "evaluation"),
-        choose_device(config.train.device),
-    )
+    with Interrupt() as interrupt:
+        found = evaluate(
+            agent,
+            lambda count: make_evaluation_envs(config, count),
+            episodes or config.train.eval_episodes,
+            derived(seed, "evaluation"),
+            choose_device(config.train.device),
+            max_steps=config.train.eval_max_steps,
+            stop=lambda: interrupt.requested,
+        )
+    if found is None:
+        raise KeyboardInterrupt
+    return found
 
 
 def imagine_run(
@@ -111,7 +118,11 @@ def imagine_run(
     run = Run.open(path)
     at = int(_checkpoint(run, step).name)
     config, agent = load_agent(path, at)
-    recorded = record_episodes(config, agent, episodes, 4 * (context + horizon), seed)
+    most = 4 * (context + horizon)
+    with Interrupt() as interrupt:
+        recorded = record_episodes(
+            config, agent, episodes, most, seed, stop=lambda: interrupt.requested
+        )
     found = imagine(agent, recorded, step=at, context=context, horizon=horizon, seed=seed)
     found.save(run)
     name = f"imagined-{at:010d}.{kind}"

@@ -40,6 +40,8 @@ class Progress:
     step: int = 0
     episodes: int = 0
     seconds: float = 0.0
+    evaluation_due: bool = False
+    """An evaluation was stopped by a signal: the resumed run begins with it."""
 
 
 @dataclass

@@ -142,6 +142,8 @@ def _finishing(run: Path) -> Path:
         api.imagine_run(run)
     except CapabilityError as error:
         _log.info("no imagination video: %s", error)
+    except KeyboardInterrupt:
+        _log.warning("no imagination video: interrupted. Make it with: worldflux imagine %s", run)
     return write_report(Run.open(run))
 
 

@@ -38,6 +38,9 @@ class TrainConfig(Config):
     """Agent steps between evaluations; 0 evaluates at the end only."""
     eval_episodes: PositiveInt = 10
     """Episodes per evaluation."""
+    eval_max_steps: PositiveInt = 27_000
+    """Agent steps after which an evaluated episode that has not ended is cut off; the default is
+    the longest episode of Atari."""
     log_every: PositiveInt = 250
     """Agent steps between rows of metrics; a non-finite loss is found at most this much later."""
     checkpoint_every: PositiveInt = 5_000

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worldflux.core.agent import Agent
 from worldflux.core.state import State
 from worldflux_train.seeding import derived, generator
 from worldflux_train.stepping import Stepper
 
+logger = logging.getLogger(__name__)
 MOST_ENVS = 16
+SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Evaluation:
 
     returns: list[float]
     lengths: list[int]
+    truncated: int = 0
+    """Episodes cut off because they did not end within the most steps an episode may have."""
 
     @property
     def mean(self) -> float:
@@ -38,6 +45,7 @@ class Evaluation:
             "eval/return_max": max(self.returns),
             "eval/length": float(np.mean(self.lengths)),
             "eval/episodes": len(self.returns),
+            "eval/truncated": self.truncated,
         }
 
 
@@ -48,31 +56,112 @@ def evaluate(
     episodes: int,
     seed: int,
     device: torch.device,
-) -> Evaluation:
-    """`episodes` episodes with mode "eval". Each environment plays a fixed share of them, so
-    that short episodes are not over-represented."""
+    *,
+    max_steps: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """`episodes` episodes with mode "eval"; None if `stop` became true before they were played.
+
+    Each environment plays a fixed share of them, so that short episodes are not over-represented.
+    An episode that has not ended after `max_steps` steps is cut off there and counted as it is.
+    """
     envs = make_envs(min(episodes, MOST_ENVS))
     try:
-        return _play(agent, envs, episodes, seed, device)
+        return _play(agent, envs, episodes, seed, device, max_steps, stop)
     finally:
         envs.close()
 
 
-def _play(agent: Agent, envs: Any, episodes: int, seed: int, device: torch.device) -> Evaluation:
+def _play(
+    agent: Agent,
+    envs: Any,
+    episodes: int,
+    seed: int,
+    device: torch.device,
+    max_steps: int | None,
+    stop: Callable[[], bool],
+) -> Evaluation | None:
     count = envs.num_envs
-    stepper = Stepper(envs, [derived(seed, "evaluated environment", i) for i in range(count)])
+    games = _Games([episodes // count + (i < episodes % count) for i in range(count)], max_steps)
     random = generator(seed, "evaluator", device=device)
-    quota = [episodes // count + (i < episodes % count) for i in range(count)]
-    done: list[list[tuple[float, int]]] = [[] for _ in range(count)]
-    state: State | None = None
-    while any(len(found) < share for found, share in zip(done, quota, strict=True)):
-        obs, first = stepper.tensors(device)
-        payload, state = agent.act(obs, state, first, "eval", generator=random)
-        action = payload.primary()
-        assert action is not None, type(agent)
-        stepper.step(action.cpu().numpy())
-        for i in np.flatnonzero(stepper.now.is_last):
-            if len(done[i]) < quota[i]:
-                done[i].append((float(stepper.returns[i]), int(stepper.lengths[i])))
-    played = [episode for found in done for episode in found]
-    return Evaluation([ret for ret, _ in played], [length for _, length in played])
+    passes = 0
+    while games.missing().any():
+        # An environment cannot drop a running episode: what a cut leaves is played after a reset.
+        again = () if passes == 0 else (passes,)
+        seeds = [derived(seed, "evaluated environment", i, *again) for i in range(count)]
+        stepper = Stepper(envs, seeds)
+        games.begin()
+        state: State | None = None
+        while games.playing().any():
+            if stop():
+                return None
+            obs, first = stepper.tensors(device)
+            payload, state = agent.act(obs, state, first, "eval", generator=random)
+            action = payload.primary()
+            assert action is not None, type(agent)
+            stepper.step(action.cpu().numpy())
+            games.count(stepper)
+        passes += 1
+    return games.result()
+
+
+class _Games:
+    """Counts the episodes that each environment has played, and says how far it has come."""
+
+    def __init__(self, quota: list[int], max_steps: int | None) -> None:
+        self.quota = np.array(quota)
+        self.max_steps = max_steps
+        self.done: list[list[tuple[float, int]]] = [[] for _ in quota]
+        self.cut = 0
+        self.began = self.told = time.monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        """All environments were reset."""
+        self.closed = np.zeros(self.quota.size, bool)
+
+    def missing(self) -> NDArray[np.bool_]:
+        """Environments (N,) that have not played their share."""
+        return np.array([len(found) for found in self.done]) < self.quota
+
+    def playing(self) -> NDArray[np.bool_]:
+        """Environments (N,) whose running episode counts."""
+        return self.missing() & ~self.closed
+
+    def count(self, stepper: Stepper) -> None:
+        """Take the episodes that ended with the last step, or have run for too long."""
+        over = stepper.now.is_last.copy()
+        if self.max_steps is not None:
+            endless = (stepper.lengths >= self.max_steps) & ~over & self.playing()
+            self.cut += int(endless.sum())
+            over |= endless
+        else:
+            endless = np.zeros_like(over)
+        for i in np.flatnonzero(over & self.playing()):
+            self.done[i].append((float(stepper.returns[i]), int(stepper.lengths[i])))
+        self.closed |= endless
+        self._tell(int(stepper.lengths.max()))
+
+    def result(self) -> Evaluation:
+        """All episodes, in the order of the environments."""
+        played = [episode for found in self.done for episode in found]
+        if self.cut:
+            logger.warning(
+                "%d of %d evaluated episodes had not ended after train.eval_max_steps=%d steps and "
+                "were cut off there. Raise it, or end episodes with env.max_episode_steps.",
+                self.cut, len(played), self.max_steps,
+            )  # fmt: skip
+        return Evaluation([ret for ret, _ in played], [length for _, length in played], self.cut)
+
+    def _tell(self, steps: int) -> None:
+        now = time.monotonic()
+        if now - self.told < SECONDS_BETWEEN_LINES:
+            return
+        self.told = now
+        done, all_of_them = sum(map(len, self.done)), int(self.quota.sum())
+        left = (now - self.began) * (all_of_them - done) / done if done else None
+        logger.info(
+            "evaluation: %d of %d episodes, the running ones up to %d steps, %s",
+            done, all_of_them, steps,
+            "none has ended yet" if left is None else f"about {left:.0f} s left",
+        )  # fmt: skip

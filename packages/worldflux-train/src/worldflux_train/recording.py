@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,19 +40,39 @@ class Episode:
 
 @torch.no_grad()
 def record_episodes(
-    config: RunConfig, agent: Agent, count: int, most_steps: int, seed: int
+    config: RunConfig,
+    agent: Agent,
+    count: int,
+    most_steps: int,
+    seed: int,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Episode]:
-    """`count` episodes with mode "eval", each cut after `most_steps`."""
+    """`count` episodes with mode "eval", each cut after `most_steps`.
+
+    `KeyboardInterrupt` as soon as `stop` is true.
+    """
     env = _drawing_env(config)
     random = generator(seed, "recorder", device=_device(agent))
     try:
         seeds = [derived(seed, "recorded episode", i) for i in range(count)]
-        return [_record(env, agent, most_steps, each, random) for each in seeds]
+        found: list[Episode] = []
+        for each in seeds:
+            found.append(_record(env, agent, most_steps, each, random, stop))
+            if stop():
+                raise KeyboardInterrupt
+        return found
     finally:
         env.close()
 
 
-def _record(env: Any, agent: Agent, most_steps: int, seed: int, random: torch.Generator) -> Episode:
+def _record(
+    env: Any,
+    agent: Agent,
+    most_steps: int,
+    seed: int,
+    random: torch.Generator,
+    stop: Callable[[], bool],
+) -> Episode:
     obs, _ = env.reset(seed=seed)
     seen, rewards, frames = [obs], [0.0], [env.render()]
     actions: list[Any] = []
@@ -66,7 +86,7 @@ def _record(env: Any, agent: Agent, most_steps: int, seed: int, random: torch.Ge
         assert action is not None, type(agent)
         chosen = action[0].cpu().numpy()
         obs, reward, terminated, truncated, _ = env.step(chosen)
-        over = bool(terminated or truncated)
+        over = bool(terminated or truncated) or stop()
         for items, item in zip(
             (seen, actions, rewards, frames), (obs, chosen, reward, env.render()), strict=True
         ):

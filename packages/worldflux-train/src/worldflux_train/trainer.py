@@ -76,6 +76,7 @@ class Trainer:
         self._stale = True
         self._logged = (0, 0, 0.0)
         self._evaluated: int | None = None  # step of the last scheduled evaluation
+        self._interrupt = Interrupt()
         self._require_room()
 
     # Beginning and end
@@ -99,12 +100,13 @@ class Trainer:
         fire("worldflux_run_start", run=self.run.path, config=self.config)
         outcome = "failed"
         try:
-            with Interrupt() as interrupt, ThreadPoolExecutor(1, "collector") as pool:
-                if self.progress.step == 0 and self._evaluated is None:
+            with self._interrupt as interrupt, ThreadPoolExecutor(1, "collector") as pool:
+                first = self.progress.step == 0 and self._evaluated is None
+                if first or self.progress.evaluation_due:
                     self._evaluate()
                 while self.progress.step < self.settings.steps and not interrupt.requested:
                     self._round(pool)
-            outcome = self._finish(interrupt.requested)
+                outcome = self._finish()
         except BaseException as error:
             outcome = type(error).__name__
             raise
@@ -115,15 +117,16 @@ class Trainer:
                 sink.close()
         return outcome
 
-    def _finish(self, interrupted: bool) -> Outcome:
+    def _finish(self) -> Outcome:
         step = self.progress.step
         score = None
         finished = step >= self.settings.steps
         if finished and self._evaluated != step:
             score = self._evaluate(final=True)
+            finished = score is not None
         if step not in self.run.steps():
             self._save(score)
-        return "finished" if finished or not interrupted else "interrupted"
+        return "finished" if finished else "interrupted"
 
     # Rounds
 
@@ -228,7 +231,8 @@ class Trainer:
             }
         )
 
-    def _evaluate(self, final: bool = False) -> float:
+    def _evaluate(self, final: bool = False) -> float | None:
+        """The mean return; None if a signal stopped it."""
         began, step = time.monotonic(), self.progress.step
         self.collector.follow(self.agent)
         self._stale = False
@@ -238,7 +242,13 @@ class Trainer:
             self.settings.eval_episodes,
             derived(self.settings.seed, "evaluation", step),
             self.device,
+            max_steps=self.settings.eval_max_steps,
+            stop=lambda: self._interrupt.requested,
         )
+        self.progress.evaluation_due = result is None and not final
+        if result is None:
+            logger.info("the evaluation at step %d was stopped", step)
+            return None
         row = {"step": step, **result.row(), "time/evaluation": time.monotonic() - began}
         self._write({**row, "final": True} if final else row)
         self._evaluated = step
