@@ -181,7 +181,8 @@ class DreamerV3Agent(Agent):
             return self._captured(data, draws)
         for parameter in self.parameters():
             parameter.grad = None
-        losses = self.losses(data, draws)
+        with self.autocast():
+            losses = self.losses(data, draws)
         losses.total.backward()  # type: ignore[no-untyped-call]
         return losses
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Draws
-from worldflux.core.output import UpdateResult
+from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update
@@ -49,6 +50,7 @@ class TDMPC2Agent(Agent):
             "model": torch.optim.Adam(self._groups(), lr=c.lr, fused=fused),
             "policy": torch.optim.Adam(policy, lr=c.lr, eps=1e-5, fused=fused),
         }
+        self.clip_norm = {"model": c.clip, "policy": c.clip}
 
     def _groups(self) -> list[dict[str, object]]:
         """The model's Adam: the encoder learns more slowly, the policy elsewhere."""
@@ -149,42 +151,35 @@ class TDMPC2Agent(Agent):
         self.training_plan().phase(phase)
         model = self.world_model
         known = learning.loss_draws(model, batch, draws, generator)
-        unrolled = learning.unroll(model, batch, known)
-        loss, parts = learning.model_loss(model, unrolled)
-        metrics = {f"{name}_loss": part.detach() for name, part in parts.items()}
-        metrics["loss"] = loss.detach()
-        metrics["grad_norm"] = self._step("model", loss)
-        metrics |= self._update_policy(unrolled, known)
+        first = self.step("model", lambda b: self._model_loss(b, known), batch)
+        unrolled: learning.Unrolled = first.pop("unrolled")
+        second = self.step("policy", lambda _: self._policy_loss(unrolled, known), batch)
         ema_update(model.target_q, model.q, self.config.model.tau)
+        value = {"value_scale": model.scale.value.clone(), "value": second.pop("value")}
+        found = {**metrics(first), **metrics(second, "policy_"), **value}
         if unrolled.termination_logit is not None:
             last = unrolled.termination_logit[:, -1].detach().sigmoid(), unrolled.terminal[:, -1]
             rate, f1 = losses.termination_scores(*last)
-            metrics |= {"termination_rate": rate, "termination_f1": f1}
-        return UpdateResult(metrics)
+            found |= {"termination_rate": rate, "termination_f1": f1}
+        return UpdateResult(found)
 
-    def _update_policy(self, unrolled: learning.Unrolled, draws: Draws) -> dict[str, Tensor]:
+    def _model_loss(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
+        unrolled = learning.unroll(self.world_model, batch, draws)
+        loss, parts = learning.model_loss(self.world_model, unrolled)
+        named = {f"{name}_loss": part for name, part in parts.items()}
+        return loss, {**named, "unrolled": unrolled}
+
+    def _policy_loss(
+        self, unrolled: learning.Unrolled, draws: Draws
+    ) -> tuple[Tensor, dict[str, Any]]:
         model = self.world_model
         proposed = learning.imagine_policy(model, unrolled, draws)
         model.scale.update(proposed.value[:, 0].detach())
-        loss = learning.policy_loss(model, unrolled, proposed)
-        return {
-            "policy_loss": loss.detach(),
-            "policy_grad_norm": self._step("policy", loss),
-            "policy_entropy": proposed.sample.entropy.detach().mean(),
-            "policy_scaled_entropy": proposed.sample.scaled_entropy.detach().mean(),
-            "value_scale": model.scale.value.clone(),
-            "value": proposed.value.detach().mean(),
+        return learning.policy_loss(model, unrolled, proposed), {
+            "entropy": proposed.sample.entropy.mean(),
+            "scaled_entropy": proposed.sample.scaled_entropy.mean(),
+            "value": proposed.value.mean(),
         }
-
-    def _step(self, name: str, loss: Tensor) -> Tensor:
-        """One clipped step of an optimiser; the gradient's norm before clipping."""
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.agent.clip)
-        optimizer.step()
-        return norm
 
 
 def _forgotten(memory: State, is_first: Tensor) -> State:

@@ -56,10 +56,11 @@ class DreamerV1Agent(ImaginingAgent):
         """All three losses under the same weights, then one step of each optimiser."""
         data = self.world_model.sequences(batch)
         draws = draws or self.noise(data, generator)
-        posterior = self.world_model.observe_sequence(data, draws, None)
-        model = self.world_model.reduced(data, posterior)
-        imagined = self.imagine(posterior, data.is_terminal, draws)
-        actor, critic, metrics = self.behavior_losses(imagined)
+        with self.autocast():
+            posterior = self.world_model.observe_sequence(data, draws, None)
+            model = self.world_model.reduced(data, posterior)
+            imagined = self.imagine(posterior, data.is_terminal, draws)
+            actor, critic, metrics = self.behavior_losses(imagined)
         found = {"model": model.loss, "actor": actor, "critic": critic}
         norms = {name: self.differentiate(name, loss) for name, loss in found.items()}
         for optimizer in self.optimizers.values():

@@ -65,12 +65,14 @@ class DreamerV2Agent(ImaginingAgent):
         """One step of each optimiser, the model's first; then perhaps the target follows."""
         data = self.world_model.sequences(batch)
         draws = draws or self.noise(data, generator)
-        posterior = self.world_model.observe_sequence(data, draws, None)
-        model = self.world_model.reduced(data, posterior)
+        with self.autocast():
+            posterior = self.world_model.observe_sequence(data, draws, None)
+            model = self.world_model.reduced(data, posterior)
         norms = {"model": self._stepped("model", model.loss)}
-        with torch.no_grad() if self.mix == 0 else nullcontext():
-            imagined = self.imagine(posterior, data.is_terminal, draws)
-        actor, critic, metrics = self.behavior_losses(imagined)
+        with self.autocast():
+            with torch.no_grad() if self.mix == 0 else nullcontext():
+                imagined = self.imagine(posterior, data.is_terminal, draws)
+            actor, critic, metrics = self.behavior_losses(imagined)
         norms |= {
             name: self.differentiate(name, loss)
             for name, loss in (("actor", actor), ("critic", critic))
@@ -116,6 +118,7 @@ class DreamerV2Agent(ImaginingAgent):
     def _finish(self, name: str) -> None:
         self.optimizers[name].step()
         self.optimizers[name].zero_grad(set_to_none=True)
+        torch.clear_autocast_cache()  # which holds the old weights wherever a caller autocasts too
 
     def _follow(self) -> None:
         """Copy the critic into the target after updates 1, 1 + every, 1 + 2 every, ..."""
