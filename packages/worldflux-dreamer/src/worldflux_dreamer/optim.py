@@ -43,16 +43,24 @@ class LaProp(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One update; afterwards `grad_norm` is the global norm of the raw gradients."""
         loss = None if closure is None else closure()
-        norms = [self._group_step(group) for group in self.param_groups]
-        self.grad_norm = torch.stack([norm for group in norms for norm in group]).norm()
+        norms = [norm for group in self.param_groups for norm in self._group_step(group)]
+        self.grad_norm = torch.stack(norms).norm() if norms else torch.zeros(())
         return loss
 
     def _group_step(self, group: dict[str, Any]) -> list[Tensor]:
         params = [p for p in group["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
+        norms: list[Tensor] = []
+        for count, same in self._advance(params).items():
+            norms += self._step_together(same, count, group)
+        return norms
+
+    def _step_together(
+        self, params: list[Tensor], count: int, group: dict[str, Any]
+    ) -> list[Tensor]:
+        """Update `count` of each of these parameters; the norms of their raw gradients."""
+        grads = [p.grad for p in params if p.grad is not None]
         norms = torch._foreach_norm(grads)
         clips = agc_factors(norms, torch._foreach_norm(params), group["agc"], group["pmin"])
-        count = self._advance(params)
         states = [self.state[p] for p in params]
         parts = [params, grads, [s["square"] for s in states], [s["momentum"] for s in states]]
         in_parts = params[0].device.type == "cpu"
@@ -66,16 +74,18 @@ class LaProp(torch.optim.Optimizer):
         state = self.state[param]
         return state["momentum"] * _step_size(int(state["step"]), group)
 
-    def _advance(self, params: list[Tensor]) -> int:
+    def _advance(self, params: list[Tensor]) -> dict[int, list[Tensor]]:
+        """Count this update; the parameters by their own count, as gradients may begin later."""
+        found: dict[int, list[Tensor]] = {}
         for param in params:
             if not self.state[param]:
                 self.state[param]["step"] = torch.zeros(())
                 self.state[param]["square"] = torch.zeros_like(param)
                 self.state[param]["momentum"] = torch.zeros_like(param)
-        count = int(self.state[params[0]]["step"]) + 1
-        for param in params:
+            count = int(self.state[param]["step"]) + 1
             self.state[param]["step"] = torch.tensor(float(count))
-        return count
+            found.setdefault(count, []).append(param)
+        return found
 
 
 def agc_factors(

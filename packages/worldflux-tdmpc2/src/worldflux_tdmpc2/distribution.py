@@ -10,8 +10,8 @@ from worldflux.nn.symlog import symexp, symlog
 
 
 def symlog_target(target: Tensor, bins: Tensor) -> Tensor:
-    """Scalars (...) in the bins' space, clamped to their range."""
-    return symlog(target).clamp(bins[0], bins[-1])
+    """Scalars (...) in the bins' space, clamped to their range; NaN for what is not finite."""
+    return symlog(target).clamp(bins[0], bins[-1]) + (target - target)
 
 
 def two_hot(target: Tensor, bins: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def two_hot_weights(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tenso
     """For targets (...): indices and weights (...) of the bins below and above.
 
     The weights sum to one and interpolate linearly; outside of the support all weight is on the
-    last bin.
+    last bin. Those of a target that is not finite are NaN: it must not be learned as a bin.
     """
     count = bins.shape[0]
     above = torch.searchsorted(bins, target.contiguous(), right=True)
@@ -35,7 +35,7 @@ def two_hot_weights(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tenso
     same = below == above
     to_below = torch.where(same, 1.0, (bins[below] - target).abs())
     to_above = torch.where(same, 1.0, (bins[above] - target).abs())
-    total = to_below + to_above
+    total = to_below + to_above + (target - target)  # the last is 0, or NaN for NaN and infinity
     return below, above, to_above / total, to_below / total
 
 
@@ -96,4 +96,5 @@ def two_hot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     probs = torch.softmax(logits.float(), -1)
     half, odd = bins.shape[0] // 2, bins.shape[0] % 2
     surplus = probs[..., half + odd :] - probs[..., :half].flip(-1)
-    return surplus @ bins[half + odd :]  # the middle bin, if there is one, is 0
+    with torch.autocast(logits.device.type, enabled=False):  # targets are made of it: fp32
+        return surplus @ bins[half + odd :]  # the middle bin, if there is one, is 0
