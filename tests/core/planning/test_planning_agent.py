@@ -185,3 +185,37 @@ def test_acting_state_is_plain_tensors_by_row(known):
     _, state = agent.act({"state": torch.randn(3, 2)}, None, torch.ones(3, dtype=torch.bool))
     state.validate()
     assert State.deserialize(state.serialize()).tensors.keys() == state.tensors.keys()
+
+
+@pytest.mark.parametrize(
+    "action", [TensorSpec((2,)), TensorSpec((), "int64", n=3), TensorSpec((2,), "int64", n=(3, 2))]
+)
+def test_it_is_told_of_the_action_that_was_executed_and_plans_for_none_but_its_own(action):
+    spec = {"state": TensorSpec((3,))}
+    model = TinyModel(TinyConfig(), spec, {"action": action})
+    agent = agent_of(model, execute=3)
+    planner, planned = agent.planner, []
+    optimize, planner.optimize = planner.optimize, lambda *args: planned.append(args)
+    obs, first = {"state": torch.randn(2, 3)}, torch.ones(2, dtype=torch.bool)
+    other = planner.space.to_env(planner.space.uniform(torch.randn(2, planner.space.size), None))
+    state = agent.took(agent.observe(obs, None, first, generator=torch.Generator()), other)
+    assert torch.equal(state["planner.action"], other)
+    draws = {"model/stoch": torch.zeros(2, 16)}
+    after = agent.observe(obs, state, ~first, draws=draws)
+    own = State({key: value for key, value in state.tensors.items() if "planner." not in key})
+    wanted = model.observe(own, other, obs, ~first, draws={"stoch": torch.zeros(2, 16)})
+    for key, value in wanted.tensors.items():
+        assert torch.equal(after[key], value), key
+    assert not planned
+
+    planner.optimize = optimize  # and after another's action the plan under way is of no use
+    _, acted = agent.act(obs, after, ~first, generator=torch.Generator())
+    told = agent.took(acted, other)
+    _, again = agent.act(obs, told, ~first, generator=torch.Generator())
+    assert again["planner.step"].tolist() == [1, 1]
+
+
+def test_it_remembers_what_its_model_does(known):
+    model = TinyModel(TinyConfig(), {"state": TensorSpec((3,))}, {"action": TensorSpec((2,))})
+    assert agent_of(model).remembers
+    assert not agent_of(known).remembers

@@ -76,6 +76,8 @@ class TDMPC2Agent(Agent):
 
     # Acting
 
+    remembers = False  # its State is the last plan, which only starts the next one
+
     @torch.no_grad()
     def act(
         self,

@@ -44,6 +44,7 @@ class Collector:
         self.generator = generator
         self.device = device
         self.state: State | None = None
+        self.forgets: bool | None = None
         self.action_spec = next(iter(agent.action_spec.values()))
 
     @torch.no_grad()
@@ -65,6 +66,7 @@ class Collector:
         obs, is_first = self.stepper.tensors(self.device)
         stored: Mapping[str, Tensor] = {}
         if random and self._forgets():
+            self.state = None  # what it held belongs to steps before these
             action = random_action(self.action_spec, len(is_first), self.generator)
         else:
             action, stored = self._act(obs, is_first, random)
@@ -75,21 +77,25 @@ class Collector:
 
     def _forgets(self) -> bool:
         """Whether random steps leave nothing behind that acting or learning needs later."""
-        return not self.agent.replay_spec and not self.agent.world_model.recurrent
+        if self.forgets is None:
+            self.forgets = not self.agent.replay_spec and not self.agent.remembers
+        return self.forgets
 
     def _act(
         self, obs: Mapping[str, Tensor], is_first: Tensor, random: bool
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The agent's action, or a random one it is told of, and what replay keeps of its state."""
-        payload, state = self.agent.act(
-            obs, self.state, is_first, "train", generator=self.generator
-        )
-        action = payload.primary()
-        assert action is not None, type(self.agent)
+        action: Tensor | None
         if random:
+            state = self.agent.observe(obs, self.state, is_first, generator=self.generator)
             action = random_action(self.action_spec, len(is_first), self.generator)
-            if "action" in state.tensors:  # the agent conditions its next state on it
-                state = State({**state.tensors, "action": action}, state.meta)
+            state = self.agent.took(state, action)  # its next state is conditioned on it
+        else:
+            payload, state = self.agent.act(
+                obs, self.state, is_first, "train", generator=self.generator
+            )
+            action = payload.primary()
+            assert action is not None, type(self.agent)
         self.state = state
         return action, self.agent.replay_values(state)
 

@@ -168,6 +168,48 @@ class Agent(Learner):
         explores, "eval" does not. Continuous actions are in [-1, 1], discrete ones are indices.
         """
 
+    @property
+    def remembers(self) -> bool:
+        """Whether acting needs its State kept up in steps whose action comes from elsewhere.
+
+        By default: a recurrent world model's latent, a replay column, or any tensor in the State
+        of the first `act` (on a zero observation) says so. State it where that is too much.
+        """
+        if self.world_model.recurrent or self.replay_spec:
+            return True
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        zeros = {
+            key: torch.zeros(1, *spec.shape, dtype=getattr(torch, spec.dtype), device=device)
+            for key, spec in self.obs_spec.items()
+        }
+        first = torch.ones(1, dtype=torch.bool, device=device)
+        with torch.no_grad():
+            state = self.act(zeros, None, first, generator=torch.Generator(device).manual_seed(0))[
+                1
+            ]
+        return bool(state.tensors)
+
+    def observe(
+        self,
+        obs: Mapping[str, Tensor],
+        state: State | None,
+        is_first: Tensor,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The State after an observation whose action comes from elsewhere: tell it to `took`.
+
+        Override it where choosing an action costs more than keeping the State up.
+        """
+        return self.act(obs, state, is_first, "train", draws=draws, generator=generator)[1]
+
+    def took(self, state: State, action: Tensor) -> State:
+        """`state` told of the action (B, ...) that was really executed, by its "action"."""
+        if "action" not in state:
+            return state
+        return State({**state.tensors, "action": action.to(state.device)}, state.meta)
+
     def replay_values(self, state: State) -> dict[str, Tensor]:
         """The `replay_spec` columns (B, ...) out of the State that `act` returned."""
         return {}

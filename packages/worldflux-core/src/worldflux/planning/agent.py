@@ -123,6 +123,35 @@ class PlanningAgent(Agent):
             {**latent.tensors, **kept}, latent.meta
         )
 
+    @property
+    def remembers(self) -> bool:
+        """Whether its world model does; a plan under way is dropped for another's action anyway."""
+        return self.world_model.recurrent or bool(self.replay_spec)
+
+    @torch.no_grad()
+    def observe(
+        self,
+        obs: Mapping[str, Tensor],
+        state: State | None,
+        is_first: Tensor,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The State after an observation, without planning; its action is what `took` is told."""
+        latent = self._observed(obs, state, is_first, without_prefix(draws, "model/"), generator)
+        kept = {_OWN + key: value for key, value in self._under_way(state, is_first).items()}
+        return State({**latent.tensors, **kept}, latent.meta)
+
+    def took(self, state: State, action: Tensor) -> State:
+        """The State after another action than the plan's: the next step plans anew."""
+        own, step = state[_OWN + "action"], state[_OWN + "step"]
+        told = {
+            _OWN + "action": action.to(own).reshape(own.shape),
+            _OWN + "step": torch.full_like(step, self.settings.planner.execute),
+        }
+        return State({**state.tensors, **told}, state.meta)
+
     def _observed(
         self,
         obs: Mapping[str, Tensor],
