@@ -104,6 +104,15 @@ def test_ids_entry_points_callables_and_objects():
     assert gym.make(raw).unwrapped is raw
 
 
+def test_an_id_calls_nothing_but_an_environment_class(tmp_path):
+    mark = tmp_path / "called"
+    with pytest.raises(EnvError, match=r"gym/os:system is a builtin\w+, not a subclass"):
+        gym.make("os:system", command=f"touch {mark}")
+    with pytest.raises(EnvError, match="not a subclass of gymnasium.Env, and was not called"):
+        gym.make("subprocess:Popen", args=["touch", str(mark)])
+    assert not mark.exists()
+
+
 def test_seeds_decide_the_episode():
     first, again, other = (gym.make("CartPole-v1").reset(seed=s)[0]["state"] for s in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)

@@ -118,7 +118,10 @@ def _constructed(
 
 
 def _entry_point(task: str) -> Callable[..., Any] | None:
-    """The class or function a `module:Name` means, None if it is a Gymnasium id."""
+    """The environment class a `module:Name` means, None if it is a Gymnasium id.
+
+    Anything else is refused before it is called: an id may come from someone else's file.
+    """
     import gymnasium
 
     module, colon, name = task.partition(":")
@@ -129,4 +132,12 @@ def _entry_point(task: str) -> Callable[..., Any] | None:
         found = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         raise EnvError(f"gym/{task}: no module {module!r} to import ({error}).") from error
-    return None if name in gymnasium.registry or not callable(found) else found
+    if name in gymnasium.registry or found is None:
+        return None
+    if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
+        raise EnvError(
+            f"gym/{task} is a {type(found).__name__}, not a subclass of gymnasium.Env, and was not "
+            f"called. Register a function that makes environments: gymnasium.register('{name}', "
+            "entry_point=the_function)."
+        )
+    return found
