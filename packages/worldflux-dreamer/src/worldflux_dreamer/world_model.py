@@ -57,6 +57,7 @@ class DreamerV3WorldModel(WorldModel):
         self.dynamics_model = RSSM(model, action.size, encoder.size)
         feat = model.deter + model.stoch * model.classes
         self.representation = make_representation(model, obs_spec, feat, encoder.size)
+        self.loss_spans_batch = self.representation.spans_batch
         decodes = self.representation.decodes
         self.decoder_module = DreamerDecoder(model, obs_spec if decodes else {})
         if not decodes:

@@ -88,7 +88,7 @@ class Learner(nn.Module, ABC):
         detached, with "loss" and "grad_norm"; a LossOutput's parts are under "loss/<part>".
         """
         optimizer = self.optimizers[name]
-        params = [p for group in optimizer.param_groups for p in group["params"]]
+        params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         for parameter in params:
             parameter.grad = None
         with torch.enable_grad():

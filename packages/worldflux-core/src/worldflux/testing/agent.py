@@ -169,15 +169,19 @@ def check_replay_writes(learner: Learner) -> None:
 
 
 def _act(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> Tensor:
+    return _acted(agent, mode, rows, obs_seed)[0]
+
+
+def _acted(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> tuple[Tensor, State]:
     obs = random_obs(agent.obs_spec, (rows,), torch.Generator().manual_seed(obs_seed))
     first = torch.ones(rows, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        payload, _ = agent.act(obs, None, first, mode, generator=generator)
+        payload, state = agent.act(obs, None, first, mode, generator=generator)
     payload.validate(api_version="v3")
     action = payload.primary()
     assert action is not None, "act returned a payload without data"
-    return action
+    return action, state
 
 
 def check_acts(learner: Learner) -> None:
@@ -200,16 +204,21 @@ def check_acts(learner: Learner) -> None:
 
 @torch.no_grad()
 def check_acts_on_observations(learner: Learner) -> None:
-    """Other observations lead to other actions, with all weights randomised."""
+    """Other observations lead to other actions, or to a State that differs for later ones.
+
+    All weights are randomised; one choice among few may well be the same for all observations.
+    """
     assert isinstance(learner, Agent)
     randomise(learner, gain=5.0)  # choices that are sampled have to differ clearly
-    first = _act(learner, "eval", rows=8, obs_seed=1)
-    for obs_seed in range(2, 10):  # choices among few may well agree now and then
-        if not torch.equal(first, _act(learner, "eval", rows=8, obs_seed=obs_seed)):
+    action, state = _acted(learner, "eval", rows=8, obs_seed=1)
+    for obs_seed in range(2, 10):
+        other, after = _acted(learner, "eval", rows=8, obs_seed=obs_seed)
+        same = all(torch.equal(value, after[key]) for key, value in state.tensors.items())
+        if not same or not torch.equal(action, other):
             return
     raise AssertionError(
         "the agent ignores its observation: 9 different ones led to the same actions "
-        f"({first.flatten()[:4].tolist()} ...). Pass `obs` on to what chooses the action"
+        f"({action.flatten()[:4].tolist()} ...). Pass `obs` on to what chooses the action"
     )
 
 

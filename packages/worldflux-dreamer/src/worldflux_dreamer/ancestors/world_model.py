@@ -164,6 +164,7 @@ class BalancedKL:
     Free nats apply to the batch's mean of each (2010.02193, algorithm 2).
     """
 
+    loss_spans_batch = True
     latent: Latent
 
     @property

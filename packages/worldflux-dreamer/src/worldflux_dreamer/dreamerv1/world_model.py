@@ -12,6 +12,8 @@ from worldflux_dreamer.ancestors.world_model import DiscountedWorldModel
 class DreamerV1WorldModel(DiscountedWorldModel):
     """State: "deter" (B, D), "stoch" (B, S); "mean", "std" of what it was drawn from."""
 
+    loss_spans_batch = True  # by the free nats
+
     def divergences(self, posterior: Stats, prior: Stats) -> dict[str, Tensor]:
         return {"kl": self.latent.kl(posterior, prior)}
 

@@ -19,6 +19,8 @@ class Representation(nn.Module, ABC):
 
     decodes: ClassVar[bool] = False
     """Whether it needs the decoder's observations."""
+    spans_batch: ClassVar[bool] = False
+    """Whether it compares rows and steps of the batch with each other."""
 
     @abstractmethod
     def scales(self) -> dict[str, float]:

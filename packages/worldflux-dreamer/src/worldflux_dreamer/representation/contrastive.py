@@ -19,6 +19,8 @@ from worldflux_dreamer.sequences import Sequences
 class Contrast(Representation):
     """One term, InfoNCE (1807.03748); embeddings take no gradient from it."""
 
+    spans_batch = True
+
     def __init__(
         self, config: ModelConfig, obs_spec: Mapping[str, TensorSpec], feat: int, embed: int
     ) -> None:

@@ -18,6 +18,8 @@ from worldflux_dreamer.sequences import Sequences
 class RedundancyReduction(Representation):
     """One term: projected features against embeddings, which take no gradient from it."""
 
+    spans_batch = True
+
     def __init__(
         self, config: ModelConfig, obs_spec: Mapping[str, TensorSpec], feat: int, embed: int
     ) -> None:
