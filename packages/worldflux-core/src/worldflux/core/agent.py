@@ -183,10 +183,9 @@ class Agent(Learner):
             for key, spec in self.obs_spec.items()
         }
         first = torch.ones(1, dtype=torch.bool, device=device)
+        generator = torch.Generator(device).manual_seed(0)
         with torch.no_grad():
-            state = self.act(zeros, None, first, generator=torch.Generator(device).manual_seed(0))[
-                1
-            ]
+            _, state = self.act(zeros, None, first, generator=generator)
         return bool(state.tensors)
 
     def observe(
@@ -208,7 +207,7 @@ class Agent(Learner):
         """`state` told of the action (B, ...) that was really executed, by its "action"."""
         if "action" not in state:
             return state
-        return State({**state.tensors, "action": action.to(state.device)}, state.meta)
+        return state.with_({"action": action.to(state.device)})
 
     def replay_values(self, state: State) -> dict[str, Tensor]:
         """The `replay_spec` columns (B, ...) out of the State that `act` returned."""

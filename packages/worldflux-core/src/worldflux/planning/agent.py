@@ -118,10 +118,7 @@ class PlanningAgent(Agent):
         step = under_way["step"]
         action = under_way["plan"][torch.arange(len(step), device=step.device), step]
         after = {**under_way, "step": step + 1, "action": action}
-        kept = {_OWN + key: value for key, value in after.items()}
-        return ActionPayload(self.planner.space.kind, tensor=action), State(
-            {**latent.tensors, **kept}, latent.meta
-        )
+        return ActionPayload(self.planner.space.kind, tensor=action), _with_own(latent, after)
 
     @property
     def remembers(self) -> bool:
@@ -140,8 +137,7 @@ class PlanningAgent(Agent):
     ) -> State:
         """The State after an observation, without planning; its action is what `took` is told."""
         latent = self._observed(obs, state, is_first, without_prefix(draws, "model/"), generator)
-        kept = {_OWN + key: value for key, value in self._under_way(state, is_first).items()}
-        return State({**latent.tensors, **kept}, latent.meta)
+        return _with_own(latent, self._under_way(state, is_first))
 
     def took(self, state: State, action: Tensor) -> State:
         """The State after another action than the plan's: the next step plans anew."""
@@ -150,7 +146,7 @@ class PlanningAgent(Agent):
             _OWN + "action": action.to(own).reshape(own.shape),
             _OWN + "step": torch.full_like(step, self.settings.planner.execute),
         }
-        return State({**state.tensors, **told}, state.meta)
+        return state.with_(told)
 
     def _observed(
         self,
@@ -201,6 +197,11 @@ class PlanningAgent(Agent):
             "step": step,
             **{f"memory.{key}": value for key, value in memory.items()},
         }
+
+
+def _with_own(latent: State, under_way: Mapping[str, Tensor]) -> State:
+    """The model's State with what the planner keeps beside it."""
+    return latent.with_({_OWN + key: value for key, value in under_way.items()})
 
 
 def _where(rows: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
