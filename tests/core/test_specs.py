@@ -39,8 +39,9 @@ def test_default_preset_must_exist():
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({}, "exactly one of updates_per_step and updates"),
-        ({"updates": 1, "updates_per_step": 1.0}, "exactly one of"),
+        ({"updates": -1}, "cannot be negative, got updates_per_step=None and updates=-1"),
+        ({"updates_per_step": -0.5}, "cannot be negative"),
+        ({"updates": 1, "start": 5, "end": 5}, "ends at step 5, but starts at step 5"),
         ({"updates": 1, "batch": 0}, "batch and length must be at least 1"),
         ({"updates": 1, "boundary": "over"}, "cross, within or pad, got 'over'"),
     ],
@@ -57,3 +58,9 @@ def test_plans_have_distinct_named_phases():
         TrainingPlan([phase]).phase("x")
     with pytest.raises(ContractError, match="distinct names"):
         TrainingPlan([phase, phase])
+    batches_only = Phase("play", 2, 3)
+    assert TrainingPlan([phase, batches_only]).collect_until is None
+    with pytest.raises(ContractError, match=r"No phase of this TrainingPlan has updates \(play\)"):
+        TrainingPlan([batches_only])
+    with pytest.raises(ContractError, match="collect_until is -1"):
+        TrainingPlan([phase], collect_until=-1)
