@@ -55,37 +55,73 @@ def train(config: RunConfig, out: str | Path, *, console: Console | None = None)
         return _run(trainer, sinks)
 
 
-def resume(path: str | Path, *, steps: int | None = None, console: Console | None = None) -> Result:
-    """Continue the run in `path` from its newest intact checkpoint, to `steps` if given."""
+def resume(
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    console: Console | None = None,
+) -> Result:
+    """Continue the run in `path` from its newest intact checkpoint, to `steps` if given.
+
+    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`).
+    """
     run = Run.open(path)
-    config = resolve(config=run.config_path, steps=steps)
+    config = run_config(run, device=device, steps=steps, trust=trust)
     with logged(run, console):
         trainer = _restored(config, run)
         write_file(run.config_path, config.to_yaml().encode())
         return _run(trainer, make_sinks(config, run, console, trainer.progress.step))
 
 
-def load_agent(path: str | Path, step: int | None = None) -> tuple[RunConfig, Agent]:
-    """The trained agent of a run: of its best checkpoint, or of `step`."""
+def run_config(
+    run: Run, *, device: str | None = None, steps: int | None = None, trust: bool = False
+) -> RunConfig:
+    """The configuration of an existing run; `device` and `steps` replace its own."""
+    own = {} if device is None else {"train.device": device}
+    return resolve(config=run.config_path, overrides=own, steps=steps, trust=trust)
+
+
+def load_agent(
+    path: str | Path,
+    step: int | None = None,
+    *,
+    device: str | None = None,
+    trust: bool = False,
+) -> tuple[RunConfig, Agent]:
+    """The trained agent of a run: of its best checkpoint, or of `step`.
+
+    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`).
+    """
     run = Run.open(path)
-    config = resolve(config=run.config_path)
+    config = run_config(run, device=device, trust=trust)
     folder = _checkpoint(run, step)
     envs = make_envs(config, 1)
     try:
         stepper = Stepper(envs, [0])
     finally:
         envs.close()
-    device = choose_device(config.train.device)
-    agent = make_agent(config, stepper.obs_spec, stepper.action_spec, device)
+    chosen = choose_device(config.train.device)
+    agent = make_agent(config, stepper.obs_spec, stepper.action_spec, chosen)
     load_into(agent, folder / AGENT)
     return config, agent.eval()
 
 
 def evaluate_run(
-    path: str | Path, episodes: int | None = None, step: int | None = None, seed: int = 1
+    path: str | Path,
+    episodes: int | None = None,
+    step: int | None = None,
+    seed: int = 1,
+    *,
+    device: str | None = None,
+    trust: bool = False,
 ) -> Evaluation:
-    """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`."""
-    config, agent = load_agent(path, step)
+    """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`.
+
+    `device` and `trust` as for `load_agent`.
+    """
+    config, agent = load_agent(path, step, device=device, trust=trust)
     with Interrupt() as interrupt:
         found = evaluate(
             agent,
@@ -110,14 +146,19 @@ def imagine_run(
     step: int | None = None,
     kind: str = "mp4",
     seed: int = 1,
+    device: str | None = None,
+    trust: bool = False,
 ) -> tuple[Imagination, Path]:
-    """What a run's world model imagines beside what happens, saved in the run with a video."""
+    """What a run's world model imagines beside what happens, saved in the run with a video.
+
+    `device` and `trust` as for `load_agent`.
+    """
     from worldflux_train.picture import frames_of
     from worldflux_train.video import write_video
 
     run = Run.open(path)
     at = int(_checkpoint(run, step).name)
-    config, agent = load_agent(path, at)
+    config, agent = load_agent(path, at, device=device, trust=trust)
     most = 4 * (context + horizon)
     with Interrupt() as interrupt:
         recorded = record_episodes(

@@ -88,7 +88,8 @@ def choose_device(name: str) -> torch.device:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"train.device={name!r}, but torch finds no CUDA device. Use auto or cpu."
+            f"train.device={name!r}, but torch finds no CUDA device. Use auto or cpu: --device cpu "
+            "in place of what a run's configuration says."
         )
     return device
 

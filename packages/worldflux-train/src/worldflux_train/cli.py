@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from worldflux.errors import ConfigError
+from worldflux.runs import Run
 from worldflux_train.comparison.cli import compare
+from worldflux_train.options import Device, Trust, asking_for_trust
 
 _log = logging.getLogger(__name__)
 Set = Annotated[
@@ -33,6 +35,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train(
+    typed: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(metavar="ID[:PRESET]", help="What to train, such as dreamerv3:size1m."),
@@ -50,6 +53,8 @@ def train(
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
+    device: Device = None,
+    trust: Trust = False,
 ) -> None:
     """Train a model in an environment, or continue a run. Ctrl-C saves and exits."""
     from worldflux_train import api
@@ -59,20 +64,26 @@ def train(
     if resume is not None:
         if model or env or config or set_ or out:
             raise ConfigError(
-                "--resume takes the run's own configuration: only --steps may be added."
+                "--resume takes the run's own configuration: only --steps, --device and --trust "
+                "may be added."
             )
-        result = api.resume(resume, steps=steps, console=console)
+        with asking_for_trust(typed):
+            result = api.resume(resume, steps=steps, device=device, trust=trust, console=console)
     else:
-        resolved = resolve(
-            model, env, config=config, overrides=parse_overrides(set_ or []), steps=steps
-        )
+        overrides = parse_overrides(set_ or [])
+        if device is not None:
+            overrides["train.device"] = device
+        with asking_for_trust(typed):
+            resolved = resolve(
+                model, env, config=config, overrides=overrides, steps=steps, trust=trust
+            )
         folder = out or _free_folder(resolved.id, resolved.env_id)
         console.print(f"[bold]{resolved.id}[/] on [bold]{resolved.env_id}[/], run folder {folder}")
         result = api.train(resolved, folder, console=console)
     if result.outcome == "interrupted":
         console.print(
             f"Interrupted at step {result.step:,} and saved. Continue with: "
-            f"worldflux train --resume {result.run.path}",
+            f"worldflux train --resume {result.run.path}{_trust_needed(result.run)}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         raise typer.Exit(130)
@@ -80,17 +91,21 @@ def train(
 
 
 def evaluate(
+    typed: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Default: train.eval_episodes.")
     ] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
+    device: Device = None,
+    trust: Trust = False,
 ) -> None:
     """Evaluate a run's agent on fresh episodes."""
     from worldflux_train import api
 
-    result = api.evaluate_run(run, episodes, step, seed)
+    with asking_for_trust(typed):
+        result = api.evaluate_run(run, episodes, step, seed, device=device, trust=trust)
     row = result.row()
     Console().print(
         f"return {row['eval/return']:.1f} ± {row['eval/return_std']:.1f} "
@@ -101,6 +116,7 @@ def evaluate(
 
 
 def imagine(
+    typed: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     horizon: Annotated[int, typer.Option(min=1, help="Imagined steps.")] = 45,
     context: Annotated[int, typer.Option(min=1, help="Real steps before them.")] = 5,
@@ -108,13 +124,17 @@ def imagine(
     step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
     format: Annotated[str, typer.Option(metavar="mp4|gif", help="Of the video.")] = "mp4",
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
+    device: Device = None,
+    trust: Trust = False,
 ) -> None:
     """Show the real beside the imagined: a video, and the error over the horizon."""
     from worldflux_train import api
 
-    found, video = api.imagine_run(
-        run, horizon=horizon, context=context, episodes=episodes, step=step, kind=format, seed=seed
-    )
+    with asking_for_trust(typed):
+        found, video = api.imagine_run(
+            run, horizon=horizon, context=context, episodes=episodes, step=step, kind=format,
+            seed=seed, device=device, trust=trust,
+        )  # fmt: skip
     console = Console()
     for key, error in found.error.items():
         marks = sorted({1, min(5, found.horizon), min(15, found.horizon), found.horizon})
@@ -125,7 +145,6 @@ def imagine(
 
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
     """Write the run's report: one HTML file that opens offline."""
-    from worldflux.runs import Run
     from worldflux_train.report import write_report
 
     Console().print(f"Report: {write_report(Run.open(run))}", highlight=False, soft_wrap=True)
@@ -134,17 +153,24 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a 
 def _finishing(run: Path) -> Path:
     """The picture and the report that end a run."""
     from worldflux.errors import CapabilityError
-    from worldflux.runs import Run
     from worldflux_train import api
     from worldflux_train.report import write_report
 
     try:
-        api.imagine_run(run)
+        api.imagine_run(run, trust=True)  # the run that this command has just made
     except CapabilityError as error:
         _log.info("no imagination video: %s", error)
     except KeyboardInterrupt:
         _log.warning("no imagination video: interrupted. Make it with: worldflux imagine %s", run)
     return write_report(Run.open(run))
+
+
+def _trust_needed(run: Run) -> str:
+    """The option without which the run's own configuration would be refused."""
+    from worldflux_train.trust import code_in
+    from worldflux_train.yaml_text import read_yaml
+
+    return " --trust" if code_in(read_yaml(run.config_path)) else ""
 
 
 def _free_folder(model_id: str, env_id: str) -> Path:

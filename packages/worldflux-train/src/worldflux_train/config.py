@@ -15,6 +15,7 @@ from worldflux.config import Config
 from worldflux.errors import ConfigError, did_you_mean
 from worldflux.factory import get_env_spec, get_model_spec, preset_of
 from worldflux.ids import ModelId
+from worldflux_train.trust import require_trust
 from worldflux_train.yaml_text import read_yaml, value_of
 
 ROOMS = ("model", "agent", "train", "env")
@@ -108,14 +109,18 @@ def resolve(
     config: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     steps: int | None = None,
+    trust: bool = False,
 ) -> RunConfig:
     """Defaults < preset < `config` (YAML file, recipe name or mapping) < `overrides` (dotted keys).
 
-    `model_id`, `env_id` and `steps` stand above all of them.
+    `model_id`, `env_id` and `steps` stand above all of them. A file that names a module or a
+    program to run raises `TrustError` unless `trust` is true; nothing is run here either way.
     """
-    given = _merge(_from_file(config), nest(overrides or {}))
+    own = nest(overrides or {})
+    given = _merge(_from_file(config), own)
     _check_keys(given)
     if env_id is not None:
+        own = _merge(own, {"env": {"id": env_id}})
         given = _merge(given, {"env": {"id": env_id}})
     if steps is not None:
         given = _merge(given, {"train": {"steps": steps}})
@@ -125,6 +130,8 @@ def resolve(
         missing = "a model id" if model_id is None else "an environment (--env backend/task)"
         raise ConfigError(f"A run needs {missing}, as an argument or in the configuration file.")
     _check_env(env)
+    if isinstance(config, str | Path) and not trust:
+        require_trust(given, own, str(config))
     family = _family(str(model_id), {room: given.get(room, {}) for room in ("model", "agent")})
     with _room("train", TrainConfig):
         train = TrainConfig().with_(**given.get("train", {}))

@@ -9,9 +9,11 @@ import typer
 from rich.console import Console
 
 from worldflux.errors import ConfigError
+from worldflux_train.options import Trust, asking_for_trust
 
 
 def compare(
+    typed: typer.Context,
     models: Annotated[
         list[str],
         typer.Argument(metavar="[NAME=]ID[:PRESET]...", help="Such as tdmpc2:1m dreamerv3:size1m."),
@@ -40,16 +42,18 @@ def compare(
             help="Score that counts as optimal; default: the best one, for Atari 100k a human's."
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Train models with equal budgets and report them side by side. Run it again to continue."""
     from worldflux_train.comparison.compare import compare as run
     from worldflux_train.config import parse_overrides
 
     console = Console()
-    found = run(
-        models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
-        overrides=parse_overrides(set_ or []), target=target, console=console,
-    )  # fmt: skip
+    with asking_for_trust(typed):
+        found = run(
+            models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
+            overrides=parse_overrides(set_ or []), target=target, trust=trust, console=console,
+        )  # fmt: skip
     if found.outcome == "interrupted":
         console.print("Interrupted and saved. Continue with the same command.", highlight=False)
         raise typer.Exit(130)

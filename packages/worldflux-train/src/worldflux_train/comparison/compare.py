@@ -50,15 +50,19 @@ def compare(
     configs: Mapping[str, Source] | None = None,
     overrides: Mapping[str, Any] | None = None,
     target: float | None = None,
+    trust: bool = False,
     console: Console | None = None,
 ) -> Comparison:
     """Train every model with every seed for `steps` agent steps and write the report to `out`.
 
     The same call again continues: finished runs are kept, an unfinished one is resumed. `target`
     is the score that counts as optimal (default: 1 for Atari 100k, else the best final score).
+    `trust` lets the files of `configs` name code to run.
     """
     numbers = range(seeds) if isinstance(seeds, int) else seeds
-    entries = plan(models, env, seeds=numbers, steps=steps, configs=configs, overrides=overrides)
+    entries = plan(
+        models, env, seeds=numbers, steps=steps, configs=configs, overrides=overrides, trust=trust
+    )
     path, runs = Path(out), []
     for number, entry in enumerate(entries, 1):
         if console is not None:

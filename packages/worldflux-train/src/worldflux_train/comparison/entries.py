@@ -42,11 +42,13 @@ def plan(
     steps: int,
     configs: Mapping[str, Source] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> list[Entry]:
     """Every run, one seed after another so that an unfinished comparison is a fair one.
 
     A model is `[NAME=]ID[:PRESET]`; NAME (by default the id) stands in `configs` and before the
-    slash of an override that is for one model only.
+    slash of an override that is for one model only. `trust` lets the files of `configs` name
+    code (see `worldflux_train.config.resolve`).
     """
     ids = _labelled(models)
     if not seeds or len(set(seeds)) < len(seeds):
@@ -60,7 +62,7 @@ def plan(
             label,
             seed,
             resolve(
-                model, env, config=(configs or {}).get(label), steps=steps,
+                model, env, config=(configs or {}).get(label), steps=steps, trust=trust,
                 overrides={**shared, **own[label], "train.seed": seed},
             ),
         )

@@ -1,0 +1,50 @@
+"""Options that several subcommands share, and the command line that says yes to code in files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from worldflux_train.trust import TrustError
+
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Let configuration files name modules and programs that run."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="cpu|cuda|...", help="In place of the configuration's train.device."),
+]
+
+
+@contextmanager
+def asking_for_trust(context: typer.Context) -> Iterator[None]:
+    """Ends a `TrustError` with the whole command that was typed, and `--trust`."""
+    try:
+        yield
+    except TrustError as error:
+        raise error.with_command(f"{typed_command(context)} --trust") from None
+
+
+def typed_command(context: typer.Context) -> str:
+    """The subcommand that runs, as it was typed (with the long names of its options)."""
+    words = ["worldflux", str(context.info_name)]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE":
+            words += _words(parameter, context.params[str(parameter.name)])
+    return shlex.join(words)
+
+
+def _words(parameter: Any, value: object) -> list[str]:
+    values = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+    if parameter.param_type_name == "argument":
+        return values
+    name = max(parameter.opts, key=len)
+    if isinstance(value, bool):
+        return [name]
+    return [word for item in values for word in (name, item)]
