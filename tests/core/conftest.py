@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,13 +45,30 @@ def tiny_site(tmp_path) -> Path:
     return tmp_path / "site"
 
 
-@pytest.fixture
-def tiny_family(tiny_site, monkeypatch):
-    """`worldflux-tiny` installed for this process."""
+@contextmanager
+def installed(site: Path) -> Iterator[str]:
+    """The distribution in `site`, for this process."""
     from worldflux.plugins import plugins
 
-    monkeypatch.syspath_prepend(str(tiny_site))
-    plugins.cache_clear()
-    yield "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        plugins.cache_clear()
+        yield "tiny"
     plugins.cache_clear()
     sys.modules.pop("tiny_plugin", None)
+
+
+@pytest.fixture
+def tiny_family(tiny_site):
+    """`worldflux-tiny` installed for one test."""
+    with installed(tiny_site) as family:
+        yield family
+
+
+@pytest.fixture(scope="module")
+def tiny_family_of_a_file(tmp_path_factory):
+    """`worldflux-tiny` installed for all tests of a file."""
+    site = tmp_path_factory.mktemp("site")
+    install_tiny(site)
+    with installed(site) as family:
+        yield family

@@ -214,6 +214,7 @@ def test_the_check_itself_finds_each(code: str) -> None:
 PLUGIN_BOUNDARY = {
     "worldflux/plugins.py": "foreign code is imported and called here",
     "worldflux/factory.py": "the code behind a spec's reference is imported here",
+    "worldflux/hub.py": "a family's code is built here from what a saved folder says",
 }
 
 
@@ -253,6 +254,62 @@ def test_each_rule_notices_a_file_that_breaks_it(
     file.parent.mkdir(parents=True)
     file.write_text(BROKEN[check])
     assert len(list(check(file))) == 1
+
+
+def modules_of(source: Path) -> dict[str, Path]:
+    """Every module under a `src` folder, by its dotted name."""
+    names = {path: path.relative_to(source).with_suffix("").parts for path in source.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
+
+
+def running_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run some time: those in functions count, those for type checkers do not."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        yield from running_imports(child)
+
+
+def import_graph(source: Path) -> dict[str, set[str]]:
+    """Which modules of a `src` folder each of them imports."""
+    modules = modules_of(source)
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in running_imports(tree(path)):
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            else:
+                within = [f"{node.module}.{alias.name}" for alias in node.names]
+                found = [full if full in modules else str(node.module) for full in within]
+            graph[name] |= {other for other in found if other in modules and other != name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import one another, after leaving out all that are in no circle."""
+    rest = dict(graph)
+    while True:
+        free = [name for name, imported in rest.items() if not imported & rest.keys()]
+        free += [name for name in rest if not any(name in rest[other] for other in rest)]
+        if not free:
+            break
+        rest = {name: imported for name, imported in rest.items() if name not in free}
+    return [[name, *sorted(rest[name] & rest.keys())] for name in sorted(rest)]
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_modules_import_one_another_in_one_direction(project: Path) -> None:
+    assert not circles(import_graph(project / "src"))
+
+
+def test_a_circle_through_a_function_is_found(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.py").write_text("from x import b\nfrom x.c import name")
+    (tmp_path / "x" / "b.py").write_text("def f():\n    from x.a import f")
+    (tmp_path / "x" / "c.py").write_text("if TYPE_CHECKING:\n    from x.a import f")
+    assert circles(import_graph(tmp_path)) == [["x.a", "x.b"], ["x.b", "x.a"]]
 
 
 @pytest.mark.parametrize("project", PACKAGES, ids=lambda path: path.name)

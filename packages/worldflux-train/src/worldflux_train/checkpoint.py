@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from worldflux import hub
 from worldflux.atomic import read_json, write_file, write_json
 from worldflux.core.state import State
 from worldflux.errors import StorageError
+from worldflux.hub import load_into
 from worldflux.runs import Run
 from worldflux_train.collector import Collector
 from worldflux_train.learner import Learner
@@ -63,7 +63,7 @@ def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None)
     step = parts.progress.step
     try:
         with run.new_checkpoint(step, score=score) as folder:
-            hub.save_pretrained(parts.learner.agent, folder / AGENT)
+            parts.learner.agent.save_pretrained(folder / AGENT)
             _write(folder / OPTIMIZERS, parts.learner.agent.training_state())
             _write(folder / LOOP, _tensors(parts))
             write_json(folder / STATE, _state(parts))
@@ -110,7 +110,7 @@ def load_checkpoint(folder: Path, run: Run, parts: Parts) -> None:
     state = read_json(folder / STATE)
     tensors = _read(folder / LOOP)
     parts.replay.load(folder / REPLAY, run.replay_path)
-    hub.load_into(agent, folder / AGENT)
+    load_into(agent, folder / AGENT)
     agent.load_training_state(_read(folder / OPTIMIZERS))
     _restore_loop(state, parts)
     _restore_learner(state, tensors, parts.learner)

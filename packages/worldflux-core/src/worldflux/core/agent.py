@@ -18,6 +18,7 @@ from worldflux.core.output import LossOutput, UpdateResult
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.state import State
 from worldflux.errors import StorageError
+from worldflux.saving import save_pretrained
 from worldflux.specs import TensorSpec
 from worldflux.training import TrainingPlan
 
@@ -142,9 +143,7 @@ class Learner(nn.Module, ABC):
             optimizer.load_state_dict({"state": states[name], "param_groups": groups})
 
     def save_pretrained(self, path: str | Path) -> Path:
-        """Write weights, configuration and identity to folder `path` (see `worldflux.hub`)."""
-        from worldflux.hub import save_pretrained
-
+        """Write weights, configuration and identity to folder `path` (see `worldflux.saving`)."""
         return save_pretrained(self, path)
 
 

@@ -29,6 +29,7 @@ from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import CapabilityError, ContractError, did_you_mean
+from worldflux.saving import save_pretrained
 from worldflux.specs import Capability, TensorSpec
 
 __all__ = ["Observation", "WorldModel"]
@@ -346,9 +347,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         """The model's loss on a Batch, through the same slots as inference."""
 
     def save_pretrained(self, path: str | Path) -> Path:
-        """Write weights, configuration and identity to folder `path` (see `worldflux.hub`)."""
-        from worldflux.hub import save_pretrained
-
+        """Write weights, configuration and identity to folder `path` (see `worldflux.saving`)."""
         return save_pretrained(self, path)
 
     def _slot(self, name: str, operation: str) -> nn.Module:

@@ -352,10 +352,10 @@ def check_builds_on_meta(model: WorldModel) -> None:
 
 def check_pretrained_round_trip(model: WorldModel) -> None:
     """Weights, configuration and fingerprint survive `save_pretrained`."""
-    from worldflux.hub import load_into, save_pretrained
+    from worldflux.hub import load_into
 
     with tempfile.TemporaryDirectory() as folder:
-        path = save_pretrained(model, f"{folder}/model")
+        path = model.save_pretrained(f"{folder}/model")
         twin = type(model)(model.config, model.obs_spec, model.action_spec)
         load_into(twin, path)
     assert twin.contract_fingerprint() == model.contract_fingerprint()
