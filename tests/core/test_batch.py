@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from worldflux.columns import FLAGS, step_columns
 from worldflux.core.batch import Batch
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
 from worldflux.testing import random_batch
+from worldflux.testing.batches import random_steps
 
 
 def two_episodes() -> Batch:
@@ -59,7 +61,9 @@ def broken(**changes) -> Batch:
 @pytest.mark.parametrize(
     ("batch", "text"),
     [
-        (broken(reward=torch.zeros(5)), r"reward has shape \(5,\), expected \(B, T\)"),
+        (broken(is_first=torch.zeros(5)), r"is_first has shape \(5,\), expected \(B, T\)"),
+        (broken(reward=torch.zeros(1, 4)), r"reward has shape \(1, 4\)"),
+        (broken(extra={"label": torch.zeros(1, 4)}), r"extra\['label'\] has shape \(1, 4\)"),
         (broken(action=torch.zeros(1, 4)), r"action has shape \(1, 4\)"),
         (broken(obs={"state": torch.zeros(5, 1, 1)}), r"obs\['state'\] has shape"),
         (broken(context=5), "context is 5, expected 0 to 4"),
@@ -79,3 +83,45 @@ def test_random_batches_keep_the_convention():
     assert batch.is_terminal.any() and batch.is_first[:, 1:].any()
     assert batch.action.shape == (3, 7, 2)
     assert batch.action[..., 0].max() < 3
+
+
+def test_a_batch_of_images_has_neither_actions_nor_rewards():
+    columns = step_columns(
+        {"image": TensorSpec((1, 2, 2), "uint8")}, extra={"label": TensorSpec((), "int64", n=3)}
+    )
+    assert list(columns) == ["obs.image", *FLAGS, "extra.label"]
+    batch = random_steps(columns, 4, 1)
+    batch.validate()
+    assert (batch.batch_size, batch.length) == (4, 1)
+    assert batch.action is None and batch.reward is None
+    assert batch.transitions().action is None and batch.transitions().next_reward is None
+    for owner, name in ((batch, "action"), (batch.transitions(), "next_reward")):
+        with pytest.raises(ContractError, match="has no (action|reward), which the learner needs"):
+            owner.require(name)
+    found = batch.conditions(0)
+    assert found is not None
+    found.validate(api_version="v3")
+    assert found.extras["wf.data.label"].tolist() == batch.extra["label"][:, 0].tolist()
+    assert two_episodes().conditions() is None
+
+
+def test_a_reward_may_come_without_an_action_and_the_other_way_round():
+    obs, action = {"state": TensorSpec((2,))}, TensorSpec((1,))
+    assert "reward" in step_columns(obs, reward=True) and "action" not in step_columns(obs)
+    assert "reward" not in step_columns(obs, action, reward=False)
+    with pytest.raises(ContractError, match="the condition wf.data.a b, so its name takes"):
+        step_columns(obs, extra={"a b": TensorSpec(())})
+
+
+def test_without_context_only_the_compared_steps_are_left():
+    batch = two_episodes()
+    batch.context, batch.stored = 2, {"deter": torch.zeros(1, 2, 4)}
+    batch.index, batch.extra = torch.arange(5)[None], {"label": torch.arange(5)[None]}
+    rest = batch.without_context()
+    rest.validate()
+    assert (rest.context, rest.length, rest.stored) == (0, 3, {})
+    assert rest.obs["state"].flatten().tolist() == [2, 10, 11]
+    assert rest.index is not None and rest.index.tolist() == [[2, 3, 4]]
+    assert rest.action is not None and rest.action.tolist() == [[0, 7, 8]]
+    assert rest.extra["label"].tolist() == [[2, 3, 4]]
+    assert batch.length == 5

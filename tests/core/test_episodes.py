@@ -99,6 +99,44 @@ def test_other_columns_are_refused(folder: Path) -> None:
         EpisodeWriter(folder, step_columns({}, TensorSpec(())))
 
 
+def test_spaces_come_back_whole(tmp_path: Path) -> None:
+    """A run from files has the spaces of a run from the environment that made them."""
+    columns = step_columns(
+        {"state": TensorSpec((2,), low=(-float("inf"), 0.1), high=3.5)},
+        TensorSpec((), "int64", n=3, labels=("left", "stay", "right")),
+    )
+    EpisodeWriter(tmp_path / "a", columns)
+    assert Episodes(tmp_path / "a").columns == columns
+    unnamed = columns | {"action": TensorSpec((), "int64", n=3)}
+    EpisodeWriter(tmp_path / "a", unnamed)  # what choices are called does not matter
+    with pytest.raises(StorageError, match=r"column 'action' is \{.*'n': 3.*these have .*'n': 4"):
+        EpisodeWriter(tmp_path / "a", columns | {"action": TensorSpec((), "int64", n=4)})
+    write_json(tmp_path / "a" / ABOUT, {"version": 1, "columns": {"action": {"size": 3}}})
+    with pytest.raises(StorageError, match="damaged: it does not describe its columns"):
+        Episodes(tmp_path / "a")
+
+
+def test_video_has_neither_actions_nor_rewards_and_an_image_is_an_episode(tmp_path: Path) -> None:
+    columns = step_columns(
+        {"image": TensorSpec((1, 2, 2), "uint8")}, extra={"label": TensorSpec((), "int64")}
+    )
+    writer = EpisodeWriter(tmp_path / "a", columns)
+    for rows in (1, 4):
+        step = np.arange(rows)
+        first, last = step == 0, step == rows - 1
+        flags = {"is_first": first, "is_last": last, "is_terminal": np.zeros(rows, bool)}
+        pixels = np.full((rows, 1, 2, 2), rows, np.uint8)
+        writer.write({"obs.image": pixels, **flags, "extra.label": step})
+    found = Episodes(tmp_path / "a")
+    assert found.lengths.tolist() == [1, 4]
+    assert found[1]["extra.label"].tolist() == [0, 1, 2, 3]
+    recorder = EpisodeRecorder(writer, 1)
+    row = {name: value[:1] for name, value in found[1].items()}
+    recorder.append(row)
+    recorder.append(row)  # cut off by a new beginning
+    assert Episodes(tmp_path / "a").lengths.tolist() == [1, 4, 1]
+
+
 WRITER = """
 import sys, itertools
 sys.path.insert(0, {tests!r})

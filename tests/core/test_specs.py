@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from worldflux.config import Config
 from worldflux.errors import ContractError
 from worldflux.specs import ModelSpec, TensorSpec
-from worldflux.training import Phase, TrainingPlan
+from worldflux.training import LeastSampled, Phase, TrainingPlan
 
 
 @pytest.mark.parametrize(
@@ -39,16 +41,31 @@ def test_default_preset_must_exist():
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"updates": -1}, "cannot be negative, got updates_per_step=None and updates=-1"),
-        ({"updates_per_step": -0.5}, "cannot be negative"),
-        ({"updates": 1, "start": 5, "end": 5}, "ends at step 5, but starts at step 5"),
-        ({"updates": 1, "batch": 0}, "batch and length must be at least 1"),
-        ({"updates": 1, "boundary": "over"}, "cross, within or pad, got 'over'"),
+        ({"updates": -1}, "updates cannot be negative or infinite, got -1"),
+        ({"updates_per_step": -0.5}, "updates_per_step cannot be negative or infinite"),
+        ({"updates_per_step": float("nan")}, "updates_per_step cannot be negative or infinite"),
+        ({"start": 5, "end": 5}, "end=5 is not after start=5"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"minimum": 0}, "minimum must be at least 1, got 0"),
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"boundary": "acros"}, "boundary is 'acros'. Did you mean 'cross'"),
+        ({"pad": "behind"}, "pad is 'behind'.* Choose none, before, after, both"),
+        ({"source": "file"}, "source is 'file', expected data, replay or None"),
+        ({"stride": 2}, "stride and weights draw from single episodes, boundary is 'cross'"),
+        ({"weights": (1.0,)}, "stride and weights draw from single episodes"),
+        ({"weights": (0, 0), "pad": "after"}, "not all 0"),
+        ({"weights": (0.5, -1), "pad": "after"}, "numbers of at least 0"),
     ],
 )
 def test_phases_refuse_nonsense(values, text):
     with pytest.raises(ContractError, match=text):
         Phase(**{"name": "p", "batch": 2, "length": 3, **values})
+
+
+def test_padding_implies_one_episode():
+    phase = Phase("p", 2, 3, pad="before", weights=(1, 3), context=2)
+    assert (phase.boundary, phase.weights, phase.total) == ("within", (1.0, 3.0), 5)
+    assert Phase("p", 2, 3, pad="both", weights=LeastSampled(2.0)).weights == LeastSampled(2.0)
 
 
 def test_plans_have_distinct_named_phases():
@@ -58,9 +75,49 @@ def test_plans_have_distinct_named_phases():
         TrainingPlan([phase]).phase("x")
     with pytest.raises(ContractError, match="distinct names"):
         TrainingPlan([phase, phase])
-    batches_only = Phase("play", 2, 3)
-    assert TrainingPlan([phase, batches_only]).collect_until is None
-    with pytest.raises(ContractError, match=r"No phase of this TrainingPlan has updates \(play\)"):
-        TrainingPlan([batches_only])
-    with pytest.raises(ContractError, match="collect_until is -1"):
+    assert TrainingPlan([phase]).collect_until is None
+    with pytest.raises(ContractError, match=r"this TrainingPlan has no updates \(play\)"):
+        TrainingPlan([phase, Phase("play", 2, 3)])
+    with pytest.raises(ContractError, match=r"has no updates \(none\)"):
+        TrainingPlan([Phase("none", 2, 3, updates=0)])
+    with pytest.raises(ContractError, match="collect_until=-1 cannot be negative"):
         TrainingPlan([phase], collect_until=-1)
+
+
+def test_labels_are_one_for_each_choice():
+    assert TensorSpec((), "int64", n=2, labels=["left", "right"]).labels == ("left", "right")
+    with pytest.raises(ContractError, match="has 1 labels for n=2: give one for each choice"):
+        TensorSpec((), "int64", n=2, labels=("left",))
+    with pytest.raises(ContractError, match="labels for n=None"):
+        TensorSpec((2,), labels=("left", "right"))
+
+
+def test_a_block_is_the_space_of_k_actions():
+    box = TensorSpec((2,), low=(-1.0, 0.0), high=1.0)
+    assert box.block(3) == TensorSpec((3, 2), low=((-1.0, 0.0),) * 3, high=1.0)
+    assert box.block(1) is box
+    choice = TensorSpec((), "int64", n=4, labels=tuple("abcd"))
+    assert choice.block(2) == TensorSpec((2,), "int64", n=(4, 4), labels=tuple("abcd"))
+    with pytest.raises(ContractError, match="several choices at once have no blocks"):
+        choice.block(2).block(2)
+    with pytest.raises(ContractError, match="at least 1 action, got 0"):
+        box.block(0)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TensorSpec((2, 1), low=((-1.5,), (0.1,)), high=float("inf")),
+        TensorSpec((3, 4, 4), "uint8", low=0, high=255),
+        TensorSpec((2,), "int64", n=(3, 3), labels=("a", "b", "c")),
+        TensorSpec(()),
+    ],
+)
+def test_specs_survive_json(spec):
+    assert TensorSpec.from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
+
+
+@pytest.mark.parametrize("values", [{}, {"shape": [2], "colour": 1}, {"shape": [1], "low": "x"}])
+def test_what_is_no_spec_is_refused(values):
+    with pytest.raises(ContractError, match="describes no TensorSpec"):
+        TensorSpec.from_json(values)

@@ -29,7 +29,7 @@ def games(count: int, seed: int) -> Batch:
             obs[game, t + 1], reward[game, t + 1] = torch.as_tensor(found["state"]), gain
     first, last = (torch.zeros(count, LENGTH, dtype=torch.bool) for _ in range(2))
     first[:, 0] = last[:, -1] = True
-    return Batch({"state": obs}, action, reward, first, last, last.clone())
+    return Batch({"state": obs}, first, last, last.clone(), action, reward)
 
 
 def taught(updates: int) -> worldflux.WorldModel:

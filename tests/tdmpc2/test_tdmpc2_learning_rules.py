@@ -231,18 +231,17 @@ def test_the_encoder_learns_more_slowly_and_the_policy_on_its_own() -> None:
 def test_training_plan_is_that_of_the_paper() -> None:
     plan = small_agent().training_plan()
     assert plan.prefill == 2500
-    burst, online = plan.phase("pretrain"), plan.phase("online")
-    assert (burst.start, burst.updates, burst.batch, burst.length) == (2500, 2500, 256, 4)
+    online = plan.phase("online")
+    assert (online.updates, online.batch, online.length) == (2500, 256, 4)
     assert (online.start, online.updates_per_step, online.boundary) == (2500, 1.0, "within")
     assert small_agent(**{"model.episode_length": 100}).training_plan().prefill == 1000
-    assert [p.name for p in small_agent(**{"agent.seed_steps": 0}).training_plan().phases] == [
-        "online"
-    ]
+    [online] = small_agent(**{"agent.seed_steps": 0}).training_plan().phases
+    assert (online.start, online.updates) == (0, None)
 
 
 def test_an_unknown_phase_and_a_sequence_without_transitions_are_errors() -> None:
     agent = small_agent()
-    with pytest.raises(ContractError, match="no phase 'offline'. Phases: pretrain, online"):
+    with pytest.raises(ContractError, match="no phase 'offline'. Phases: online"):
         agent.update(sequences(agent), "offline")
     with pytest.raises(ContractError, match="learns from transitions: a sequence of 1 step"):
         agent.update(sequences(agent, length=1), "online")

@@ -95,6 +95,6 @@ def test_a_broken_episode_is_refused() -> None:
     replay = Replay(COLUMNS, capacity=20)
     with pytest.raises(ContractError, match="breaks the time convention"):
         load_episodes(replay, [episode(5, 1.0) | {"is_first": np.zeros(5, bool)}])
-    with pytest.raises(ContractError, match="An episode has no reward, only action"):
+    with pytest.raises(ContractError, match="An episode has no is_first, only action"):
         load_episodes(replay, [{"action": np.zeros(3)}])
     assert len(replay) == 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 from urllib.parse import quote
@@ -19,7 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.atomic import make_folder, read_json, write_json
-from worldflux.columns import FLAGS, Columns, Rows, check_names, storage_dtype, to_json
+from worldflux.columns import (
+    ACTION,
+    FLAGS,
+    REWARD,
+    Columns,
+    Rows,
+    check_names,
+    from_json,
+    storage_dtype,
+    to_json,
+)
 from worldflux.errors import ContractError, StorageError
 from worldflux.specs import TensorSpec
 
@@ -37,11 +48,7 @@ class EpisodeWriter:
         self.folder, self.columns = Path(folder), dict(columns)
         if (self.folder / ABOUT).is_file():
             found = Episodes(self.folder)
-            if to_json(found.columns) != to_json(self.columns):
-                raise StorageError(
-                    f"{self.folder} holds episodes with the columns {', '.join(found.columns)}, "
-                    f"these have {', '.join(self.columns)} or other shapes. Choose another folder."
-                )
+            _check_same(self.folder, found.columns, self.columns)
             self._count, self._rows = len(found), int(found.lengths.sum())
             index = self.folder / INDEX
             self._index_bytes = index.read_bytes().rfind(b"\n") + 1 if index.is_file() else 0
@@ -55,7 +62,7 @@ class EpisodeWriter:
         """Append one finished episode and JSON-able facts about it; its number."""
         check_episode(self.columns, episode)
         facts = _plain(about)
-        length = len(episode["reward"])
+        length = rows_of(episode)
         sums = {}
         for name, spec in self.columns.items():
             data = np.ascontiguousarray(episode[name], storage_dtype(spec)).tobytes()
@@ -110,7 +117,8 @@ class EpisodeRecorder:
 
     def _finish(self, running: list[dict[str, Any]]) -> None:
         running[-1]["is_last"] = np.array(True)
-        running[-1]["action"] = np.zeros_like(running[-1]["action"])
+        if ACTION in running[-1]:
+            running[-1][ACTION] = np.zeros_like(running[-1][ACTION])
         self.writer.write({name: np.stack([step[name] for step in running]) for name in running[0]})
         running.clear()
 
@@ -132,10 +140,7 @@ class Episodes(Sequence[Episode]):
                 f"{self.folder / ABOUT} has version {about.get('version')}, this WorldFlux reads "
                 f"{VERSION}. Read it with the WorldFlux that wrote it."
             )
-        self.columns = {
-            name: TensorSpec(tuple(spec["shape"]), spec["dtype"])
-            for name, spec in about["columns"].items()
-        }
+        self.columns = _columns(self.folder, about)
         self._entries = list(_entries(self.folder / INDEX))
         self.lengths = np.array([entry["rows"] for entry in self._entries], np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
@@ -191,10 +196,20 @@ class Episodes(Sequence[Episode]):
         return np.asarray(np.memmap(path, dtype, "r", shape=shape))
 
 
+def rows_of(episode: Mapping[str, Any]) -> int:
+    """T+1, the rows of an episode."""
+    if FLAGS[0] not in episode:
+        raise ContractError(
+            f"An episode has no {FLAGS[0]}, only {', '.join(episode)}: every one has the flags "
+            f"{', '.join(FLAGS)}."
+        )
+    return len(episode[FLAGS[0]])
+
+
 def check_episode(columns: Columns, episode: Mapping[str, Any]) -> None:
     """Raise `ContractError` unless this is one whole episode in the one time convention."""
     check_names(columns, episode, "An episode")
-    length = len(episode["reward"])
+    length = rows_of(episode)
     for name, spec in columns.items():
         shape, expected = np.shape(episode[name]), (length, *spec.shape)
         if shape != expected:
@@ -210,12 +225,37 @@ def check_episode(columns: Columns, episode: Mapping[str, Any]) -> None:
         problem = "is_last must be True at its last row and nowhere else"
     elif (terminal & ~last).any():
         problem = "is_terminal may be True at its last row only"
-    elif episode["reward"][0] != 0:
+    elif REWARD in columns and episode[REWARD][0] != 0:
         problem = "the reward of its first row must be 0, nothing preceded it"
-    elif np.any(episode["action"][-1]):
+    elif ACTION in columns and np.any(episode[ACTION][-1]):
         problem = "the action of its last row must be zero, none was taken"
     if problem:
         raise ContractError(f"An episode of {length} rows breaks the time convention: {problem}.")
+
+
+def _columns(folder: Path, about: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    try:
+        return from_json(about["columns"])
+    except (KeyError, AttributeError, ContractError) as error:
+        raise StorageError(
+            f"{folder / ABOUT} is damaged: it does not describe its columns ({error}). Restore it "
+            "from a copy."
+        ) from error
+
+
+def _check_same(folder: Path, found: Columns, given: Columns) -> None:
+    """Raise unless both are the same columns; names of choices do not matter."""
+    if set(found) != set(given):
+        raise StorageError(
+            f"{folder} holds episodes with the columns {', '.join(found)}, these have "
+            f"{', '.join(given)}. Choose another folder."
+        )
+    for name, spec in found.items():
+        if replace(spec, labels=None) != replace(given[name], labels=None):
+            raise StorageError(
+                f"{folder} holds episodes whose column {name!r} is {spec.to_json()}, these have "
+                f"{given[name].to_json()}. Choose another folder."
+            )
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class TensorSpec:
 
     `n` makes it discrete: an int for one choice (shape `()`), a tuple for several at once
     (multi-discrete, shape `(len(n),)`). `low`/`high` are scalars or nested tuples of `shape`.
+    `labels` name the choices, where they have names: one for each of `n`.
     """
 
     shape: tuple[int, ...]
@@ -42,9 +43,12 @@ class TensorSpec:
     low: float | tuple[Any, ...] | None = None
     high: float | tuple[Any, ...] | None = None
     n: int | tuple[int, ...] | None = None
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
         if isinstance(self.n, Sequence):
             object.__setattr__(self, "n", tuple(int(choices) for choices in self.n))
         expected = self._discrete_shape()
@@ -55,6 +59,11 @@ class TensorSpec:
             )
         if any(size < 0 for size in self.shape) or any(count < 1 for count in self.counts):
             raise ContractError(f"TensorSpec sizes must be positive: shape={self.shape} n={self.n}")
+        if self.labels is not None and set(self.counts) != {len(self.labels)}:
+            raise ContractError(
+                f"TensorSpec has {len(self.labels)} labels for n={self.n}: give one for each "
+                "choice, or none."
+            )
 
     def _discrete_shape(self) -> tuple[int, ...] | None:
         if self.n is None:
@@ -82,6 +91,51 @@ class TensorSpec:
     def size(self) -> int:
         """Length of the flat vector a model sees: choices one-hot, everything else raveled."""
         return sum(self.counts) if self.discrete else math.prod(self.shape)
+
+    def block(self, k: int) -> TensorSpec:
+        """The space of `k` of these in a row, shape (k, *shape): actions under a stride of `k`."""
+        if k < 1:
+            raise ContractError(f"TensorSpec.block takes at least 1 action, got {k}.")
+        if k == 1:
+            return self
+        if isinstance(self.n, tuple):
+            raise ContractError(
+                f"TensorSpec.block({k}) of n={self.n}: several choices at once have no blocks. "
+                "Make them one choice, or use a stride of 1."
+            )
+        low, high = ((x,) * k if isinstance(x, tuple) else x for x in (self.low, self.high))
+        n = None if self.n is None else (self.n,) * k
+        return TensorSpec((k, *self.shape), self.dtype, low, high, n, self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything about it as JSON values; what is None is left out."""
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: _plain(value) for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TensorSpec:
+        """What `to_json` gave, as a TensorSpec; `ContractError` if it is none."""
+        try:
+            found = {name: _nested(value) for name, value in values.items()}
+            bounds = {name: _numbers(found[name]) for name in ("low", "high") if name in found}
+            return cls(**{**found, **bounds})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ContractError(f"{dict(values)} describes no TensorSpec: {error}.") from error
+
+
+def _plain(value: Any) -> Any:
+    # JSON has no infinity, which bounds of spaces often are: "inf" and "-inf".
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _nested(value: Any) -> Any:
+    return tuple(_nested(item) for item in value) if isinstance(value, list) else value
+
+
+def _numbers(value: Any) -> Any:
+    return tuple(map(_numbers, value)) if isinstance(value, tuple) else float(value)
 
 
 @dataclass(frozen=True)

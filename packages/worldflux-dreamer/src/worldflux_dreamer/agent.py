@@ -91,6 +91,10 @@ class DreamerV3Agent(Agent):
             updates_per_step=c.train_ratio / (c.batch * c.length),
             boundary="cross",
             context=c.context,
+            start=c.prefill,
+            minimum=c.batch * c.length,
+            trains=("laprop",),
+            follows=("slow_value", "return_norm"),
         )
         return TrainingPlan(phases=(phase,), prefill=c.prefill)
 

@@ -58,16 +58,16 @@ class Sequences:
 
 def sequences(batch: Batch, initial: State) -> Sequences:
     """Cut off the context; start from the latents stored with its last step, or from `initial`."""
-    cut = batch.context
+    cut, action = batch.context, batch.require("action")
     if cut:
-        prev_action, start = batch.action[:, cut - 1 : -1], _stored(batch, initial)
+        prev_action, start = action[:, cut - 1 : -1], _stored(batch, initial)
     else:
-        nothing = torch.zeros_like(batch.action[:, :1])
-        prev_action, start = torch.cat([nothing, batch.action[:, :-1]], 1), initial
+        nothing = torch.zeros_like(action[:, :1])
+        prev_action, start = torch.cat([nothing, action[:, :-1]], 1), initial
     return Sequences(
         obs={key: value[:, cut:] for key, value in batch.obs.items()},
         prev_action=prev_action,
-        reward=batch.reward[:, cut:].float(),
+        reward=batch.require("reward")[:, cut:].float(),
         is_first=batch.is_first[:, cut:],
         is_last=batch.is_last[:, cut:],
         is_terminal=batch.is_terminal[:, cut:],

@@ -103,7 +103,7 @@ class DreamerV3WorldModel(WorldModel):
     def sequences(self, batch: Batch) -> Sequences:
         """The batch without its context, checked against this model's spaces."""
         _check_keys(batch, self.obs_spec)
-        return sequences(batch, self.initial(batch.batch_size, batch.reward.device))
+        return sequences(batch, self.initial(batch.batch_size, batch.is_first.device))
 
     def observe_sequence(
         self, data: Sequences, draws: Draws | None, generator: torch.Generator | None

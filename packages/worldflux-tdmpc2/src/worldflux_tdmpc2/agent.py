@@ -68,11 +68,18 @@ class TDMPC2Agent(Agent):
         c, tasks = self.config.agent, self.config.model.tasks
         longest = max([task.episode_length for task in tasks] or [self.config.model.episode_length])
         seed = max(1000, 5 * longest) if c.seed_steps is None else c.seed_steps
-        sampled = {"batch": c.batch_size, "length": c.horizon + 1, "boundary": "within"}
-        phases = [Phase("online", start=seed, updates_per_step=c.updates_per_step, **sampled)]  # type: ignore[arg-type]
-        if seed:
-            phases.insert(0, Phase("pretrain", start=seed, updates=seed, **sampled))  # type: ignore[arg-type]
-        return TrainingPlan(phases, prefill=seed)
+        phase = Phase(
+            "online",
+            c.batch_size,
+            c.horizon + 1,
+            updates=seed or None,
+            updates_per_step=c.updates_per_step,
+            start=seed,
+            boundary="within",
+            trains=("model", "policy"),
+            follows=("world_model.target_q", "world_model.scale"),
+        )
+        return TrainingPlan([phase], prefill=seed)
 
     # Acting
 

@@ -74,7 +74,7 @@ def loss_draws(
         sources["pi_keep"] = random.keep_mask(c.dropout, *policy)
     if model.sizes.image is not None:
         sources["shift"] = random.shift(rows, steps + 1)
-    return random.complete(sources, given, batch.reward.device, generator)
+    return random.complete(sources, given, batch.is_first.device, generator)
 
 
 def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
@@ -83,17 +83,17 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
     shift = draws.get("shift")
     first = {key: value[:, 0] for key, value in pairs.obs.items()}
     start = model.encode(first, draws=None if shift is None else {"shift": shift[:, 0]})
-    states = _imagined(model, start, pairs.action.transpose(0, 1))
+    states = _imagined(model, start, pairs.require("action").transpose(0, 1))
     reached, td = _targets(model, pairs, draws)
     before, after = State.stack(states[:-1]), State.stack(states[1:])  # (B, H, ...)
     output = model.decode(after.flat(), keys=("reward", "continue"))
     lead = pairs.valid.shape  # (B, H)
-    action = model.condition(pairs.action.flatten(0, 1)).unflatten(0, lead)
+    action = model.condition(pairs.require("action").flatten(0, 1)).unflatten(0, lead)
     q_logits = model.q(joint(before, action), keep=draws.get("q_keep"))
     reward_logits = output.aux["reward_logits"].unflatten(0, lead)
     terms = {
         "consistency": losses.consistency(after["latent"], reached["latent"]),
-        "reward": cross_entropy(reward_logits, pairs.next_reward, model.bins),
+        "reward": cross_entropy(reward_logits, pairs.require("next_reward"), model.bins),
         "value": losses.value_cross_entropy(q_logits, td, model.bins),
     }
     logit = None
@@ -124,7 +124,7 @@ def _targets(model: TDMPC2WorldModel, pairs: Transitions, draws: Draws) -> tuple
     action = model.act_on(reached, draws["td_eps"].flatten(0, 1)).action
     value = model.two_q(reached, action, draws["td_heads"], target=True).amin(0)
     td = losses.td_target(
-        pairs.next_reward,
+        pairs.require("next_reward"),
         pairs.next_terminal,
         value.unflatten(0, lead),
         model.discount(reached).expand(value.shape).unflatten(0, lead),

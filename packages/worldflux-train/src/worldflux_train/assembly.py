@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from worldflux.columns import Columns, step_columns
+from worldflux.columns import Columns
 from worldflux.core.agent import Agent, Learner
 from worldflux.errors import CapabilityError, ConfigError
 from worldflux.factory import create_agent, get_env_spec, make_vec_env
@@ -58,7 +58,7 @@ def make_agent(
 
 def make_replay(agent: Agent, config: TrainConfig, device: torch.device, folder: Path) -> Replay:
     """The empty replay; says how much memory it may come to take."""
-    columns = step_columns(agent.obs_spec, agent.action_spec, agent.replay_spec)
+    columns = agent.columns
     capacity = config.replay_capacity
     if config.replay_bytes is not None:
         capacity = Replay.steps_in(columns, config.replay_bytes)

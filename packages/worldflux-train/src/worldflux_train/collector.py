@@ -45,6 +45,7 @@ class Collector:
         self.device = device
         self.state: State | None = None
         self.forgets: bool | None = None
+        self.columns = tuple(agent.columns)
         self.action_spec = next(iter(agent.action_spec.values()))
 
     @torch.no_grad()
@@ -101,7 +102,7 @@ class Collector:
 
     def _rows(self, action: Tensor, stored: Mapping[str, Tensor]) -> Rows:
         now = self.stepper.now
-        return {
+        rows: Rows = {
             **{f"{OBS}{key}": value for key, value in now.obs.items()},
             "action": action,
             "reward": now.reward,
@@ -110,6 +111,7 @@ class Collector:
             "is_terminal": now.is_terminal,
             **{f"{STORED}{key}": value for key, value in stored.items()},
         }
+        return {name: rows[name] for name in self.columns if name in rows}
 
     def _count_episodes(self, chunk: Chunk, step: int) -> None:
         for i in np.flatnonzero(self.stepper.now.is_last):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.agent import Learner as LearningModule
+from worldflux.errors import ContractError
 from worldflux.training import Phase
 from worldflux_train.meters import Meters
 from worldflux_train.replay.replay import Replay
@@ -37,9 +38,19 @@ class Learner:
     def learn(self, phase: Phase, updates: int, after: Callable[[Metrics], None]) -> None:
         """`updates` updates of `phase`; `after` is called with each one's metrics."""
         for _ in range(updates):
-            batch = self.replay.sample(phase.batch, phase.length, phase.context, phase.boundary)
+            batch = self.replay.sample(phase.batch, phase.length, phase.context, window(phase))
             result = self.agent.update(batch, phase.name, generator=self.generator)
             if result.replay_writes and batch.index is not None:
                 self.replay.write(batch.index[:, phase.context :], result.replay_writes)
             self.meters.add(result.metrics)
             after(result.metrics)
+
+
+def window(phase: Phase) -> str:
+    """The replay's word for a phase's boundary and padding."""
+    if phase.pad in ("before", "both") or phase.stride > 1 or phase.weights is not None:
+        raise ContractError(
+            f"Phase {phase.name!r} needs pad={phase.pad!r}, stride={phase.stride}, "
+            f"weights={phase.weights}: the replay draws no such sequences."
+        )
+    return "pad" if phase.pad == "after" else phase.boundary

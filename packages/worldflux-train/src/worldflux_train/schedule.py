@@ -63,10 +63,9 @@ class Schedule:
         return max(phase.start, self.plan.prefill)
 
     def _target(self, phase: Phase, steps: int) -> int:
-        if phase.updates is not None:
-            return phase.updates
         ratio = Fraction(phase.updates_per_step or 0).limit_denominator(1_000_000)
-        return (steps - self.begun[phase.name]) * ratio.numerator // ratio.denominator
+        online = (steps - self.begun[phase.name]) * ratio.numerator // ratio.denominator
+        return (phase.updates or 0) + online
 
 
 def crossed(every: int, before: int, after: int) -> bool:

@@ -29,7 +29,7 @@ from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
 from worldflux_train.evaluation import evaluate
 from worldflux_train.interrupt import Interrupt
-from worldflux_train.learner import Learner
+from worldflux_train.learner import Learner, window
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.schedule import Schedule, crossed
 from worldflux_train.seeding import derived, generator
@@ -193,7 +193,7 @@ class Trainer:
             fire("worldflux_after_episode", run=self.run.path, episode=episode)
 
     def _ready(self, phase: Phase) -> bool:
-        return self.replay.ready(phase.length, phase.context, phase.boundary)
+        return self.replay.ready(phase.length, phase.context, window(phase))
 
     # Between rounds
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from worldflux.columns import Columns, step_columns
 from worldflux.config import Config
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Draws
@@ -41,12 +42,12 @@ class Learner(nn.Module, ABC):
         self,
         config: Config,
         obs_spec: Mapping[str, TensorSpec],
-        action_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.obs_spec = dict(obs_spec)
-        self.action_spec = dict(action_spec)
+        self.action_spec = dict(action_spec or {})
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.clip_norm: dict[str, float] = {}
         self.steps: dict[str, int] = {}
@@ -54,6 +55,16 @@ class Learner(nn.Module, ABC):
         self.provenance: dict[str, Any] = {}
 
     world_model: WorldModel
+
+    @property
+    def columns(self) -> Columns:
+        """What a step of this learner's data must hold; replay, readers and checks follow it.
+
+        By default observations, the action and a reward if there are actions, flags and
+        `replay_spec`. A learner from data without rewards, or with labels, says so with
+        `worldflux.columns.step_columns`.
+        """
+        return step_columns(self.obs_spec, self.action_spec, self.replay_spec)
 
     @property
     def replay_spec(self) -> Mapping[str, TensorSpec]:

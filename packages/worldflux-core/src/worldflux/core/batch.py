@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from worldflux.core.payloads import ConditionPayload
 from worldflux.errors import ContractError
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """Consecutive pairs of steps (B, T-1, ...); pairs across an episode boundary are not valid."""
+    """Consecutive pairs of steps (B, T-1, ...); pairs across an episode boundary are not valid.
+
+    Actions and rewards are None where the batch has none.
+    """
 
     obs: dict[str, Tensor]
-    action: Tensor
-    next_reward: Tensor
+    action: Tensor | None
+    next_reward: Tensor | None
     next_obs: dict[str, Tensor]
     next_terminal: Tensor
     valid: Tensor
+
+    def require(self, name: Literal["action", "next_reward"]) -> Tensor:
+        """The actions (B, T-1, ...) or next rewards (B, T-1), for a learner that needs them."""
+        return _present(name.removeprefix("next_"), getattr(self, name))
 
 
 @dataclass
@@ -29,31 +38,56 @@ class Batch:
 
     `obs[t]`, `reward[t]`, `is_first[t]`, `is_last[t]`, `is_terminal[t]` arrived together and
     `action[t]` was chosen at `obs[t]` (zeros at `is_last`, where no action is taken). A time
-    limit is `is_last` without `is_terminal`. `mask` is False on padding. `index` are replay rows
-    for writing back. The first `context` steps only bring state in: `stored` holds the values
-    (B, context, ...) that were recorded with them, such as latents.
+    limit is `is_last` without `is_terminal`. Data without actions or rewards (video, images) has
+    None there. `mask` is False on padding. `index` names rows for writing back, -1 where none can
+    be written. The first `context` steps only bring state in: `stored` holds the values
+    (B, context, ...) that were recorded with them, such as latents. `extra` holds the further
+    columns (B, T, ...), such as labels. Under a stride of k an action is a block (B, T, k, ...)
+    and a reward the sum of k.
     """
 
     obs: dict[str, Tensor]
-    action: Tensor
-    reward: Tensor
     is_first: Tensor
     is_last: Tensor
     is_terminal: Tensor
+    action: Tensor | None = None
+    reward: Tensor | None = None
     mask: Tensor | None = None
     index: Tensor | None = None
     context: int = 0
     stored: dict[str, Tensor] = field(default_factory=dict)
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
         """B."""
-        return int(self.reward.shape[0])
+        return int(self.is_first.shape[0])
 
     @property
     def length(self) -> int:
         """T, context steps included."""
-        return int(self.reward.shape[1])
+        return int(self.is_first.shape[1])
+
+    def require(self, name: Literal["action", "reward"]) -> Tensor:
+        """The action (B, T, ...) or reward (B, T), for a learner that needs one."""
+        return _present(name, getattr(self, name))
+
+    def conditions(self, step: int | None = None) -> ConditionPayload | None:
+        """The extra columns as a model takes them: `extras["wf.data.<name>"]`; None without any.
+
+        Values (B, ...) of one `step`, or (B, T, ...) of all.
+        """
+        if not self.extra:
+            return None
+        cut = slice(None) if step is None else step
+        return ConditionPayload(
+            extras={f"wf.data.{key}": value[:, cut] for key, value in self.extra.items()}
+        )
+
+    def without_context(self) -> Batch:
+        """The steps after the context (B, T - context, ...), without what is stored of it."""
+        steps = replace(self, context=0, stored={})
+        return steps.map(lambda tensor: tensor[:, self.context :])
 
     def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Batch:
         """A copy on `device`."""
@@ -77,8 +111,8 @@ class Batch:
             valid = valid & self.mask[:, 1:] & self.mask[:, :-1]
         return Transitions(
             obs={key: value[:, :-1] for key, value in self.obs.items()},
-            action=self.action[:, :-1],
-            next_reward=self.reward[:, 1:],
+            action=None if self.action is None else self.action[:, :-1],
+            next_reward=None if self.reward is None else self.reward[:, 1:],
             next_obs={key: value[:, 1:] for key, value in self.obs.items()},
             next_terminal=self.is_terminal[:, 1:],
             valid=valid,
@@ -86,13 +120,10 @@ class Batch:
 
     def validate(self) -> None:
         """Raise `ContractError` where shapes or flags break the convention."""
-        lead = tuple(self.reward.shape)
+        lead = tuple(self.is_first.shape)
         if len(lead) != 2:
-            raise ContractError(f"Batch reward has shape {lead}, expected (B, T).")
-        named = {f"obs[{key!r}]": value for key, value in self.obs.items()}
-        flags = ("action", "is_first", "is_last", "is_terminal", "mask", "index")
-        named |= {name: getattr(self, name) for name in flags if getattr(self, name) is not None}
-        for name, tensor in named.items():
+            raise ContractError(f"Batch is_first has shape {lead}, expected (B, T).")
+        for name, tensor in self._steps().items():
             if tuple(tensor.shape[:2]) != lead:
                 raise ContractError(
                     f"Batch {name} has shape {tuple(tensor.shape)}, expected (B, T) = {lead} first."
@@ -101,5 +132,23 @@ class Batch:
             raise ContractError(f"Batch context is {self.context}, expected 0 to {lead[1] - 1}.")
         if bool((self.is_terminal & ~self.is_last).any()):
             raise ContractError("Batch has is_terminal without is_last: a terminal step is last.")
-        if bool((self.reward[self.is_first] != 0).any()):
+        if self.reward is not None and bool((self.reward[self.is_first] != 0).any()):
             raise ContractError("Batch has a reward at is_first: nothing preceded that step.")
+
+    def _steps(self) -> dict[str, Tensor]:
+        """What has an entry for every step, by name."""
+        named = {f"obs[{key!r}]": value for key, value in self.obs.items()}
+        named |= {f"extra[{key!r}]": value for key, value in self.extra.items()}
+        single = ("action", "reward", "is_last", "is_terminal", "mask", "index")
+        return named | {
+            name: getattr(self, name) for name in single if getattr(self, name) is not None
+        }
+
+
+def _present(name: str, found: Tensor | None) -> Tensor:
+    if found is None:
+        raise ContractError(
+            f"This batch has no {name}, which the learner needs: the data was recorded without "
+            f"one. Give it data with {name}s, or a learner that does without (Learner.columns)."
+        )
+    return found

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from worldflux.specs import Capability, TensorSpec
 
@@ -52,5 +53,12 @@ class ModelIOContract:
 
     def fingerprint(self) -> str:
         """Stable hex digest; equal contracts have equal fingerprints in every process."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(_unnamed(asdict(self)), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unnamed(value: Any) -> Any:
+    # Names of choices say nothing about shapes: a model fits whatever its actions are called.
+    if isinstance(value, dict):
+        return {key: _unnamed(item) for key, item in value.items() if key != "labels"}
+    return value

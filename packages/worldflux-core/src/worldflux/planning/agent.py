@@ -57,6 +57,8 @@ class PlanningAgent(Agent):
             batch=settings.batch,
             length=settings.length,
             updates_per_step=settings.updates_per_step,
+            start=settings.prefill,
+            trains=tuple(self.optimizers),
         )
         return TrainingPlan([phase], prefill=settings.prefill)
 

@@ -13,7 +13,7 @@ from worldflux.core.agent import Agent, Learner, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult
 from worldflux.core.state import State
-from worldflux.testing.batches import random_batch, random_obs
+from worldflux.testing.batches import random_obs, random_steps
 from worldflux.testing.inputs import check_constructor_leaves_seeds_alone, randomise
 from worldflux.testing.slots import PerturbedSlot
 from worldflux.training import Phase, TrainingPlan
@@ -50,16 +50,10 @@ def check_agent(make: Make) -> list[str]:
 def phase_batch(learner: Learner, phase: Phase, rows: int = _ROWS) -> Batch:
     """A random Batch as the loop would sample it for `phase`, with few rows."""
     length = phase.context + min(phase.length, 8)
-    batch = random_batch(
-        learner.obs_spec,
-        learner.action_spec,
-        rows,
-        length,
-        boundary=phase.boundary == "cross",
-    )
+    batch = random_steps(learner.columns, rows, length, boundary=phase.boundary == "cross")
     batch.context = phase.context
     batch.index = torch.arange(rows * length).reshape(rows, length)
-    batch.mask = torch.ones(rows, length, dtype=torch.bool) if phase.boundary == "pad" else None
+    batch.mask = torch.ones(rows, length, dtype=torch.bool) if phase.pad != "none" else None
     batch.stored = {
         key: _zeros(spec.dtype, (rows, phase.context, *spec.shape))
         for key, spec in learner.replay_spec.items()

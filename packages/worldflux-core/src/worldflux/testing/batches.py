@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from worldflux.columns import ACTION, FLAGS, REWARD, STORED, Columns, parts, step_columns
 from worldflux.core.batch import Batch
 from worldflux.specs import TensorSpec
 
@@ -32,30 +33,40 @@ def random_obs(
 
 def random_batch(
     obs_spec: Mapping[str, TensorSpec],
-    action_spec: Mapping[str, TensorSpec],
+    action_spec: Mapping[str, TensorSpec] | None = None,
     batch: int = 2,
     length: int = 6,
     *,
     boundary: bool = True,
     seed: int = 0,
 ) -> Batch:
-    """A Batch (B, T) of noise; with `boundary`, row 0 has an episode ending in its middle."""
+    """A Batch (B, T) of noise; with `boundary`, row 0 has an episode ending in its middle.
+
+    Without an action spec it has neither actions nor rewards.
+    """
+    columns = step_columns(obs_spec, action_spec)
+    return random_steps(columns, batch, length, boundary=boundary, seed=seed)
+
+
+def random_steps(
+    columns: Columns, batch: int = 2, length: int = 6, *, boundary: bool = True, seed: int = 0
+) -> Batch:
+    """As `random_batch`, of the given columns; what is stored is left out."""
     generator = torch.Generator().manual_seed(seed)
     lead = (batch, length)
-    flags = {name: torch.zeros(lead, dtype=torch.bool) for name in ("first", "last", "terminal")}
-    flags["first"][:, 0] = True
+    first, last, terminal = (torch.zeros(lead, dtype=torch.bool) for _ in FLAGS)
+    first[:, 0] = True
     middle = length // 2
     if boundary and length > 2:
-        flags["last"][0, middle - 1] = flags["terminal"][0, middle - 1] = True
-        flags["first"][0, middle] = True
-    action = random_values(next(iter(action_spec.values())), lead, generator)
-    action[flags["last"]] = 0
-    reward = torch.randn(lead, generator=generator).masked_fill(flags["first"], 0.0)
-    return Batch(
-        obs=random_obs(obs_spec, lead, generator),
-        action=action,
-        reward=reward,
-        is_first=flags["first"],
-        is_last=flags["last"],
-        is_terminal=flags["terminal"],
-    )
+        last[0, middle - 1] = terminal[0, middle - 1] = True
+        first[0, middle] = True
+    found: dict[str, Tensor] = dict(zip(FLAGS, (first, last, terminal), strict=True))
+    if ACTION in columns:
+        found[ACTION] = random_values(columns[ACTION], lead, generator)
+        found[ACTION][last] = 0
+    if REWARD in columns:
+        found[REWARD] = torch.randn(lead, generator=generator).masked_fill(first, 0.0)
+    for name, spec in columns.items():
+        if name not in found and not name.startswith(STORED):
+            found[name] = random_values(spec, lead, generator)
+    return Batch(**parts(found))

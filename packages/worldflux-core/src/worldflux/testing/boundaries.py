@@ -27,8 +27,8 @@ def two_episodes(model: WorldModel, first: int, second: int) -> Batch:
 
     batch = Batch(
         obs={key: joined(value, b.obs[key]) for key, value in a.obs.items()},
-        action=joined(a.action, b.action),
-        reward=joined(a.reward, b.reward),
+        action=None if a.action is None or b.action is None else joined(a.action, b.action),
+        reward=None if a.reward is None or b.reward is None else joined(a.reward, b.reward),
         is_first=a.is_first.clone(),
         is_last=a.is_last.clone(),
         is_terminal=a.is_terminal.clone(),
@@ -36,8 +36,10 @@ def two_episodes(model: WorldModel, first: int, second: int) -> Batch:
     batch.is_first[:, _MIDDLE] = True
     batch.is_last[:, _MIDDLE - 1] = True
     batch.is_terminal[0, _MIDDLE - 1] = True  # row 1 ends by a time limit
-    batch.action[batch.is_last] = 0
-    batch.reward[batch.is_first] = 0
+    if batch.action is not None:
+        batch.action[batch.is_last] = 0
+    if batch.reward is not None:
+        batch.reward[batch.is_first] = 0
     return batch
 
 

@@ -204,7 +204,7 @@ class TinyModel(WorldModel):
             )
             for key, spec in self.obs_spec.items()
         }
-        parts["reward"] = F.mse_loss(predicted["reward"], batch.reward.flatten())
+        parts["reward"] = F.mse_loss(predicted["reward"], batch.require("reward").flatten())
         going_on = (~batch.is_terminal).flatten().float()
         parts["continue"] = F.binary_cross_entropy(predicted["continue"], going_on)
         prior = torch.tanh(self.dynamics_model.prior(post["deter"]))  # type: ignore[union-attr,operator]
@@ -217,7 +217,7 @@ class TinyModel(WorldModel):
     ) -> State:
         lead = (batch.batch_size, batch.length)
         features = self.observation_encoder({k: v.flatten(0, 1) for k, v in batch.obs.items()})  # type: ignore[misc]
-        action = self.condition(batch.action.flatten(0, 1)).unflatten(0, lead)
+        action = self.condition(batch.require("action").flatten(0, 1)).unflatten(0, lead)
         previous = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
         return self.dynamics_model.observe_sequence(  # type: ignore[no-any-return,union-attr,operator]
             self.initial(lead[0], action.device),
@@ -252,7 +252,7 @@ class TinyAgent(Agent):
         return {"deter": state["deter"]}
 
     def training_plan(self) -> TrainingPlan:
-        phase = Phase("all", batch=4, length=8, updates_per_step=0.25, context=1)
+        phase = Phase("all", batch=4, length=8, updates_per_step=0.25, context=1, start=16)
         return TrainingPlan([phase], prefill=16)
 
     def act(

@@ -192,7 +192,7 @@ def check_sequence_equals_steps(model: WorldModel) -> None:
     assert dynamics is not None and encoder is not None
     features = encoder({key: value.flatten(0, 1) for key, value in batch.obs.items()})
     features = State({k: v.unflatten(0, (2, 5)) for k, v in features.tensors.items()})
-    action = model.condition(batch.action.flatten(0, 1)).unflatten(0, (2, 5))
+    action = model.condition(batch.require("action").flatten(0, 1)).unflatten(0, (2, 5))
     draws = dynamics.noise((2, 5), action.device, _generator())  # type: ignore[operator]
     state = model.initial(2)
     sequence = dynamics.observe_sequence(  # type: ignore[operator]

@@ -68,6 +68,9 @@ class ImaginingAgent(Agent):
             "critic": self._adam(self.critic, c.critic_lr),
         }
 
+    follows: tuple[str, ...] = ("updates",)
+    """Copies and counters that move without a gradient."""
+
     def make_actor(self, size_in: int) -> Actor:
         """The actor on features of this size."""
         raise NotImplementedError
@@ -75,10 +78,17 @@ class ImaginingAgent(Agent):
     def training_plan(self) -> TrainingPlan:
         """Random steps, a burst of updates, then `updates_per_step`."""
         c = self.behavior
-        phases = [Phase("train", c.batch, c.length, updates_per_step=c.updates_per_step)]
-        if c.pretrain:
-            phases.insert(0, Phase("pretrain", c.batch, c.length, updates=c.pretrain))
-        return TrainingPlan(phases, prefill=c.prefill)
+        phase = Phase(
+            "train",
+            c.batch,
+            c.length,
+            updates=c.pretrain or None,
+            updates_per_step=c.updates_per_step,
+            start=c.prefill,
+            trains=tuple(self.optimizers),
+            follows=self.follows,
+        )
+        return TrainingPlan([phase], prefill=c.prefill)
 
     # Acting
 

@@ -99,7 +99,7 @@ class LatentWorldModel(WorldModel):
     def sequences(self, batch: Batch) -> Sequences:
         """The batch with actions shifted to precede their observations, checked."""
         self.validate_batch_contract(batch)
-        return sequences(batch, self.initial(batch.batch_size, batch.reward.device))
+        return sequences(batch, self.initial(batch.batch_size, batch.is_first.device))
 
     def observe_sequence(
         self, data: Sequences, draws: Draws | None, generator: torch.Generator | None

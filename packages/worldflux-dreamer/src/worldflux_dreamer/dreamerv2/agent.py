@@ -120,6 +120,8 @@ class DreamerV2Agent(ImaginingAgent):
         self.optimizers[name].zero_grad(set_to_none=True)
         torch.clear_autocast_cache()  # which holds the old weights wherever a caller autocasts too
 
+    follows = ("slow_critic", "updates")
+
     def _follow(self) -> None:
         """Copy the critic into the target after updates 1, 1 + every, 1 + 2 every, ..."""
         c, done = self.config.agent, int(self.updates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from worldflux.columns import Rows
-from worldflux.errors import ContractError
+from worldflux.episodes import rows_of
 from worldflux_train.replay.replay import Replay
 
 
@@ -17,11 +17,6 @@ def load_episodes(replay: Replay, episodes: Iterable[Rows]) -> int:
     steps = 0
     for episode in episodes:
         kept = {name: value for name, value in episode.items() if name in replay.columns}
-        if "reward" not in kept:
-            raise ContractError(
-                f"An episode has no reward, only {', '.join(episode)}. Every step has: "
-                f"{', '.join(replay.columns)}."
-            )
         replay.extend(kept, int(replay.lanes.count.argmin()))
-        steps += len(kept["reward"])
+        steps += rows_of(episode)
     return steps

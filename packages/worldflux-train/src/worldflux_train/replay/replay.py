@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from worldflux.columns import (
+    ACTION,
     FLAGS,
-    OBS,
+    REWARD,
     STORED,
     Columns,
     check_names,
+    parts,
     row_bytes,
     under,
 )
 from worldflux.core.batch import Batch
-from worldflux.episodes import check_episode
+from worldflux.episodes import check_episode, rows_of
 from worldflux.errors import ConfigError, ContractError, did_you_mean
 from worldflux_train.replay.fresh import FreshQueue
 from worldflux_train.replay.lanes import Ints, Lanes, Slices
@@ -111,9 +113,9 @@ class Replay:
         row = lane * self.lanes.slots + self.lanes.advance(lane, first, last)
         if cut.size:
             self._end(cut)
-        if last.any():
-            values["action"] = values["action"].copy()
-            values["action"][last] = 0
+        if last.any() and ACTION in values:
+            values[ACTION] = values[ACTION].copy()
+            values[ACTION][last] = 0
         self._storage.put(row, values)
         self._snapshot.touch(row)
         index = np.full(count, -1, np.int64)
@@ -125,7 +127,7 @@ class Replay:
 
         Stored columns may be absent and are then zero, which is a model's initial state.
         """
-        length = len(episode["reward"])
+        length = rows_of(episode)
         absent = [name for name in self.columns if name.startswith(STORED) and name not in episode]
         filled = dict(episode) | {
             name: zero_rows(self.columns[name], length) for name in absent
@@ -190,17 +192,10 @@ class Replay:
         stored = under(STORED, self.columns) if context else {}
         lengths |= {name: context for name in stored.values()}
         found = self._storage.read(self.lanes, slices, lengths)
-        index = torch.from_numpy(self.lanes.index(slices, total)).to(found["reward"].device)
+        index = torch.from_numpy(self.lanes.index(slices, total)).to(found[FLAGS[0]].device)
         masked = masked or bool((slices.count < total).any())
         return Batch(
-            obs={key: found[name] for key, name in under(OBS, self.columns).items()},
-            action=found["action"],
-            reward=found["reward"],
-            **{flag: found[flag] for flag in FLAGS},
-            mask=index >= 0 if masked else None,
-            index=index,
-            context=context,
-            stored={key: found[name] for key, name in stored.items()},
+            **parts(found), mask=index >= 0 if masked else None, index=index, context=context
         )
 
     def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
@@ -267,8 +262,10 @@ class Replay:
 
     def _end(self, row: Ints) -> None:
         # These rows turn out to be the last of their episodes.
-        action = zero_rows(self.columns["action"], row.size)
-        self._storage.put(row, {"is_last": np.ones(row.size, bool), "action": action})
+        values: dict[str, Array] = {"is_last": np.ones(row.size, bool)}
+        if ACTION in self.columns:
+            values[ACTION] = zero_rows(self.columns[ACTION], row.size)
+        self._storage.put(row, values)
         self._snapshot.touch(row)
 
 
@@ -286,5 +283,5 @@ def _check_flags(values: Mapping[str, Array]) -> None:
         raise ContractError(
             "Replay.append got is_terminal without is_last: a terminal step is last."
         )
-    if (values["reward"][first] != 0).any():
+    if REWARD in values and (values[REWARD][first] != 0).any():
         raise ContractError("Replay.append got a reward at is_first: nothing preceded it; give 0.")
