@@ -5,7 +5,8 @@ import pytest
 from gymnasium import spaces
 
 from worldflux.errors import EnvError
-from worldflux_envs.spaces import canonical_action, canonical_observation
+from worldflux_envs.boundary.actions import canonical_action
+from worldflux_envs.boundary.observations import canonical_observation
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,66 @@ def test_continuous_actions_are_clipped_and_rescaled_to_the_bounds():
 def test_unbounded_actions_are_taken_as_they_are_within_one():
     _, convert = canonical_action(spaces.Box(-np.inf, np.inf, (2,)))
     assert convert([0.5, 3.0]).tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [(-1, 1, np.int64), (0, 3, np.int64), (0, 255, np.uint8), (-5, -5, np.int32), (0, 1, np.bool_)],
+)
+def test_every_integer_has_an_equal_part_of_the_interval(low, high, dtype):
+    space = spaces.Box(low, high, (1,), dtype)
+    _, convert = canonical_action(space)
+    count = int(high) - int(low) + 1
+    middles = -1 + (2 * np.arange(count) + 1) / count
+    chosen = [convert([u]) for u in middles]
+    assert all(action in space for action in chosen)
+    assert [int(action[0]) for action in chosen] == list(range(int(low), int(high) + 1))
+    edge = 0.49 * 2 / count  # nearly to the next one on either side
+    assert [int(convert([u + d])[0]) for u in middles for d in (-edge, edge)] == [
+        int(action[0]) for action in chosen for _ in range(2)
+    ]
+    assert int(convert([-1.0])[0]) == low and int(convert([1.0])[0]) == high
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32, np.int8])
+def test_integer_actions_stay_in_the_space_at_its_ends(dtype):
+    info = np.iinfo(dtype)
+    for space in (
+        spaces.Box(info.min, info.max, (1,), dtype),
+        spaces.Box(info.max - 5, info.max, (1,), dtype),
+    ):
+        _, convert = canonical_action(space)
+        assert all(convert([u]) in space for u in np.linspace(-1, 1, 21))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_an_infinite_side_keeps_the_bound_of_the_other(dtype):
+    up, down = spaces.Box(5, np.inf, (1,), dtype), spaces.Box(-np.inf, -3, (1,), dtype)
+    for space, ends in ((up, [5, 14, 104]), (down, [-102, -12, -3])):
+        _, convert = canonical_action(space)
+        assert [round(float(convert([u])[0]), 3) for u in (-1, 0, 1)] == ends
+        assert all(convert([u]) in space for u in np.linspace(-2, 2, 41))
+        values = [float(convert([u])[0]) for u in np.linspace(-1, 1, 9)]
+        assert values == sorted(values)
+
+
+def test_integers_without_bounds_are_taken_within_one():
+    _, convert = canonical_action(spaces.Box(-np.inf, np.inf, (1,), np.int64))
+    assert [int(convert([u])[0]) for u in (-1, -0.4, -0.3, 0.3, 0.4, 1)] == [-1, -1, 0, 0, 1, 1]
+
+
+def test_each_number_of_an_action_has_bounds_of_its_own():
+    low, high = np.array([0.0, 5.0, -np.inf, -np.inf]), np.array([4.0, np.inf, -3.0, np.inf])
+    space = spaces.Box(low, high, dtype=np.float64)
+    _, convert = canonical_action(space)
+    assert convert([-1, -1, 1, -1]).tolist() == [0, 5, -3, -1]
+    assert convert([1, 0, 0, 0.5]).tolist() == [4, 14, -12, 0.5]
+    assert convert([0, 0, 0, 0]) in space
+
+
+def test_an_action_without_numbers_is_refused():
+    with pytest.raises(EnvError, match="There is no action to choose: the action space is Box"):
+        canonical_action(spaces.Box(-1, 1, (0,)))
 
 
 def test_rounding_never_leaves_the_bounds():

@@ -107,7 +107,7 @@ def test_obs_dict_names_a_bare_observation():
 
 def test_reward_as_observation():
     env = wrappers.RewardObs(Picture())
-    assert [row["reward"].tolist() for row in steps(env, [1, 1])] == [[0], [1], [2]]
+    assert [row["last_reward"].tolist() for row in steps(env, [1, 1])] == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize("method", ["area", "bilinear"])

@@ -122,15 +122,6 @@ def test_without_the_signals_of_posix_there_are_no_workers(monkeypatch):
         gym.make_vec(Faulty, 2, mode="async")
 
 
-def test_a_broken_constructor_is_the_callers_error():
-    class NoEnv(Faulty):
-        def __init__(self):
-            raise ZeroDivisionError("no simulator")
-
-    with pytest.raises(ZeroDivisionError, match="no simulator"):
-        gym.make_vec(NoEnv, 2, mode="async")
-
-
 def test_closing_ends_every_worker_even_a_stopped_one(vec):
     pids = vec.pids
     os.kill(pids[0], signal.SIGSTOP)

@@ -154,6 +154,7 @@ def rom(game: str) -> str:
 class AtariEnv(gymnasium.Env[Any, Any]):
     """One game; with `render_mode="rgb_array"` a second one beside it draws the whole screen."""
 
+    canonical = True  # new arrays at every step, and the contract's spaces
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - Gymnasium's form
 
     def __init__(self, game: str, *, render_mode: str | None = None, **options: Any) -> None:

@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from worldflux_envs.boundary.actions import canonical_action
 from worldflux_envs.simulation import get_simulation, plain_rendering, set_simulation
-from worldflux_envs.spaces import canonical_action
 
 
 class DmEnv(gymnasium.Env[Any, Any]):
@@ -19,7 +19,7 @@ class DmEnv(gymnasium.Env[Any, Any]):
     An episode that ends with discount 0 is terminated, one that ends otherwise is truncated.
     """
 
-    canonical = True  # Dict observations, actions in [-1, 1]: no wrapper need convert them
+    canonical = True  # actions in [-1, 1], new arrays at every step (see `Contract`)
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - Gymnasium's form
 
     def __init__(

@@ -12,6 +12,7 @@ CONTRACT: dict[str, str] = {
     "frame_stack": "number of images stacked along the channels",
     "action_repeat": "number of steps each action is repeated for",
     "max_episode_steps": "truncate episodes after so many of the agent's steps",
+    "rename": "other names of observations, {name: new name}",
     "seed": "seed of the first reset that is given none",
 }
 VECTOR: dict[str, str] = {

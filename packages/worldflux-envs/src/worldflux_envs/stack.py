@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import gymnasium
@@ -15,7 +16,6 @@ from worldflux_envs.wrappers import (
     Contract,
     FrameStack,
     GrayScale,
-    Layer,
     RenderImage,
     ResizeImage,
     TimeLimit,
@@ -33,6 +33,16 @@ def check_obs(obs: str) -> Obs:
     return obs  # type: ignore[return-value]
 
 
+def used_size(size: Any, obs: str, default: Any = None) -> Any:
+    """`size`, or the default for None; an error where there are no images it could be of."""
+    if size is not None and obs == "state":
+        raise EnvError(
+            f"size={size!r} is the size of images, and this environment observes none: leave it "
+            "out, or add obs='pixels'."
+        )
+    return default if size is None else size
+
+
 def contract_env(
     env: gymnasium.Env[Any, Any],
     *,
@@ -43,6 +53,7 @@ def contract_env(
     frame_stack: int = 1,
     action_repeat: int = 1,
     max_episode_steps: int | None = None,
+    rename: Mapping[str, str] | None = None,
     seed: int | None = None,
 ) -> gymnasium.Env[Any, Any]:
     """`env` behind the environment contract."""
@@ -51,11 +62,12 @@ def contract_env(
         env = ActionRepeat(env, action_repeat)
     if max_episode_steps is not None:
         env = TimeLimit(env, max_episode_steps)
-    env = Layer(env) if getattr(env.unwrapped, "canonical", False) else Contract(env)
+    env = Contract(env, rename=rename)
     if obs != "state" and not _images(env):
         rendered = 64 if size is None else size
         env = RenderImage(env, size=rendered, method=resize, only=obs == "pixels")
-    elif size is not None and _images(env):
+    elif size is not None:
+        used_size(size, "pixels" if _images(env) else "state")
         env = ResizeImage(env, size=size, method=resize)
     if obs == "pixels":
         env = _only_images(env)

@@ -57,10 +57,10 @@ def worldflux_envs() -> Iterable[EnvSpec]:
 def make(task: str, *, render_mode: str | None = None, **options: Any) -> gymnasium.Env[Any, Any]:
     """The game `Pong`, `ms_pacman` or `ALE/MsPacman-v5`."""
     from worldflux_envs.ale import AtariEnv
-    from worldflux_envs.wrappers import Layer
+    from worldflux_envs.wrappers import Contract
 
     seed = options.pop("seed", None)
-    env = Layer(AtariEnv(task, render_mode=render_mode, **_engine(options)))
+    env = Contract(AtariEnv(task, render_mode=render_mode, **_engine(options)))
     if seed is not None:
         env.reset(seed=seed)
     return env

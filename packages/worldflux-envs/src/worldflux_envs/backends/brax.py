@@ -49,7 +49,7 @@ def make(
     task: Any,
     *,
     obs: str = "state",
-    size: Any = 64,
+    size: Any = None,
     physics: str | None = None,
     camera: str | int = -1,
     max_episode_steps: int = 1000,
@@ -58,9 +58,10 @@ def make(
 ) -> gymnasium.Env[Any, Any]:
     """The task `ant` (or a `brax.envs.Env`); compiling takes up to a minute the first time."""
     from worldflux_envs.options import known
-    from worldflux_envs.stack import contract_env
+    from worldflux_envs.stack import contract_env, used_size
 
     known("brax", options)
+    size = used_size(size, "pixels" if render_mode else obs, 64)
     env = _rooms(obs, render_mode).BraxEnv(
         task, obs=obs, size=size, physics=physics, camera=camera, render_mode=render_mode,
         max_episode_steps=max_episode_steps * options.get("action_repeat", 1),
@@ -84,7 +85,11 @@ def tasks() -> list[str]:
 
 
 def _native(task: Any, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any]:
-    rooms = _rooms(options.get("obs", "state"), options.get("render_mode"))
+    from worldflux_envs.stack import used_size
+
+    obs, render_mode = options.get("obs", "state"), options.get("render_mode")
+    rooms = _rooms(obs, render_mode)
+    options["size"] = used_size(options.get("size"), "pixels" if render_mode else obs, 64)
     return rooms.BraxVec(task, num_envs, **options)
 
 

@@ -43,7 +43,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
 
 
 def make(
-    task: str, *, obs: str = "state", size: Any = 96, **options: Any
+    task: str, *, obs: str = "state", size: Any = None, **options: Any
 ) -> gymnasium.Env[Any, Any]:
     """The one task, `PushT-v0`."""
     import gym_pusht
@@ -51,7 +51,7 @@ def make(
 
     from worldflux.errors import EnvError
     from worldflux_envs.options import split
-    from worldflux_envs.stack import check_obs, contract_env
+    from worldflux_envs.stack import check_obs, contract_env, used_size
     from worldflux_envs.wrappers.pixels import as_size
 
     gymnasium.register_envs(gym_pusht)
@@ -59,6 +59,7 @@ def make(
         raise EnvError(f"PushT has no task {task!r}. Tasks: {', '.join(tasks())}.")
     contract, rest = split(options)
     kind = KINDS[check_obs(obs)]
+    size = used_size(size, obs, 96)
     if obs != "state":
         rest["observation_height"], rest["observation_width"] = as_size(size)
     raw = gymnasium.make("gym_pusht/PushT-v0", disable_env_checker=True, obs_type=kind, **rest)

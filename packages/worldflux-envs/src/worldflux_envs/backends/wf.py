@@ -37,15 +37,21 @@ def worldflux_envs() -> Iterable[EnvSpec]:
 
 
 def make(
-    task: str, *, obs: str = "state", size: int = 64, render_mode: str | None = None, **options: Any
+    task: str,
+    *,
+    obs: str = "state",
+    size: int | None = None,
+    render_mode: str | None = None,
+    **options: Any,
 ) -> gymnasium.Env[Any, Any]:
     """One environment."""
     from worldflux_envs.options import known
-    from worldflux_envs.stack import check_obs, contract_env
+    from worldflux_envs.stack import check_obs, contract_env, used_size
     from worldflux_envs.wf.env import WfEnv
 
     known("wf", options)
-    env = WfEnv(task, obs=check_obs(obs), size=size, render_mode=render_mode)
+    size = used_size(size, check_obs(obs), 64)
+    env = WfEnv(task, obs=obs, size=size, render_mode=render_mode)
     return contract_env(env, **options)
 
 
@@ -67,9 +73,10 @@ def tasks() -> list[str]:
 
 
 def _native(
-    task: str, num_envs: int, *, obs: str = "state", size: int = 64, **options: Any
+    task: str, num_envs: int, *, obs: str = "state", size: int | None = None, **options: Any
 ) -> VectorEnv[Any, Any, Any]:
-    from worldflux_envs.stack import check_obs
+    from worldflux_envs.stack import check_obs, used_size
     from worldflux_envs.wf.env import WfVec
 
-    return WfVec(task, num_envs, obs=check_obs(obs), size=size, **options)
+    size = used_size(size, check_obs(obs), 64)
+    return WfVec(task, num_envs, obs=obs, size=size, **options)

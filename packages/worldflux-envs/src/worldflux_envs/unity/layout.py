@@ -10,6 +10,7 @@ from gymnasium import Space, spaces
 
 from worldflux.errors import EnvError
 from worldflux_envs.images import resize
+from worldflux_envs.stack import used_size
 
 _CHANNELS = (1, 3, 4)
 
@@ -39,6 +40,8 @@ class Layout:
                 f"obs={obs!r} needs images, and this behaviour has no visual observation: add a "
                 "camera sensor to its agent in Unity, or use obs='state'."
             )
+        if not self.images:
+            used_size(size, "state")
         self.keys = self.images if obs == "pixels" else list(self._sources)
         self.observation_space = spaces.Dict({key: self._space(key) for key in self.keys})
 

@@ -22,6 +22,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from worldflux.errors import EnvError
+from worldflux_envs.boundary.faults import EnvFault
+from worldflux_envs.boundary.finite import all_finite, first_unfit, not_finite
+from worldflux_envs.boundary.observations import refuse_heads
 from worldflux_envs.resume import pack, unpack
 from worldflux_envs.seeding import entropy_seed, episode_seed
 
@@ -32,9 +35,16 @@ _RECOVERED_AFTER = 1000
 
 
 class Failure(NamedTuple):
-    """What happened instead of a step."""
+    """What happened instead of a step: in full, in one sentence, and whether a restart may help."""
 
     text: str
+    sentence: str = ""
+    final: bool = False
+
+    @property
+    def reason(self) -> str:
+        """The one sentence."""
+        return self.sentence or self.text.partition("\n")[0]
 
 
 Reply = tuple[float, bool, bool, dict[str, Any]]
@@ -45,6 +55,9 @@ Command = tuple[str, Any]
 
 class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
     """Bookkeeping of episodes; subclasses say in `execute` how commands reach environments."""
+
+    # Whether each row was checked already, by the `Contract` around its own environment.
+    rows_are_checked = False
 
     def __init__(
         self,
@@ -58,6 +71,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         copy: bool = True,
         seed: int | None = None,
     ) -> None:
+        refuse_heads(observation_space.spaces)
         self.num_envs, self.name, self.copy = num_envs, name, copy
         self.metadata = {**metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.render_mode = render_mode
@@ -68,6 +82,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         self.episode_seeds: Callable[[int, int], int] | None = None
         self.episodes = np.full(num_envs, -1)
         self.seeds: list[int] = [0] * num_envs
+        self.lengths = np.zeros(num_envs, int)
         self._bases = self._base_seeds(seed)
         self._ended = np.zeros(num_envs, bool)
         self._failures = np.zeros(num_envs, int)
@@ -94,8 +109,10 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         self._options = options
         everyone = range(self.num_envs)
         replies = self.execute(everyone, [("reset", self._begin(i)) for i in everyone])
-        _, _, _, infos = self._gather(replies)
+        rewards, _, _, infos = self._gather(replies)
         infos["is_first"] = np.ones(self.num_envs, bool)
+        self.lengths[:] = 0
+        self._check(rewards)
         return self._observations(), infos
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any, dict[str, Any]]:
@@ -103,6 +120,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         if self.closed or self.episodes[0] < 0:
             state = "is closed" if self.closed else "was not reset"
             raise EnvError(f"The vector environment {self.name} {state}: it cannot be stepped.")
+        self._check_actions(actions)
         is_first = self._ended.copy()
         commands: list[Command] = [
             ("reset", self._begin(i)) if is_first[i] else ("step", actions[i])
@@ -117,8 +135,39 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         if "failure" in infos:
             is_first |= infos["_failure"]
         infos["is_first"] = is_first
+        self.lengths += 1
+        self.lengths[is_first] = 0
+        self._check(rewards)
         self._ended = terminated | truncated
         return self._observations(), rewards, terminated, truncated, infos
+
+    # Checks
+
+    def _check(self, rewards: np.ndarray) -> None:
+        """Stop where a reward or an observation is not finite, before anything can store it."""
+        if self.rows_are_checked:
+            return
+        named = [("reward", rewards), *((f"observation {k!r}", x) for k, x in self.buffers.items())]
+        for name, values in named:
+            if values.dtype.kind == "f" and not all_finite(values):
+                (i, *_), _ = first_unfit(values)
+                raise EnvFault(f"{self._where(i)}: {not_finite(name, values[i])}.")
+
+    def _check_actions(self, actions: Any) -> None:
+        values = np.asarray(actions)
+        if values.dtype.kind == "f" and not all_finite(values):
+            (i, *_), _ = first_unfit(values)
+            raise EnvError(
+                f"{self._where(i)}: {not_finite('the action', values[i])}: "
+                "the agent gave it, the environment was not stepped."
+            )
+
+    def _where(self, i: int) -> str:
+        """Environment i and its running episode, in words."""
+        return (
+            f"Environment {i} of {self.name}, episode {self.episodes[i]} (seed {self.seeds[i]}), "
+            f"step {self.lengths[i]}"
+        )
 
     # Episodes and failures
 
@@ -157,17 +206,26 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         return rewards, terminated, truncated, infos
 
     def _recover(self, i: int, failure: Failure) -> Reply:
-        """Make environment i anew and begin its next episode; the third failure in a row raises."""
+        """Make environment i anew and begin its next episode.
+
+        The third failure in a row raises, as does one that would only happen again.
+        """
         while True:
             self._failures[i] += 1
             self._since_failure[i] = 0
             report = (
                 f"Environment {i} of {self.name} failed in episode {self.episodes[i]} "
-                f"(seed {self.seeds[i]}): {failure.text}"
+                f"(seed {self.seeds[i]})"
             )
+            if failure.final:
+                raise EnvFault(f"{report}: {failure.reason}")
             if self._failures[i] >= FAILURES_IN_A_ROW:
-                raise EnvError(f"{report}\nThat was failure {self._failures[i]} in a row: stopped.")
-            log.warning("%s\nIt is restarted with a fresh episode.", report)
+                log.error("%s: %s", report, failure.text)
+                raise EnvError(
+                    f"{report}: {failure.reason} That was failure {self._failures[i]} in a row: "
+                    "stopped. The log has each of them in full."
+                )
+            log.warning("%s: %s\nIt is restarted with a fresh episode.", report, failure.text)
             [reply] = self.execute([i], [("fresh", self._begin(i))])
             if not isinstance(reply, Failure):
                 return reply
@@ -187,6 +245,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         return {
             "episodes": self.episodes.tolist(),
             "seeds": list(self.seeds),
+            "lengths": self.lengths.tolist(),
             "bases": list(self._bases),
             "ended": self._ended.tolist(),
             "failures": self._failures.tolist(),
@@ -207,6 +266,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
                 f"this vector has {self.num_envs}."
             )
         self.episodes, self._ended = np.array(state["episodes"]), np.array(state["ended"])
+        self.lengths = np.array(state["lengths"])
         self.seeds, self._bases = list(state["seeds"]), list(state["bases"])
         self._failures = np.array(state["failures"])
         self._since_failure = np.array(state["since_failure"])

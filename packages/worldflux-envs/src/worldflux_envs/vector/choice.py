@@ -16,6 +16,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from worldflux.errors import EnvError, did_you_mean
+from worldflux_envs.vector.faults import starting
 from worldflux_envs.vector.sync import SyncVec
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,27 @@ def make_vec(
     label = f"{name}/{task if isinstance(task, str) else getattr(task, '__name__', task)}"
     _check(label, task, num_envs, mode, native is not None)
     build = partial(make, task, **options)
-    batch = None if native is None else partial(native, task, copy=copy, seed=seed, **options)
+    with starting(label):
+        return _made(
+            build, label, num_envs, mode, workers=workers, timeout=timeout, copy=copy, seed=seed,
+            batch=native and partial(native, task, copy=copy, seed=seed, **options), trial=trial,
+        )  # fmt: skip
+
+
+def _made(
+    build: Callable[[], gymnasium.Env[Any, Any]],
+    label: str,
+    num_envs: int,
+    mode: str,
+    *,
+    workers: int | None,
+    timeout: float,
+    copy: bool,
+    seed: int | None,
+    batch: Callable[[int], VectorEnv[Any, Any, Any]] | None,
+    trial: int,
+) -> VectorEnv[Any, Any, Any]:
+    """The vector environment, in the mode that is asked for or pays."""
     first = None
     if mode == "auto":
         # One environment can only be stepped by itself.

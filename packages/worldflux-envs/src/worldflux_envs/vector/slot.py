@@ -11,7 +11,9 @@ import numpy as np
 
 from worldflux.errors import EnvError
 from worldflux_envs import resume
+from worldflux_envs.boundary.faults import EnvFault
 from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
+from worldflux_envs.vector.faults import sentence
 
 Make = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -36,8 +38,10 @@ class Slot:
                     buffer[self._row] = obs[key]
                 return reward, terminated, truncated, info  # type: ignore[return-value]
             return getattr(self, f"_{kind}")(argument)
-        except Exception:  # noqa: BLE001 - the worker boundary
-            return Failure(traceback.format_exc())
+        except EnvFault as fault:
+            return Failure(traceback.format_exc(), str(fault), final=True)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the worker boundary
+            return Failure(traceback.format_exc(), sentence(error))
 
     def close(self) -> None:
         """Close the environment, if there is one."""
@@ -56,7 +60,7 @@ class Slot:
     def _fresh(self, argument: tuple[int, dict[str, Any] | None]) -> Reply:
         try:
             self.close()
-        except Exception:  # noqa: BLE001 - the worker boundary: a broken environment may not close either
+        except (Exception, SystemExit):  # noqa: BLE001 - the worker boundary: a broken environment may not close either
             self.env = None
         return self._reset(argument)
 
@@ -95,6 +99,8 @@ class Slot:
 class SlotVectorEnv(EpisodicVectorEnv):
     """A vector whose environments are Slots, here or in workers: they can be rendered and asked."""
 
+    rows_are_checked = True
+
     def render(self) -> tuple[Any, ...]:
         """What each environment draws."""
         return self._ask("render", None)
@@ -108,6 +114,6 @@ class SlotVectorEnv(EpisodicVectorEnv):
         values = []
         for i, reply in enumerate(replies):
             if isinstance(reply, Failure):
-                raise EnvError(f"{kind} failed in environment {i} of {self.name}: {reply.text}")
+                raise EnvError(f"{kind} failed in environment {i} of {self.name}: {reply.reason}")
             values.append(reply[3]["value"])
         return tuple(values)

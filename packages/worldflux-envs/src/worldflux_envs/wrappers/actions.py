@@ -9,7 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux.errors import EnvError, did_you_mean
-from worldflux_envs.spaces import canonical_action
+from worldflux_envs.boundary.actions import canonical_action
+from worldflux_envs.boundary.finite import as_reward
+from worldflux_envs.boundary.protocol import stepped
 from worldflux_envs.wrappers.layer import Layer
 
 
@@ -81,8 +83,8 @@ class ActionRepeat(Layer):
     def step(self, action: Any) -> Any:
         total = 0.0
         for _ in range(self._amount):
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            obs, reward, terminated, truncated, info = stepped(self.env, action)
+            total += as_reward(reward)
             if terminated or truncated:
                 break
         return obs, total, terminated, truncated, info

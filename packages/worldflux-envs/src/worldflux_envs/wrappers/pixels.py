@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux.errors import EnvError
+from worldflux_envs.boundary.observations import refuse_heads
 from worldflux_envs.images import FILTERS, Filter, resize
 from worldflux_envs.wrappers.layer import Layer
 
@@ -146,6 +147,7 @@ class RenderImage(Layer):
             )
         if not isinstance(env.observation_space, spaces.Dict):
             raise EnvError("RenderImage needs Dict observations; use ObsDict first.")
+        refuse_heads([key], "`key`")
         self._key, self._only, self._method, self._size = key, only, method, as_size(size)
         image = spaces.Box(0, 255, (3, *self._size), np.uint8)
         others = {} if only else env.observation_space.spaces
