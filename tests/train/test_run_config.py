@@ -116,3 +116,112 @@ def test_every_recipe_resolves() -> None:
     assert "dreamerv3-cartpole" in recipes()
     for path in recipes().values():
         assert resolve(config=path.stem) == resolve(config=path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "agent: {lr: .inf}",
+            "agent.lr: Input should be a finite number, got inf. It is: Learning",
+        ),
+        ("agent: {lr: .nan}", "agent.lr: Input should be"),
+        ("agent: {lr: 1e400}", "line 1: 1e400 is beyond the largest number"),
+        ("agent: {lr: true}", "agent: Value error, lr is a number, got true"),
+        ("agent: {length: 1}", "agent.length: Input should be greater than or equal to 2, got 1."),
+        ("agent: {context: 1000}", "context=1000 is more than length=64"),
+        ("model: {bins: 1}", "model.bins: Input should be greater than or equal to 3"),
+        ("model: {classes: 1}", "model.classes=1: a categorical latent needs at least 2"),
+        ("train: {steps: yes}", "train: Value error, steps is a number, got true"),
+        ("train: {device: meta}", "train.device: String should match pattern"),
+        ("env: {max_episode_steps: 0}", "env.max_episode_steps is at least 1, got 0"),
+        ("env: {max_episode_steps: -1}", "env.max_episode_steps is at least 1, got -1"),
+        ("env: {size: 0}", "env.size is at least 1, got 0"),
+        ("env: {size: [64, 0]}", "env.size is at least 1, got [64, 0]"),
+        ("env: {frame_stack: true}", "env.frame_stack is at least 1, got True"),
+    ],
+)
+def test_values_out_of_range_say_the_range_and_what_the_key_is(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve("dreamerv3:size1m", CARTPOLE, config=_file(tmp_path, text))
+    assert said in str(error.value)
+
+
+_BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '1'] * 9)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train:\n  seed: 1\n  seed: 2", "line 3: 'seed' stands here and in line 2: keep one"),
+        ("train: {seed: 1:30}", "1:30 would be read in base 60, as 90: quote it"),
+        ("agent: {lr: 1:30.5}", "1:30.5 would be read in base 60, as 90.5: quote it"),
+        ("train: {seed: 010}", "010 would be read in base 8, as 8: quote it"),
+        ("1: 2", "line 1: the key 1 is no text: quote it"),
+        ("env: {on: 1}", "the key on is no text"),
+        ("{[1, 2]: 3}", "the key a list or mapping is no text"),
+        ("env: {x: 2024-13-45}", "holds a value that cannot be read: month must be in"),
+        ("[" * 60 + "]" * 60, "is nested more than 50 deep"),
+        ("[" * 5000 + "]" * 5000, "is nested more than 50 deep"),
+        ("env: &e {x: *e}", "is nested more than 50 deep"),
+        (f"{_BOMB}env:\n  size: *a8\n", "values once its aliases (*name) are written out"),
+        ("a: &a {x: 1}\nb: &b {<<: *a, <<: *a}", "'<<' stands here and in line 2"),
+        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}", "<< takes one mapping"),
+    ],
+)
+def test_yaml_that_is_easily_misread_or_hostile(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve("dreamerv3:size1m", CARTPOLE, config=_file(tmp_path, text))
+    assert said in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_yaml_that_is_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("id: tiny # ä".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not UTF-8 text: byte 11 is 0xe4. Save it as UTF-8"):
+        read_yaml(path)
+
+
+def test_merging_one_mapping_and_quoted_keys_are_fine(tmp_path: Path) -> None:
+    text = "base: &b {x: 1}\nother: {<<: *b, y: 2}\n'on': '1:30'\n"
+    found = read_yaml(_file(tmp_path, text))
+    assert found == {"base": {"x": 1}, "other": {"x": 1, "y": 2}, "on": "1:30"}
+
+
+def test_what_is_refused_is_shown_shortly() -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve("tiny", CARTPOLE, overrides={"model.width": list(range(10**6))})
+    assert len(str(error.value)) < 500
+
+
+def test_sizes_that_cannot_be_allocated_name_their_keys() -> None:
+    import torch
+
+    from worldflux.specs import TensorSpec
+    from worldflux_train.assembly import make_agent, make_replay
+
+    spaces = {"state": TensorSpec((4,))}, {"action": TensorSpec((), n=2)}
+    cpu = torch.device("cpu")
+    for width in (10**15, 10**19):
+        config = resolve("tiny", CARTPOLE, overrides={"model.width": width})
+        with pytest.raises(ConfigError, match=rf"does not fit into memory .*width={width}"):
+            make_agent(config, *spaces, cpu)
+    agent = make_agent(resolve("tiny", CARTPOLE), *spaces, cpu)
+    for capacity in (10**15, 10**18):
+        train = resolve("tiny", CARTPOLE, overrides={"train.replay_capacity": capacity}).train
+        with pytest.raises(ConfigError, match=r"cannot be had .*Lower train\.replay_capacity, or"):
+            make_replay(agent, train, cpu, Path("unused"))
+
+
+def test_many_environments_say_what_is_being_done(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worldflux_train import assembly
+
+    monkeypatch.setattr(assembly, "MANY_ENVS", 2)
+    with caplog.at_level("INFO", "worldflux_train"):
+        assembly.make_envs(resolve("tiny", CARTPOLE), 2).close()
+    assert "making 2 environments of gym/CartPole-v1" in caplog.text

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from worldflux.errors import ConfigError, did_you_mean
 
 _ConfigT = TypeVar("_ConfigT", bound="Config")
+# What was given may be huge (YAML aliases multiply), so that only its beginning is shown.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 class Config(BaseModel):
     """A frozen configuration. Unknown keys are errors; changes go through `with_`."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     def __init__(self, **values: Any) -> None:
@@ -24,6 +32,16 @@ class Config(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigError(_explain(type(self), error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, values: Any) -> Any:
+        """`lr: true` would be taken for 1."""
+        for name, field in cls.model_fields.items():
+            value = values.get(name) if isinstance(values, Mapping) else None
+            if isinstance(value, bool) and _numbers_only(field.annotation):
+                raise ValueError(f"{name} is a number, got {str(value).lower()}")
+        return values
 
     def with_(self, **overrides: Any) -> Self:
         """A validated copy with the given fields replaced; dotted keys reach sub-configs.
@@ -114,12 +132,36 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(_unknown(_class_at(cls, item["loc"][:-1]), str(item["loc"][-1])))
         else:
-            lines.append(
-                f"{cls.__name__}.{path}: {item['msg']}, got {item.get('input')!r}."
-                if path
-                else f"{cls.__name__}: {item['msg']}."
-            )
+            given = _SHORT.repr(item.get("input"))
+            text = f"{cls.__name__}.{path}: {item['msg']}, got {given}.{_meaning(cls, item['loc'])}"
+            lines.append(text if path else f"{cls.__name__}: {item['msg']}.")
     return "\n".join(lines)
+
+
+def _meaning(cls: type[BaseModel], path: tuple[int | str, ...]) -> str:
+    """What the refused key is, as its description says."""
+    field = _class_at(cls, path[:-1]).model_fields.get(str(path[-1])) if path else None
+    if field is None or not field.description:
+        return ""
+    return f" It is: {' '.join(field.description.split())}"
+
+
+def _numbers_only(annotation: Any) -> bool:
+    """Whether a field of this type takes numbers and nothing that a bool could stand for."""
+    plain = set(_leaves(annotation))
+    return bool(plain & {int, float}) and not plain & {bool, Any, object}
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types in a union; what a list or mapping holds is looked at by itself."""
+    if isinstance(annotation, type):
+        yield annotation
+        return
+    if hasattr(annotation, "__metadata__"):  # Annotated[float, ...]
+        yield from _leaves(annotation.__origin__)
+        return
+    for part in get_args(annotation):
+        yield from _leaves(part)
 
 
 def _class_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

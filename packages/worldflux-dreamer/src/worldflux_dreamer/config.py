@@ -59,7 +59,7 @@ class ModelConfig(Config):
     """Share of the uniform distribution in every latent's distribution (`rssm.unimix`)."""
     free_nats: NonNegativeFloat = 1.0
     """KL per time step, in nats, below which there is no gradient (`rssm.free_nats`)."""
-    bins: PositiveInt = 255
+    bins: Annotated[int, Field(ge=3)] = 255
     """Bins of reward and value distributions (`rewhead.bins`)."""
     horizon: Annotated[float, Field(gt=1)] = 333.0
     """Steps; the discount is 1 - 1/horizon (`horizon`)."""
@@ -160,7 +160,7 @@ class AgentConfig(Config):
     """Replayed steps per agent step (`run.train_ratio`)."""
     batch: PositiveInt = 16
     """B, sequences per update (`batch_size`)."""
-    length: PositiveInt = 64
+    length: Annotated[int, Field(ge=2)] = 64
     """T, steps per sequence, without context (`batch_length`)."""
     context: NonNegativeInt = 1
     """Steps before each sequence whose stored latents start it (`replay_context`)."""
@@ -175,6 +175,11 @@ class AgentConfig(Config):
             raise ValueError(
                 f"retnorm_high={self.retnorm_high} is below retnorm_low={self.retnorm_low}"
             )
+        if self.context > self.length:
+            raise ValueError(
+                f"context={self.context} is more than length={self.length}: a sequence is learned "
+                "from, its context only starts it"
+            )
         return self
 
 
@@ -185,6 +190,14 @@ class DreamerV3Config(Config):
     """The world model."""
     agent: AgentConfig = AgentConfig()
     """Behaviour learning, optimiser and training plan."""
+
+    @model_validator(mode="after")
+    def _chooses(self) -> Self:
+        if self.model.classes < 2:
+            raise ValueError(
+                f"model.classes={self.model.classes}: a categorical latent needs at least 2"
+            )
+        return self
 
 
 def _size(deter: int, hidden: int, classes: int, depth: int, units: int) -> DreamerV3Config:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 
 from worldflux.columns import Columns
 from worldflux.core.agent import Agent, Learner
-from worldflux.errors import CapabilityError, ConfigError
+from worldflux.errors import CapabilityError, ConfigError, WorldFluxError
 from worldflux.factory import create_agent, get_env_spec, make_vec_env
 from worldflux.specs import TensorSpec
 from worldflux_train.config import RunConfig, TrainConfig
@@ -19,10 +21,13 @@ from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
 
 logger = logging.getLogger(__name__)
+MANY_ENVS = 100
 
 
 def make_envs(config: RunConfig, count: int) -> Any:
     """`count` environments behind one VectorEnv."""
+    if count >= MANY_ENVS:
+        logger.info("making %s environments of %s: this takes a while", f"{count:,}", config.env_id)
     return make_vec_env(config.env_id, count, **config.env_options)
 
 
@@ -45,15 +50,58 @@ def make_agent(
     """The untrained agent; its initial weights follow from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived(config.train.seed, "weights"))
-        agent: Learner = create_agent(
-            config.id, obs_spec=obs_spec, action_spec=action_spec, config=config.family
-        )
+        with _too_large(config):
+            agent: Learner = create_agent(
+                config.id, obs_spec=obs_spec, action_spec=action_spec, config=config.family
+            )
     if not isinstance(agent, Agent):
         raise CapabilityError(
             f"{config.id} is a {type(agent).__name__}, which does not act: it cannot be trained in "
             "an environment."
         )
-    return agent.to(device)
+    with _too_large(config):
+        return agent.to(device)
+
+
+# How torch says that a size is more than there is memory or than an index can count.
+_ALLOCATION = (
+    "allocate memory", "out of memory", "overflow", "allowed dimension", "too big", "too large",
+)  # fmt: skip
+
+
+@contextmanager
+def _too_large(config: RunConfig) -> Iterator[None]:
+    """An allocation that fails names the keys of the configuration that ask for most."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        if not _is_allocation(error):
+            raise
+        raise ConfigError(
+            f"{config.id} does not fit into memory ({str(error).partition(chr(10))[0]}). The "
+            "largest sizes of its configuration: "
+            f"{', '.join(_largest(config.family.to_dict()))}. Lower them."
+        ) from error
+
+
+def _is_allocation(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | OverflowError):
+        return True
+    text = str(error).lower()
+    return not isinstance(error, WorldFluxError) and any(sign in text for sign in _ALLOCATION)
+
+
+def _largest(rooms: Mapping[str, Any], most: int = 3) -> list[str]:
+    """The dotted keys with the largest whole numbers, such as `model.deter=8192`."""
+    found: list[tuple[int, str]] = []
+    waiting = list(rooms.items())
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{key}.{name}", inner) for name, inner in value.items()]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            found.append((value, f"{key}={value}"))
+    return [text for _, text in sorted(found, reverse=True)[:most]]
 
 
 def make_replay(agent: Agent, config: TrainConfig, device: torch.device, folder: Path) -> Replay:
@@ -64,16 +112,25 @@ def make_replay(agent: Agent, config: TrainConfig, device: torch.device, folder:
         capacity = Replay.steps_in(columns, config.replay_bytes)
     on_disk = config.replay_storage == "disk"
     _say_size(columns, capacity, on_disk)
-    return Replay(
-        columns,
-        capacity=capacity,
-        num_envs=config.envs,
-        seed=derived(config.seed, "replay"),
-        online=config.replay_online,
-        device=device,
-        storage=config.replay_storage,
-        folder=folder / "rows" if on_disk else None,
-    )
+    try:
+        return Replay(
+            columns,
+            capacity=capacity,
+            num_envs=config.envs,
+            seed=derived(config.seed, "replay"),
+            online=config.replay_online,
+            device=device,
+            storage=config.replay_storage,
+            folder=folder / "rows" if on_disk else None,
+        )
+    except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
+        if not _is_allocation(error):
+            raise
+        size = Replay.bytes_for(columns, capacity)
+        raise ConfigError(
+            f"A replay of {capacity:,} steps takes {size / 1e9:,.1f} GB, which cannot be had "
+            f"({error}). Lower train.replay_capacity, or set train.replay_storage=disk."
+        ) from error
 
 
 def choose_device(name: str) -> torch.device:

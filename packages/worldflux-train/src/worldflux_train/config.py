@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -50,8 +50,9 @@ class TrainConfig(Config):
     """Checkpoints kept, besides the one with the best evaluation."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs matrix products in bfloat16 by autocast; parameters stay fp32."""
-    device: str = "auto"
-    """Torch device; `auto` is `cuda` where there is one, else `cpu`."""
+    device: Annotated[str, Field(pattern=r"^(auto|(cpu|cuda|mps|xpu)(:\d+)?)$")] = "auto"
+    """Torch device: cpu, cuda, cuda:1, mps or xpu; `auto` is `cuda` where there is one, else
+    `cpu`."""
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
     replay_capacity: PositiveInt = Field(default=1_000_000, ge=2)
@@ -193,7 +194,17 @@ def _check_keys(given: Nested) -> None:
             raise ConfigError(f"{key} is a room of keys, such as {key}.name; got {value!r}.")
 
 
+_COUNTS = ("max_episode_steps", "action_repeat", "frame_stack")
+
+
 def _check_env(env: Mapping[str, Any]) -> None:
+    """Refuse options that the backend does not take, and sizes and counts below 1."""
+    for key in (*_COUNTS, "size"):
+        given = env.get(key)
+        for value in given if isinstance(given, list | tuple) and key == "size" else [given]:
+            bad = isinstance(value, bool) or (isinstance(value, int | float) and value < 1)
+            if bad:
+                raise ConfigError(f"env.{key} is at least 1, got {given!r}.")
     spec = get_env_spec(str(env["id"]))
     known = {**spec.options, **(spec.vector if spec.options else {})}
     for key in env:

@@ -198,7 +198,7 @@ class PlanningAgentConfig(Config):
     """Largest norm of the gradient."""
     batch: PositiveInt = 50
     """Sequences in an update."""
-    length: PositiveInt = 50
+    length: Annotated[int, Field(ge=2)] = 50
     """Steps of a sequence."""
     updates_per_step: PositiveFloat = 1.0
     """Gradient updates per agent step."""

@@ -24,7 +24,7 @@ class SizesConfig(Config):
     """Units of the layers inside the RSSM."""
     stoch: PositiveInt = 30
     """S, size of the stochastic state, or number of its categorical latents."""
-    classes: PositiveInt = 32
+    classes: Annotated[int, Field(ge=2)] = 32
     """K, classes of each categorical latent."""
     blocks: PositiveInt = 8
     """Blocks of the core `block_gru`; they divide D."""
@@ -110,7 +110,7 @@ class BehaviorConfig(Config):
     """Updates over which it falls linearly; 0 keeps it."""
     batch: PositiveInt = 50
     """B, sequences per update."""
-    length: PositiveInt = 50
+    length: Annotated[int, Field(ge=2)] = 50
     """T, steps per sequence."""
     updates_per_step: PositiveFloat = 0.2
     """Updates per agent step."""
