@@ -235,6 +235,9 @@ def test_a_view_in_a_reference_cycle_does_not_keep_memory_from_closing():
 
 CLOSED = [State.validate, lambda s: s.batch_size, lambda s: s["deter"], State.serialize]
 CLOSED += [State.clone, State.detach, State.to_shared_memory, lambda s: s.to("cpu")]
+CLOSED += [State.flat, lambda s: s.at(0), lambda s: s.with_({}), lambda s: s.only(["deter"])]
+CLOSED += [lambda s: State.stack([s, s]), lambda s: s.get("deter"), lambda s: s.where(MASK, s)]
+MASK = torch.ones(1, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("use", CLOSED)

@@ -173,6 +173,11 @@ def test_at_has_a_cache_at_the_last_step_only() -> None:
     assert "cache.keys" in joined.at(2) and "cache.keys" in joined.at(-1)
 
 
+def test_caches_alone_have_no_steps() -> None:
+    with pytest.raises(StateError, match=r"holds caches alone \(cache.k\): it has no steps"):
+        State({"cache.k": torch.zeros(2, 3)}).at(0)
+
+
 def test_rows_and_repeat_choose_and_copy_rows_with_caches() -> None:
     state = sequence_state(0)
     assert torch.equal(state.rows(torch.tensor([1]))["rep"], state["rep"][1:])

@@ -39,6 +39,7 @@ class State:
     def get(self, key: str, default: None) -> Tensor | None: ...
     def get(self, key: str, default: Tensor | None = None) -> Tensor | None:
         """The tensor called `key`, or `default`."""
+        self._require_open()
         return self.tensors.get(key, default)
 
     def __getitem__(self, key: str) -> Tensor:
@@ -110,10 +111,12 @@ class State:
 
     def with_(self, tensors: Mapping[str, Tensor]) -> State:
         """This State with `tensors` added or put in place of those of the same name."""
+        self._require_open()
         return State({**self.tensors, **tensors}, dict(self.meta))
 
     def only(self, keys: Collection[str]) -> State:
         """This State without the tensors that `keys` leaves out."""
+        self._require_open()
         return State({k: t for k, t in self.tensors.items() if k in keys}, dict(self.meta))
 
     def flat(self) -> State:
@@ -134,6 +137,8 @@ class State:
         """`join` applied per key; caches are joined only where no time axis is."""
         if not states:
             raise StateError("there are no States to join")
+        for state in states:
+            state._require_open()
         keys = [key for key in states[-1].tensors if all(key in state for state in states)]
         kept = {
             key: states[-1][key]
@@ -145,6 +150,7 @@ class State:
 
     def _picked(self, function: Callable[[Tensor], Tensor], caches: bool) -> State:
         """`function` of all but caches, which stay as they are or go."""
+        self._require_open()
         return State(
             {
                 key: tensor if key.startswith(CACHE) else function(tensor)
@@ -155,7 +161,11 @@ class State:
         )
 
     def _length(self) -> int:
-        return next(int(t.shape[1]) for k, t in self.tensors.items() if not k.startswith(CACHE))
+        self._first()
+        for name, tensor in self.tensors.items():
+            if not name.startswith(CACHE):
+                return int(tensor.shape[1])
+        raise StateError(f"State holds caches alone ({', '.join(self.tensors)}): it has no steps")
 
     def to(self, device: str | torch.device) -> State:
         """This State on `device`."""
