@@ -34,7 +34,7 @@ def test_resume_continues_bit_for_bit(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = api.train(config, whole)
     api.train(config.with_steps(55), parts)
-    again = api.resume(parts, steps=config.train.steps)
+    again = api.resume(parts, steps=config.train.steps, trust=True)
     assert (again.outcome, again.step) == ("finished", done.step)
     assert_same_run(whole, parts, done.step)
 

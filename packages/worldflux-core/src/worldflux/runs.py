@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Run:
     """A run folder. Make one with `Run.create`, find an existing one with `Run.open`."""
 
     path: Path
+    config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The configuration it runs with, as plain data; every checkpoint holds it under its seal."""
 
     @classmethod
     def create(cls, path: str | Path) -> Run:
@@ -121,7 +123,7 @@ class Run:
         """An empty folder to fill; leaving it seals it with sha256s and puts it in its place."""
         with new_folder(self.checkpoint_path(step)) as draft:
             yield draft
-            seal(draft, step=step, **about)
+            seal(draft, step=step, config=self.config, **about)
 
     def intact_checkpoints(self) -> Iterator[Path]:
         """Checkpoints whose every file is intact, newest first; others are logged and passed."""
@@ -141,6 +143,17 @@ class Run:
     def manifest(self, step: int) -> dict[str, Any]:
         """What a checkpoint says about itself."""
         return read_json(self.checkpoint_path(step) / MANIFEST)
+
+    def saved_config(self) -> dict[str, Any] | None:
+        """The configuration in the newest checkpoint that can be read; None if there is none."""
+        for step in reversed(self.steps()):
+            try:
+                config = self.manifest(step).get("config")
+            except StorageError:
+                continue  # `intact_checkpoints` says so where that checkpoint would be used
+            if isinstance(config, dict):
+                return config
+        return None
 
     def _parse(self, number: int, line: str) -> dict[str, Any]:
         try:

@@ -15,6 +15,7 @@ from worldflux.errors import StorageError
 from worldflux.hub import load_into
 from worldflux.runs import Run
 from worldflux_train.assembly import choose_device, make_agent, make_envs, make_evaluation_envs
+from worldflux_train.changed_config import require_unchanged
 from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
@@ -61,14 +62,16 @@ def resume(
     steps: int | None = None,
     device: str | None = None,
     trust: bool = False,
+    changed: bool = False,
     console: Console | None = None,
 ) -> Result:
     """Continue the run in `path` from its newest intact checkpoint, to `steps` if given.
 
-    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`).
+    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`);
+    `changed` goes on with a `config.yaml` that is not its checkpoints'.
     """
     run = Run.open(path)
-    config = run_config(run, device=device, steps=steps, trust=trust)
+    config = run_config(run, device=device, steps=steps, trust=trust, changed=changed)
     with logged(run, console):
         trainer = _restored(config, run)
         write_file(run.config_path, config.to_yaml().encode())
@@ -76,9 +79,19 @@ def resume(
 
 
 def run_config(
-    run: Run, *, device: str | None = None, steps: int | None = None, trust: bool = False
+    run: Run,
+    *,
+    device: str | None = None,
+    steps: int | None = None,
+    trust: bool = False,
+    changed: bool = False,
 ) -> RunConfig:
-    """The configuration of an existing run; `device` and `steps` replace its own."""
+    """The configuration of an existing run; `device` and `steps` replace its own.
+
+    `ConfigError` where it is not the one its checkpoints were made with, unless `changed`.
+    """
+    if not changed:
+        require_unchanged(run, resolve(config=run.config_path, trust=trust))
     own = {} if device is None else {"train.device": device}
     return resolve(config=run.config_path, overrides=own, steps=steps, trust=trust)
 
@@ -89,13 +102,15 @@ def load_agent(
     *,
     device: str | None = None,
     trust: bool = False,
+    changed: bool = False,
 ) -> tuple[RunConfig, Agent]:
     """The trained agent of a run: of its best checkpoint, or of `step`.
 
-    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`).
+    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`);
+    `changed` goes on with a `config.yaml` that is not its checkpoints'.
     """
     run = Run.open(path)
-    config = run_config(run, device=device, trust=trust)
+    config = run_config(run, device=device, trust=trust, changed=changed)
     folder = _checkpoint(run, step)
     envs = make_envs(config, 1)
     try:
@@ -116,12 +131,13 @@ def evaluate_run(
     *,
     device: str | None = None,
     trust: bool = False,
+    changed: bool = False,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`.
 
-    `device` and `trust` as for `load_agent`.
+    `device`, `trust` and `changed` as for `load_agent`.
     """
-    config, agent = load_agent(path, step, device=device, trust=trust)
+    config, agent = load_agent(path, step, device=device, trust=trust, changed=changed)
     with Interrupt() as interrupt:
         found = evaluate(
             agent,
@@ -148,17 +164,18 @@ def imagine_run(
     seed: int = 1,
     device: str | None = None,
     trust: bool = False,
+    changed: bool = False,
 ) -> tuple[Imagination, Path]:
     """What a run's world model imagines beside what happens, saved in the run with a video.
 
-    `device` and `trust` as for `load_agent`.
+    `device`, `trust` and `changed` as for `load_agent`.
     """
     from worldflux_train.picture import frames_of
     from worldflux_train.video import write_video
 
     run = Run.open(path)
     at = int(_checkpoint(run, step).name)
-    config, agent = load_agent(path, at, device=device, trust=trust)
+    config, agent = load_agent(path, at, device=device, trust=trust, changed=changed)
     most = 4 * (context + horizon)
     with Interrupt() as interrupt:
         recorded = record_episodes(

@@ -12,7 +12,7 @@ from rich.console import Console
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
 from worldflux_train.comparison.cli import compare
-from worldflux_train.options import Device, Trust, asking_for_trust
+from worldflux_train.options import Changed, Device, Trust, asking_for_trust
 
 _log = logging.getLogger(__name__)
 Set = Annotated[
@@ -55,6 +55,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
     device: Device = None,
     trust: Trust = False,
+    changed_config: Changed = False,
 ) -> None:
     """Train a model in an environment, or continue a run. Ctrl-C saves and exits."""
     from worldflux_train import api
@@ -64,11 +65,14 @@ def train(
     if resume is not None:
         if model or env or config or set_ or out:
             raise ConfigError(
-                "--resume takes the run's own configuration: only --steps, --device and --trust "
-                "may be added."
+                "--resume takes the run's own configuration: only --steps, --device, --trust "
+                "and --changed-config may be added."
             )
         with asking_for_trust(typed):
-            result = api.resume(resume, steps=steps, device=device, trust=trust, console=console)
+            result = api.resume(
+                resume, steps=steps, device=device, trust=trust, changed=changed_config,
+                console=console,
+            )  # fmt: skip
     else:
         overrides = parse_overrides(set_ or [])
         if device is not None:
@@ -100,12 +104,15 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
     device: Device = None,
     trust: Trust = False,
+    changed_config: Changed = False,
 ) -> None:
     """Evaluate a run's agent on fresh episodes."""
     from worldflux_train import api
 
     with asking_for_trust(typed):
-        result = api.evaluate_run(run, episodes, step, seed, device=device, trust=trust)
+        result = api.evaluate_run(
+            run, episodes, step, seed, device=device, trust=trust, changed=changed_config
+        )
     row = result.row()
     Console().print(
         f"return {row['eval/return']:.1f} ± {row['eval/return_std']:.1f} "
@@ -126,6 +133,7 @@ def imagine(
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
     device: Device = None,
     trust: Trust = False,
+    changed_config: Changed = False,
 ) -> None:
     """Show the real beside the imagined: a video, and the error over the horizon."""
     from worldflux_train import api
@@ -133,7 +141,7 @@ def imagine(
     with asking_for_trust(typed):
         found, video = api.imagine_run(
             run, horizon=horizon, context=context, episodes=episodes, step=step, kind=format,
-            seed=seed, device=device, trust=trust,
+            seed=seed, device=device, trust=trust, changed=changed_config,
         )  # fmt: skip
     console = Console()
     for key, error in found.error.items():

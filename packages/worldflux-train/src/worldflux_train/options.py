@@ -15,6 +15,12 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Let configuration files name modules and programs that run."),
 ]
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--changed-config", help="Go on with a config.yaml that was changed since the checkpoint."
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(metavar="cpu|cuda|...", help="In place of the configuration's train.device."),

@@ -24,6 +24,7 @@ from worldflux_train.assembly import (
     make_evaluation_envs,
     make_replay,
 )
+from worldflux_train.changed_config import plain
 from worldflux_train.checkpoint import Parts, Progress, best_step, load_newest, save_checkpoint
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
@@ -49,7 +50,8 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, run: Run) -> None:
-        self.config, self.run, self.settings = config, run, config.train
+        self.config, self.settings = config, config.train
+        self.run = Run(run.path, plain(config))
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
         device = self.device = choose_device(self.settings.device)

@@ -1,0 +1,54 @@
+"""Whether a run's `config.yaml` is still the configuration that its checkpoints were made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from worldflux.errors import ConfigError
+from worldflux.runs import Run
+from worldflux_train.config import RunConfig
+
+FREE = frozenset({"train.steps", "train.device"})
+"""Keys that options of the commands change too: how long and where, not what is learnt."""
+_MOST_SAID = 5
+
+
+def require_unchanged(run: Run, config: RunConfig) -> None:
+    """Raise `ConfigError` naming each key of `config.yaml` that differs from the checkpoints'."""
+    saved = run.saved_config()
+    if saved is None:
+        return
+    differing = list(differences(saved, plain(config)))
+    if differing:
+        more = len(differing) - _MOST_SAID
+        rest = f"\n  and {more} more" if more > 0 else ""
+        raise ConfigError(
+            f"{run.config_path} is not the configuration that {run.path} was trained with:\n  "
+            + "\n  ".join(differing[:_MOST_SAID])
+            + f"{rest}\nUndo the change, or go on with it: --changed-config."
+        )
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """A run's configuration as it comes back from JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=str))
+    return found
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """`key: before, now` for each dotted key that differs; the keys in `FREE` may."""
+    before, after = dict(_flat(saved)), dict(_flat(now))
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key, "nothing"), after.get(key, "nothing")
+        if key not in FREE and old != new:
+            yield f"{key}: {old!r:.80} in the checkpoint, {new!r:.80} now"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
