@@ -1,0 +1,180 @@
+"""A source over finished episodes, in memory or memory-mapped: read in place, never copied whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldflux.atomic import make_folder, read_json, write_json
+from worldflux.columns import STORED, Columns
+from worldflux.core.batch import Batch
+from worldflux.core.source import Segments, batch_of, steps_to_read
+from worldflux.core.statistics import Statistics
+from worldflux.core.windows import Drawn, Ints, clipped, draw, possible, random_for, too_few
+from worldflux.episodes import Episode, Episodes, rows_of
+from worldflux.errors import ContractError, StorageError
+from worldflux.specs import TensorSpec
+from worldflux.training import Phase
+
+FILE = "source.json"
+
+
+class EpisodeSource:
+    """Sequences of episodes that do not change.
+
+    It keeps no latents: stored columns that the episodes lack are zero, which is a model's initial
+    state, and nothing is written back. `cross` sequences run on from one episode into the next.
+    """
+
+    unchanging = True
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        columns: Columns,
+        *,
+        seed: int = 0,
+        name: str = "data",
+        numbers: Sequence[int] | None = None,
+        device: str | torch.device = "cpu",
+        workers: int = 0,
+    ) -> None:
+        """`columns` is what a learner needs (`Learner.columns`), or all that there is.
+
+        `numbers` are the episodes it draws from (None: all). `workers` threads read a batch.
+        """
+        self.episodes, self.columns, self.name, self.seed = episodes, dict(columns), name, seed
+        self.numbers = (
+            np.arange(len(episodes)) if numbers is None else np.asarray(numbers, np.int64)
+        )
+        self.device = torch.device(device)
+        self.drawn = Drawn()
+        self._lacks = self._missing()
+        self.lengths = self._lengths()
+        self._offsets = np.cumsum(self.lengths) - self.lengths
+        self._pool = ThreadPoolExecutor(workers, "data") if workers else None
+
+    def ready(self, phase: Phase) -> bool:
+        return int(possible(phase, self._runs(phase)).sum()) >= phase.minimum
+
+    def choose(self, phase: Phase, update: int) -> Segments:
+        lengths = self._runs(phase)
+        random = random_for(self.seed, phase, update)
+        if not possible(phase, lengths).any():
+            raise too_few(phase, lengths, f"The source {self.name!r}")
+        run, begin = draw(phase, lengths, random, self.drawn.of(phase, self.numbers))
+        first, count, padding = clipped(phase, begin, lengths[run])
+        if phase.boundary == "within":
+            self.drawn.add(phase, self.numbers, run)
+            start = self._offsets[run] + first
+        else:
+            start, run = first, np.searchsorted(self._offsets, first, side="right") - 1
+        return Segments.of(phase, update, self.name, run, start, count, padding)
+
+    def read(self, segments: Segments) -> Batch:
+        phase, found = segments.phase, {}
+        for name, spec in self.columns.items():
+            if name.startswith(STORED) and not phase.context:
+                continue
+            steps = steps_to_read(phase, name)[2]
+            dtype = getattr(torch, spec.dtype)
+            found[name] = torch.zeros((len(segments), steps, *spec.shape), dtype=dtype)
+        work = list(range(len(segments)))
+        if self._pool is None:
+            for b in work:
+                self._read_row(segments, b, found)
+        else:
+            list(self._pool.map(lambda b: self._read_row(segments, b, found), work))
+        moved = {name: value.to(self.device) for name, value in found.items()}
+        nothing = torch.full((len(segments), phase.total), -1, device=self.device)
+        return batch_of(phase, segments, moved, nothing)
+
+    def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
+        if bool((index >= 0).any()):
+            raise ContractError(
+                f"The source {self.name!r} keeps no latents: every index of its batches is -1."
+            )
+
+    def statistics(self, column: str) -> Statistics:
+        own = {name: spec for name, spec in self.columns.items() if name not in self._lacks}
+        return Statistics.over(column, own, (self.episodes[int(n)] for n in self.numbers))
+
+    def save(self, folder: Path) -> None:
+        make_folder(folder)
+        about = {"drawn": self.drawn.to_json(), "episodes": len(self.numbers), "rows": self._rows}
+        write_json(folder / FILE, about)
+
+    def load(self, folder: Path) -> None:
+        saved = read_json(folder / FILE)
+        now = {"episodes": len(self.numbers), "rows": self._rows}
+        for key, value in now.items():
+            if saved.get(key) != value:
+                raise StorageError(
+                    f"The run was trained on {saved.get(key)} {key}, {self.name!r} has {value} "
+                    "now: the data changed. Restore it, or begin a new run."
+                )
+        self.drawn.restore(saved["drawn"])
+
+    @property
+    def _rows(self) -> int:
+        return int(self.lengths.sum())
+
+    def _runs(self, phase: Phase) -> Ints:
+        """Lengths of the runs that windows lie in: the episodes, or all of them end to end."""
+        return self.lengths if phase.boundary == "within" else np.array([self._rows])
+
+    def _read_row(self, segments: Segments, b: int, found: Mapping[str, Tensor]) -> None:
+        at, left = int(segments.start[b]), int(segments.count[b])
+        step, number = int(segments.padding[b]), int(segments.episode[b])
+        while left:
+            first = at - int(self._offsets[number])
+            count = min(left, int(self.lengths[number]) - first)
+            self._copy(segments.phase, b, number, first, count, step, found)
+            at, left, step, number = at + count, left - count, step + count, number + 1
+
+    def _copy(
+        self, phase: Phase, b: int, number: int, first: int, count: int, step: int,
+        found: Mapping[str, Tensor],
+    ) -> None:  # fmt: skip
+        """Rows `first` to `first + count` of an episode to the window's rows from `step` on."""
+        episode = self.episodes[int(self.numbers[number])]
+        for name, target in found.items():
+            if name in self._lacks:
+                continue
+            begin, every, steps = steps_to_read(phase, name)
+            low = max(0, -(-(step - begin) // every))  # its first step at or after `step`
+            high = min(steps, -(-(step + count - begin) // every))
+            if low < high:
+                row = first + begin + low * every - step
+                rows = episode[name][row : row + (high - low - 1) * every + 1 : every]
+                target[b, low:high] = _tensor(rows, self.columns[name])
+
+    def _missing(self) -> frozenset[str]:
+        if not len(self.numbers):
+            raise ContractError(f"The source {self.name!r} holds no episodes.")
+        has = getattr(self.episodes, "columns", None) or self.episodes[int(self.numbers[0])]
+        lacks = [name for name in self.columns if name not in has]
+        needed = [name for name in lacks if not name.startswith(STORED)]
+        if needed:
+            raise ContractError(
+                f"The source {self.name!r} lacks {', '.join(needed)}, which the learner needs. "
+                f"Its steps hold: {', '.join(has)}."
+            )
+        return frozenset(lacks)
+
+    def _lengths(self) -> Ints:
+        if isinstance(self.episodes, Episodes):
+            found: Ints = self.episodes.lengths[self.numbers]
+            return found
+        return np.array([rows_of(self.episodes[int(n)]) for n in self.numbers], np.int64)
+
+
+def _tensor(rows: np.ndarray, spec: TensorSpec) -> Tensor:
+    if spec.dtype == "bfloat16":
+        return torch.from_numpy(np.array(rows).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(rows))
