@@ -88,7 +88,7 @@ def row_of(batch: Batch, b: int) -> dict[str, list]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(phase=PHASES, lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_every_window_is_found_and_read_as_the_words_of_a_phase_say(phase, lengths) -> None:
     source = list_source(COLUMNS, lengths)
@@ -239,9 +239,7 @@ def test_only_the_chosen_episodes_are_drawn(stored) -> None:
 
 def test_data_that_lacks_what_a_learner_needs_is_refused(stored) -> None:
     needed = COLUMNS | {"obs.depth": TensorSpec((2,))}
-    with pytest.raises(
-        ContractError, match=r"'data' lacks obs.depth, which the learner needs. Its"
-    ):
+    with pytest.raises(ContractError, match="lacks obs.depth, which the learner needs"):
         EpisodeSource(Episodes(stored), needed)
 
 

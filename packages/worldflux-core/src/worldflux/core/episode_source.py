@@ -1,4 +1,4 @@
-"""A source over finished episodes, in memory or memory-mapped: read in place, never copied whole."""
+"""A source over finished episodes, in memory or memory-mapped: read where they lie."""
 
 from __future__ import annotations
 
@@ -49,9 +49,8 @@ class EpisodeSource:
         `numbers` are the episodes it draws from (None: all). `workers` threads read a batch.
         """
         self.episodes, self.columns, self.name, self.seed = episodes, dict(columns), name, seed
-        self.numbers = (
-            np.arange(len(episodes)) if numbers is None else np.asarray(numbers, np.int64)
-        )
+        own = range(len(episodes)) if numbers is None else numbers
+        self.numbers = np.array(own, np.int64)
         self.device = torch.device(device)
         self.drawn = Drawn()
         self._lacks = self._missing()
