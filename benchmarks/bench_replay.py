@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from worldflux.columns import step_columns
 from worldflux.specs import TensorSpec
+from worldflux.training import Phase
 from worldflux_train.replay import Replay
 
 STEPS, BATCH, LENGTH = 100_000, 16, 64
@@ -60,8 +62,11 @@ def rows() -> list[dict[str, object]]:
             for b, start in enumerate(starts):
                 buffer[b] = frames[start : start + total]
 
-        def sample(context: int = context, boundary: str = boundary) -> None:
-            replay.sample(BATCH, LENGTH, context, boundary)
+        phase = Phase("sample", BATCH, LENGTH, context=context, boundary=boundary)
+        updates = itertools.count()
+
+        def sample(phase: Phase = phase, updates: Iterator[int] = updates) -> None:
+            replay.read(replay.choose(phase, next(updates)))
 
         ours, reference = _medians(sample, copy)
         made.append(

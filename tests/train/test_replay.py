@@ -12,6 +12,7 @@ import torch
 from worldflux.columns import step_columns
 from worldflux.errors import ConfigError, ContractError, StorageError
 from worldflux.specs import TensorSpec
+from worldflux.testing.episodes import sampled
 from worldflux_train.replay import Replay
 
 COLUMNS = step_columns(
@@ -63,8 +64,8 @@ def test_append_names_the_rows_for_write() -> None:
     replay.write(torch.tensor([[2]]), {"deter": torch.full((1, 1, 8), 4.0)})
     replay.append(rows(2))
     stored = {}
-    for _ in range(40):
-        batch = replay.sample(1, 1, 1)
+    for update in range(40):
+        batch = sampled(replay, 1, 1, 1, update=update)
         assert batch.index is not None
         stored[int(batch.index[0, 0])] = float(batch.stored["deter"][0, 0, 0])
     assert stored == {0: 1.5, 2: 4.0, 1: 1.5}
@@ -73,7 +74,7 @@ def test_append_names_the_rows_for_write() -> None:
 def test_batches_have_the_columns_types() -> None:
     replay = begun()
     replay.append(rows(is_last=np.array([True])))
-    batch = replay.sample(2, 1, 1)
+    batch = sampled(replay, 2, 1, 1)
     assert batch.obs["image"].dtype == torch.uint8 and batch.stored["deter"].dtype == torch.bfloat16
     assert batch.is_last.dtype == torch.bool and batch.index is not None
     assert batch.action[:, 0].all() and not batch.action[:, 1].any()
@@ -83,7 +84,7 @@ def test_an_abandoned_episode_ends_where_it_was_left() -> None:
     replay = begun()
     replay.append(rows())
     replay.append(rows(is_first=np.array([True])))
-    batch = replay.sample(1, 3)
+    batch = sampled(replay, 1, 3)
     assert batch.is_last.tolist() == [[False, True, False]]
     assert batch.is_terminal.tolist() == [[False, False, False]]
     assert batch.action[0].tolist() == [[1, 1], [0, 0], [1, 1]]
@@ -92,14 +93,14 @@ def test_an_abandoned_episode_ends_where_it_was_left() -> None:
 def test_buffers_are_used_again_by_the_same_shape_only() -> None:
     replay = begun()
     replay.append(rows())
-    first = replay.sample(2, 1)
-    assert replay.sample(2, 2).reward.data_ptr() != first.reward.data_ptr()
-    assert replay.sample(2, 1).reward.data_ptr() == first.reward.data_ptr()
+    first = sampled(replay, 2, 1)
+    assert sampled(replay, 2, 2).reward.data_ptr() != first.reward.data_ptr()
+    assert sampled(replay, 2, 1).reward.data_ptr() == first.reward.data_ptr()
 
 
 def test_buffers_on_another_device_are_sent_there() -> None:
     replay = begun(device="meta")
-    assert replay.sample(2, 1).reward.device.type == "meta"
+    assert sampled(replay, 2, 1).reward.device.type == "meta"
 
 
 def test_disk_storage_is_files_of_the_columns_and_samples_the_same(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_disk_storage_is_files_of_the_columns_and_samples_the_same(tmp_path: Pat
         for t in range(70):
             image = generator.integers(0, 255, (1, 3, 64, 64), np.uint8)
             replay.append(rows(is_first=np.array([t % 20 == 0]), obs_dot_image=image))
-        drawn.append(replay.sample(8, 5, 1))
+        drawn.append(sampled(replay, 8, 5, 1))
     assert torch.equal(drawn[0].obs["image"], drawn[1].obs["image"])
     files = {file.name: file.stat().st_size for file in (tmp_path / "rows").iterdir()}
     assert files["obs.image.bin"] == 50 * 3 * 64 * 64 and files["stored.deter.bin"] == 50 * 16
@@ -171,14 +172,9 @@ def test_a_column_type_we_cannot_keep_is_refused() -> None:
         step_columns({"a": TensorSpec((), "int63")}, TensorSpec(()))
 
 
-def test_an_unknown_boundary_is_refused() -> None:
-    with pytest.raises(ContractError, match=r"'withn'\. Did you mean 'within'\?"):
-        begun().sample(1, 1, boundary="withn")
-
-
 def test_the_online_queue_refuses_single_episodes() -> None:
-    with pytest.raises(ContractError, match=r"boundary is 'within'.*online=False"):
-        begun(online=True).sample(1, 1, boundary="within")
+    with pytest.raises(ContractError, match=r"wants those of one.*replay_online=false"):
+        sampled(begun(online=True), 1, 1, boundary="within")
 
 
 def test_only_stored_columns_can_be_written() -> None:

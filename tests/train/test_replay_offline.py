@@ -13,6 +13,7 @@ from worldflux.columns import step_columns
 from worldflux.episodes import EpisodeRecorder, Episodes, EpisodeWriter
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
+from worldflux.testing.episodes import sampled
 from worldflux_train.replay import Replay, load_episodes
 
 SPECS: tuple[Any, ...] = ({"state": TensorSpec((2,))}, TensorSpec((1,)))
@@ -49,9 +50,11 @@ def test_the_same_steps_recorded_loaded_or_appended_sample_the_same(tmp_path: Pa
     loaded = Replay(COLUMNS, capacity=33)
     assert load_episodes(loaded, Episodes(tmp_path)) == 50
     assert len(loaded) == len(direct) == 33
-    for boundary in ("cross", "within", "pad"):
-        for _ in range(3):
-            one, two = (replay.sample(40, 3, 1, boundary) for replay in (direct, loaded))
+    for options in ({"pad": "none"}, {"boundary": "within"}, {"pad": "after"}, {"pad": "both"}):
+        for update in range(3):
+            one, two = (
+                sampled(replay, 40, 3, 1, update=update, **options) for replay in (direct, loaded)
+            )
             pairs: list[list[torch.Tensor]] = [[], []]
             for found, batch in zip(pairs, (one, two), strict=True):
                 batch.map(lambda tensor, found=found: found.append(tensor) or tensor)  # type: ignore[misc]
@@ -61,7 +64,7 @@ def test_the_same_steps_recorded_loaded_or_appended_sample_the_same(tmp_path: Pa
 def test_an_episode_longer_than_the_ring_leaves_its_end() -> None:
     replay = Replay(COLUMNS, capacity=6)
     replay.extend(episode(20, 1.0))
-    batch = replay.sample(1, 6, boundary="within")
+    batch = sampled(replay, 1, 6, boundary="within")
     assert batch.obs["state"][0, :, 1].tolist() == [14, 15, 16, 17, 18, 19]
     assert batch.is_last[0].tolist() == [False] * 5 + [True]
 
@@ -76,17 +79,17 @@ def test_stored_columns_that_were_not_recorded_are_zero() -> None:
     columns = step_columns(*SPECS, {"deter": TensorSpec((3,), "bfloat16")})
     replay = Replay(columns, capacity=20)
     replay.extend(episode(8, 1.0))
-    batch = replay.sample(4, 2, 1)
+    batch = sampled(replay, 4, 2, 1)
     assert batch.stored["deter"].shape == (4, 1, 3) and not batch.stored["deter"].any()
     replay.extend(episode(8, 2.0) | {"stored.deter": np.ones((8, 3), np.float32)})
-    assert replay.sample(50, 2, 1).stored["deter"].float().unique().tolist() == [0, 1]
+    assert sampled(replay, 50, 2, 1).stored["deter"].float().unique().tolist() == [0, 1]
 
 
 def test_a_running_episode_ends_where_a_whole_one_follows() -> None:
     replay = Replay(COLUMNS, capacity=20)
     replay.append(step(episode(5, 1.0), 0))
     replay.extend(episode(3, 2.0))
-    batch = replay.sample(1, 4)
+    batch = sampled(replay, 1, 4)
     assert batch.is_last.tolist() == [[True, False, False, True]]
     assert batch.action[0, :, 0].tolist() == [0, 1, 1, 0]
 

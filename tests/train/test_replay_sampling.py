@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from worldflux.columns import step_columns
 from worldflux.core.batch import Batch
+from worldflux.core.source import Segments
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
-from worldflux_train.replay import Replay, Slices
+from worldflux.testing.episodes import list_source, sampled
+from worldflux.training import LeastSampled, Phase
+from worldflux_train.replay import Replay
 
 COLUMNS = step_columns(
     {"state": TensorSpec((2,)), "image": TensorSpec((1, 2, 2), "uint8")},
@@ -88,6 +91,15 @@ def fill(replay: Replay, script: list[list[str]]) -> list[Stream]:
     streams = [Stream(env) for env in range(len(script[0]))]
     play(replay, streams, script)
     return streams
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cross": {}, "within": {"boundary": "within"}, "pad": {"pad": "after"}
+}  # fmt: skip
+
+
+def can(replay: Replay, length: int, context: int = 0, boundary: str = "cross") -> bool:
+    return replay.ready(Phase("sampled", 1, length, context=context, **OPTIONS[boundary]))
 
 
 def starts(streams: list[Stream], slots: int, total: int, boundary: str, least: int) -> set[int]:
@@ -170,18 +182,18 @@ def test_sequences_are_what_was_recorded(
     streams = fill(replay, script)
     assert len(replay) == sum(min(slots, len(stream.steps)) for stream in streams)
     valid = starts(streams, slots, context + length, boundary, context + 1)
-    assert replay.ready(length, context, boundary) == bool(valid)
+    assert can(replay, length, context, boundary) == bool(valid)
     if not valid:
         with pytest.raises(ContractError, match=r"The replay holds no \d+ consecutive rows"):
-            replay.sample(4, length, context, boundary)
+            sampled(replay, 4, length, context, **OPTIONS[boundary])
         return
-    small = replay.sample(5, length, context, boundary)
+    small = sampled(replay, 5, length, context, **OPTIONS[boundary])
     assert small.reward.shape == (5, context + length)
     assert {key: tuple(v.shape[:2]) for key, v in small.stored.items()} == (
         {"deter": (5, context), "code": (5, context)} if context else {}
     )
     check(small, streams, slots, boundary)
-    many = replay.sample(1500, length, context, boundary)
+    many = sampled(replay, 1500, length, context, **OPTIONS[boundary])
     assert many.index is not None
     assert set(many.index[:, 0].tolist()) == valid
 
@@ -195,7 +207,7 @@ def test_every_start_is_equally_likely(boundary: str) -> None:
     streams = fill(replay, script)
     valid = starts(streams, 20, 4, boundary, 2)
     draws = 20000
-    batch = replay.sample(draws, 3, 1, boundary)
+    batch = sampled(replay, draws, 3, 1, **OPTIONS[boundary])
     assert batch.index is not None
     counts = torch.bincount(batch.index[:, 0])[sorted(valid)].double()
     expected = draws / len(valid)
@@ -213,9 +225,9 @@ def test_written_values_return_and_stale_rows_are_skipped(
     after = [(events * envs)[:envs] for events in after]
     replay = Replay(COLUMNS, capacity=slots * envs, num_envs=envs, storage=storage)
     streams = fill(replay, before)
-    if not replay.ready(2, context, "pad"):
+    if not can(replay, 2, context, "pad"):
         return
-    drawn = replay.sample(4, 2, context, "pad").index
+    drawn = sampled(replay, 4, 2, context, pad="after").index
     assert drawn is not None
     index = drawn.clone()[:, context:]
     play(replay, streams, after)
@@ -228,35 +240,101 @@ def test_written_values_return_and_stale_rows_are_skipped(
             if name in written:
                 step["stored.deter"] = np.full(3, name + 0.5, np.float32)
                 step["stored.code"] = np.full(2, name % 200, np.uint8)
-    rows = replay.sample(300, 1, 1, "cross") if replay.ready(1, 1) else None
+    rows = sampled(replay, 300, 1, 1) if can(replay, 1, 1) else None
     if rows is not None:
         check(rows, streams, slots, "cross")
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_any_sampler_of_slices_can_be_given(storage: str) -> None:
-    """Padding at both ends, as a sampler over episodes would ask for."""
+def test_padding_at_both_ends_is_cleared(storage: str) -> None:
     replay = Replay(COLUMNS, capacity=30, storage=storage)
     streams = fill(replay, [["terminal" if t % 5 == 4 else "go"] for t in range(33)])
     episodes = replay.lanes.episodes()
     assert episodes.start.tolist() == [3, 5, 10, 15, 20, 25, 30]
     assert episodes.count.tolist() == [2, 5, 5, 5, 5, 5, 3]
-
-    def third_from_its_start(*_: object) -> Slices:
-        return Slices(*(np.array([value]) for value in (0, 10, 2, 3)))
-
-    def full(*_: object) -> Slices:
-        return Slices.full(np.array([0]), np.array([20]), 6)
-
+    full = Segments.of(Phase("p", 1, 6), 0, "replay", *np.array([[0], [20], [6], [0]]))
+    cut = Segments.of(Phase("p", 1, 6, pad="both"), 0, "replay", *np.array([[0], [10], [3], [2]]))
     for _ in range(2):  # the buffers are used again: padding must be cleared
-        replay.sample(1, 6, sampler=full)
-        batch = replay.sample(1, 6, sampler=third_from_its_start)
+        replay.read(full)
+        batch = replay.read(cut)
         assert batch.index is not None and batch.mask is not None
         assert batch.index.tolist() == [[-1, -1, 10, 11, 12, -1]]
         assert batch.mask.tolist() == [[False, False, True, True, True, False]]
         assert not batch.obs["state"][0, [0, 1, 5]].any()
         for t in (2, 3, 4):
             check_row(batch, 0, t, streams[0].steps[8 + t])
+
+
+@settings(max_examples=60, deadline=None)
+@given(script=SCRIPTS, slots=st.integers(2, 13), stop=st.integers(0, 45))
+def test_the_list_of_episodes_is_that_of_the_rows_and_of_a_restored_replay(
+    script: list[list[str]], slots: int, stop: int
+) -> None:
+    envs = len(script[0])
+    lanes, again = (Replay(COLUMNS, capacity=slots * envs, num_envs=envs).lanes for _ in range(2))
+    replay = Replay(COLUMNS, capacity=slots * envs, num_envs=envs)
+    streams = [Stream(env) for env in range(envs)]
+    for t, events in enumerate(script):
+        play(replay, streams, [events])
+        if t == stop:
+            replay.lanes.episodes()
+    lanes = replay.lanes
+    expected = []
+    for stream in streams:
+        serial, oldest = 0, max(0, len(stream.steps) - slots)
+        for episode in stream.episodes:
+            stop_at = serial + len(episode)
+            if stop_at > oldest:
+                first = max(serial, oldest)
+                expected.append((serial, stream.env, first, stop_at - first))
+            serial = stop_at
+    held = lanes.episodes()
+    found = list(zip(held.lane.tolist(), held.start.tolist(), held.count.tolist(), strict=True))
+    assert found == [row[1:] for row in sorted(expected)]
+    names = [serial * envs + env for serial, env, _, _ in sorted(expected)]
+    assert lanes.begun.names(lanes).tolist() == names
+    flags = lanes.position == 0
+    again.restore(lanes.count, lanes.ended, flags, lanes.oldest_position)
+    assert again.begun.names(again).tolist() == names
+    np.testing.assert_array_equal(again.position, lanes.position)
+
+
+def test_the_least_sampled_keep_their_count_while_their_first_rows_are_overwritten() -> None:
+    replay = Replay(COLUMNS, capacity=30)
+    streams = fill(replay, [["terminal" if t % 10 == 9 else "go"] for t in range(30)])
+    phase = Phase("p", 3, 1, boundary="within", weights=LeastSampled(100.0))
+    for update in range(50):
+        replay.choose(phase, update)
+    play(replay, streams, [["go"]])  # a fourth begins, the first loses a row
+    assert set(replay.choose(phase, 50).start.tolist()) == {30}
+    assert replay.drawn.counts["p"].keys() == {0, 10, 20, 30}
+
+
+def test_a_minimum_of_sequences_is_waited_for() -> None:
+    phase = Phase("p", 16, 64, context=1, minimum=1024)
+    for envs, steps in ((1, 1088), (16, 128)):  # 1,088 steps alone, 2,048 of 16 environments
+        replay = Replay(COLUMNS, capacity=5000, num_envs=envs)
+        streams = fill(replay, [["go"] * envs] * (steps - 1))
+        assert not replay.ready(phase)
+        play(replay, streams, [["go"] * envs])
+        assert replay.ready(phase)
+
+
+def test_a_replay_reads_strides_as_episodes_do() -> None:
+    columns = {name: spec for name, spec in COLUMNS.items() if not name.startswith("stored.")}
+    source, replay = list_source(columns, [9, 14, 4]), Replay(columns, capacity=100)
+    for episode in source.episodes:
+        replay.extend(episode)
+    for pad in ("none", "before", "after", "both"):
+        options: dict[str, Any] = {"pad": pad, "boundary": "within", "stride": 3}
+        ours, theirs = (sampled(s, 40, 3, 1, **options) for s in (replay, source))
+        assert torch.equal(ours.obs["state"], theirs.obs["state"])
+        for name in ("action", "reward", "is_first", "is_last", "is_terminal"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name)), (pad, name)
+        assert pad == "none" or torch.equal(ours.mask, theirs.mask)  # type: ignore[arg-type]
+    np.testing.assert_allclose(
+        replay.statistics("obs.state").std, source.statistics("obs.state").std
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -270,7 +348,7 @@ def test_the_online_queue_delivers_new_rows_once_and_in_order(
     handed = [0] * envs
     for t, events in enumerate(script):
         play(replay, streams, [events])
-        if t % every or not replay.ready(total):
+        if t % every or not can(replay, total):
             continue
         expected = []
         for env, stream in enumerate(streams):
@@ -278,7 +356,7 @@ def test_the_online_queue_delivers_new_rows_once_and_in_order(
             while len(stream.steps) - handed[env] >= total:
                 expected.append(handed[env] * envs + env)
                 handed[env] += total
-        batch = replay.sample(len(expected) + 2, total)
+        batch = sampled(replay, len(expected) + 2, total)
         assert batch.index is not None
         check(batch, streams, slots, "cross")
         assert sorted(batch.index[:-2, 0].tolist()) == sorted(expected)
@@ -287,8 +365,8 @@ def test_the_online_queue_delivers_new_rows_once_and_in_order(
 def test_an_episode_whose_beginning_is_gone_counts_as_long_as_what_is_left() -> None:
     replay = Replay(COLUMNS, capacity=6)
     streams = fill(replay, [["go"]] * 9 + [["limit"]] * 5)
-    assert not replay.ready(3, 0, "within")  # rows 8 and 9 of the long one, then single steps
-    batch = replay.sample(50, 2, 0, "within")
+    assert not can(replay, 3, 0, "within")  # rows 8 and 9 of the long one, then single steps
+    batch = sampled(replay, 50, 2, boundary="within")
     assert batch.index is not None
     assert set(batch.index[:, 0].tolist()) == starts(streams, 6, 2, "within", 0) == {8}
 
@@ -297,8 +375,8 @@ def test_the_online_queue_waits_where_the_batch_is_full() -> None:
     replay = Replay(COLUMNS, capacity=100, online=True)
     fill(replay, [["go"]] * 20)
     got = []
-    for _ in range(5):
-        index = replay.sample(2, 3, 1).index
+    for update in range(5):
+        index = sampled(replay, 2, 3, 1, update=update).index
         assert index is not None
         got += index[:, 0].tolist()
     assert got[:5] == [0, 4, 8, 12, 16]
@@ -309,7 +387,7 @@ def test_the_same_seed_draws_the_same_and_another_draws_other() -> None:
     for seed in (1, 1, 2):
         replay = Replay(COLUMNS, capacity=100, seed=seed)
         fill(replay, [["go"]] * 90)
-        index = replay.sample(50, 3).index
+        index = sampled(replay, 50, 3).index
         assert index is not None
         drawn.append(index[:, 0].tolist())
     assert drawn[0] == drawn[1] != drawn[2]

@@ -116,7 +116,7 @@ class TensorSpec:
     def from_json(cls, values: Mapping[str, Any]) -> TensorSpec:
         """What `to_json` gave, as a TensorSpec; `ContractError` if it is none."""
         try:
-            found = {name: _nested(value) for name, value in values.items()}
+            found: dict[str, Any] = {name: _nested(value) for name, value in values.items()}
             bounds = {name: _numbers(found[name]) for name in ("low", "high") if name in found}
             return cls(**{**found, **bounds})
         except (TypeError, ValueError, AttributeError) as error:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from worldflux.core.agent import Learner as LearningModule
-from worldflux.errors import ContractError
 from worldflux.training import Phase
 from worldflux_train.meters import Meters
 from worldflux_train.replay.replay import Replay
@@ -35,22 +34,14 @@ class Learner:
         agent.precision = precision
         self.meters = Meters()
 
-    def learn(self, phase: Phase, updates: int, after: Callable[[Metrics], None]) -> None:
-        """`updates` updates of `phase`; `after` is called with each one's metrics."""
-        for _ in range(updates):
-            batch = self.replay.sample(phase.batch, phase.length, phase.context, window(phase))
+    def learn(
+        self, phase: Phase, done: int, updates: int, after: Callable[[Metrics], None]
+    ) -> None:
+        """`updates` updates of `phase` after `done` ones; `after` gets each one's metrics."""
+        for update in range(done, done + updates):
+            batch = self.replay.read(self.replay.choose(phase, update))
             result = self.agent.update(batch, phase.name, generator=self.generator)
             if result.replay_writes and batch.index is not None:
                 self.replay.write(batch.index[:, phase.context :], result.replay_writes)
             self.meters.add(result.metrics)
             after(result.metrics)
-
-
-def window(phase: Phase) -> str:
-    """The replay's word for a phase's boundary and padding."""
-    if phase.pad in ("before", "both") or phase.stride > 1 or phase.weights is not None:
-        raise ContractError(
-            f"Phase {phase.name!r} needs pad={phase.pad!r}, stride={phase.stride}, "
-            f"weights={phase.weights}: the replay draws no such sequences."
-        )
-    return "pad" if phase.pad == "after" else phase.boundary

@@ -30,7 +30,7 @@ from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
 from worldflux_train.evaluation import evaluate
 from worldflux_train.interrupt import Interrupt
-from worldflux_train.learner import Learner, window
+from worldflux_train.learner import Learner
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.schedule import Schedule, crossed
 from worldflux_train.seeding import derived, generator
@@ -183,7 +183,7 @@ class Trainer:
             fire("worldflux_after_update", run=self.run.path, step=step, metrics=metrics)
 
         self._stale = True
-        self.learner.learn(phase, updates, after)
+        self.learner.learn(phase, self.schedule.done[phase.name], updates, after)
 
     def _take(self, chunk: Chunk) -> None:
         for rows in chunk.rows:
@@ -195,7 +195,7 @@ class Trainer:
             fire("worldflux_after_episode", run=self.run.path, episode=episode)
 
     def _ready(self, phase: Phase) -> bool:
-        return self.replay.ready(phase.length, phase.context, window(phase))
+        return self.replay.ready(phase)
 
     # Between rounds
 

@@ -64,7 +64,8 @@ class Segments:
         names = tuple(name for part in parts for name in part.source)
         arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS]
         phase = replace(first.phase, batch=len(names))
-        return cls(phase, first.update, names, *arrays, np.arange(len(names)))
+        row = np.arange(len(names))
+        return cls(phase, first.update, names, **dict(zip(_ARRAYS, arrays, strict=True)), row=row)
 
     def rows(self, index: Ints) -> Segments:
         """Those sequences alone."""

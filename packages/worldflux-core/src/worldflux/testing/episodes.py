@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from worldflux.columns import ACTION, FLAGS, OBS, REWARD, Columns
+from worldflux.columns import ACTION, FLAGS, REWARD, Columns
+from worldflux.core.batch import Batch
 from worldflux.core.episode_source import EpisodeSource
+from worldflux.core.source import Source
 from worldflux.episodes import Episode, check_episode
+from worldflux.training import Phase
 
 
 def counted_episode(columns: Columns, rows: int, number: int = 0) -> Episode:
@@ -20,14 +24,14 @@ def counted_episode(columns: Columns, rows: int, number: int = 0) -> Episode:
     step = np.arange(rows)
     episode: Episode = {}
     for name, spec in columns.items():
-        if name.startswith(OBS) or name not in FLAGS:
+        if name not in FLAGS:
             most = min(spec.counts) if spec.discrete else 251
             value = 100 * number + step + 1
             value = value % most if spec.discrete or spec.dtype == "uint8" else value
             shaped = value.reshape(rows, *(1,) * len(spec.shape))
             episode[name] = np.broadcast_to(shaped, (rows, *spec.shape)).astype(spec.dtype)
-    episode |= dict(zip(FLAGS, (step == 0, step == rows - 1, step == rows - 1), strict=True))
-    episode[FLAGS[2]] = episode[FLAGS[2]] & bool(number % 2)
+    last = step == rows - 1
+    episode |= dict(zip(FLAGS, (step == 0, last, last & bool(number % 2)), strict=True))
     if REWARD in episode:
         episode[REWARD][0] = 0
     if ACTION in episode:
@@ -42,3 +46,11 @@ def list_source(
     """A source over counted episodes of these lengths, in rows."""
     made = [counted_episode(columns, rows, number) for number, rows in enumerate(lengths)]
     return EpisodeSource(made, columns, seed=seed, name=name)
+
+
+def sampled(
+    source: Source, batch: int, length: int, context: int = 0, *, update: int = 0, **options: Any
+) -> Batch:
+    """What `source` gives for an update of a phase with these sizes and other fields of `Phase`."""
+    phase = Phase("sampled", batch, length, context=context, **options)
+    return source.read(source.choose(phase, update))

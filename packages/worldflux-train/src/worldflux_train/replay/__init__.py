@@ -3,7 +3,6 @@
 from worldflux_train.replay.lanes import Lanes, Slices
 from worldflux_train.replay.offline import load_episodes
 from worldflux_train.replay.replay import Replay
-from worldflux_train.replay.sampling import Sampler
 from worldflux_train.replay.snapshot import prune
 
-__all__ = ["Lanes", "Replay", "Sampler", "Slices", "load_episodes", "prune"]
+__all__ = ["Lanes", "Replay", "Slices", "load_episodes", "prune"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.errors import ContractError
+from worldflux_train.replay.begun import Begun
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -60,6 +61,7 @@ class Lanes:
         self.ended: Bools = np.ones(lanes, bool)  # the newest row is its episode's last
         # Steps since the episode's first row; -1 where nothing was written.
         self.position: NDArray[np.int32] = np.full((lanes, slots), -1, np.int32)
+        self.begun = Begun()
 
     @property
     def filled(self) -> Ints:
@@ -82,6 +84,7 @@ class Lanes:
         slot = self.count[lane] % self.slots
         before = self.position[lane, slot - 1]
         self.position[lane, slot] = np.where(is_first, 0, before + 1)
+        self.begun.add(self, lane[is_first], self.count[lane[is_first]])
         self.count[lane] += 1
         self.ended[lane] = is_last
         return slot
@@ -91,6 +94,7 @@ class Lanes:
         step = np.arange(max(0, length - self.slots), length)
         slot: Ints = (self.count[lane] + step) % self.slots
         self.position[lane, slot] = step
+        self.begun.add(self, np.array([lane]), self.count[[lane]])
         self.count[lane] += length
         self.ended[lane] = True
         return slot
@@ -124,27 +128,28 @@ class Lanes:
         return lane, serial % self.slots, (index >= 0) & (serial >= self.oldest[lane])
 
     def episodes(self) -> Slices:
-        """Every episode, or what is left of it, lane by lane, oldest first."""
-        found = []
-        for lane in range(self.lanes):
-            serials = np.arange(self.oldest[lane], self.count[lane])
-            starts = np.flatnonzero(self.position[lane, serials % self.slots] == 0)
-            if serials.size and (not starts.size or starts[0]):
-                starts = np.concatenate([[0], starts])
-            counts = np.diff(np.append(starts, serials.size))
-            lanes = np.full_like(starts, lane)
-            found.append(Slices(lanes, serials[starts], np.zeros_like(starts), counts))
-        return Slices(*map(np.concatenate, zip(*(part.parts() for part in found), strict=True)))
+        """Every episode, or what is left of it, oldest first."""
+        return self.begun.held(self)
 
-    def restore(self, count: Ints, ended: Bools, is_first: Bools) -> None:
-        """Take over saved counters; `is_first` (lanes, slots) are the flags of the saved rows."""
+    @property
+    def oldest_position(self) -> Ints:
+        """Each lane's oldest row's place in its episode; 0 where nothing is held."""
+        lane = np.arange(self.lanes)
+        return np.maximum(self.position[lane, self.oldest % self.slots], 0).astype(np.int64)
+
+    def restore(self, count: Ints, ended: Bools, is_first: Bools, before: Ints) -> None:
+        """Take over saved counters and `oldest_position`; `is_first` (lanes, slots) of the rows."""
         self.count, self.ended = count.copy(), ended.copy()
         self.position.fill(-1)
+        self.begun.clear()
         for lane in range(self.lanes):
             slots = np.arange(self.oldest[lane], self.count[lane]) % self.slots
             step = np.arange(slots.size, dtype=np.int32)
             begin = np.maximum.accumulate(np.where(is_first[lane, slots], step, 0))
-            self.position[lane, slots] = step - begin
+            ahead = np.where(np.logical_or.accumulate(is_first[lane, slots]), 0, before[lane])
+            self.position[lane, slots] = step - begin + ahead
+            starts = np.unique(self.oldest[lane] + begin - ahead)
+            self.begun.add(self, np.full_like(starts, lane), starts)
 
 
 def _padded(rows: Ints, slices: Slices, total: int) -> Ints:

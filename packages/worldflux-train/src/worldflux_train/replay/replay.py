@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +17,33 @@ from worldflux.columns import (
     REWARD,
     STORED,
     Columns,
+    Rows,
     check_names,
-    parts,
     row_bytes,
     under,
 )
 from worldflux.core.batch import Batch
+from worldflux.core.source import Segments, batch_of, steps_to_read
+from worldflux.core.statistics import Statistics
+from worldflux.core.windows import (
+    Drawn,
+    clipped,
+    draw,
+    possible,
+    random_for,
+    spanned,
+    too_few,
+)
 from worldflux.episodes import check_episode, rows_of
 from worldflux.errors import ConfigError, ContractError, did_you_mean
+from worldflux.training import Phase
 from worldflux_train.replay.fresh import FreshQueue
 from worldflux_train.replay.lanes import Ints, Lanes, Slices
-from worldflux_train.replay.sampling import SAMPLERS, Sampler, possible
 from worldflux_train.replay.snapshot import Snapshot
 from worldflux_train.replay.storage import DeviceStorage, HostStorage, Storage
 from worldflux_train.replay.values import Array, stored_form, torch_dtype, zero_rows
 
+_PIECE = 4096  # rows read at once for statistics
 _POSITION_BYTES = 4  # each row's place in its episode, kept beside the columns
 
 
@@ -52,6 +65,7 @@ class Replay:
         device: str | torch.device = "cpu",
         storage: Literal["memory", "disk", "device"] = "memory",
         folder: str | Path | None = None,
+        name: str = "replay",
     ) -> None:
         """`capacity` counts steps over all environments; batches arrive on `device`.
 
@@ -65,7 +79,7 @@ class Replay:
             )
         self.columns = dict(columns)
         self.lanes = Lanes(num_envs, capacity // num_envs)
-        self.generator = np.random.Generator(np.random.PCG64(seed))
+        self.seed, self.name, self.drawn = seed, name, Drawn()
         self.fresh = FreshQueue(num_envs) if online else None
         self._storage = self._make(storage, torch.device(device), folder)
         self._snapshot = Snapshot(self.columns, self.lanes)
@@ -146,20 +160,32 @@ class Replay:
         self._storage.put(row, values)
         self._snapshot.touch(row)
 
-    def ready(self, length: int, context: int = 0, boundary: str = "cross") -> bool:
-        """Whether `sample` can serve such a sequence."""
-        _check_boundary(boundary)
-        return possible(self.lanes, length, context, boundary)
+    def ready(self, phase: Phase) -> bool:
+        """Whether at least `phase.minimum` sequences can be drawn."""
+        return int(possible(phase, self._runs(phase).count).sum()) >= phase.minimum
 
-    def sample(
-        self,
-        batch: int,
-        length: int,
-        context: int = 0,
-        boundary: str = "cross",
-        sampler: Sampler | None = None,
-    ) -> Batch:
-        """`batch` sequences of `context + length` steps; see `training.Phase` for `boundary`.
+    def choose(self, phase: Phase, update: int) -> Segments:
+        """The sequences of an update: the online queue's first, then drawn ones (see `Phase`).
+
+        `episode` is the lane, `start` the serial of a row in it.
+        """
+        if self.fresh is not None and phase.boundary != "cross":
+            raise ContractError(
+                f"The online queue delivers sequences across episodes, phase {phase.name!r} wants "
+                "those of one. Use boundary='cross' or set train.replay_online=false."
+            )
+        slices = Slices.none()
+        if self.fresh is not None:
+            slices = self.fresh.take(self.lanes, phase.batch, phase.total)
+        rest = phase.batch - slices.lane.size
+        if rest:
+            slices = slices.then(self._draw(replace(phase, batch=rest), update))
+        return Segments.of(
+            phase, update, self.name, slices.lane, slices.start, slices.count, slices.offset
+        )
+
+    def read(self, segments: Segments) -> Batch:
+        """The Batch (B, T, ...) of chosen segments.
 
         Every flag is as recorded: `is_first` is True exactly where an episode began. A sequence
         that starts in mid-episode has it False at step 0; what precedes is in `stored`, recorded
@@ -169,34 +195,20 @@ class Replay:
         On the CPU the tensors are buffers that the next call of the same shape fills again: clone
         what must outlive it.
         """
-        _check_boundary(boundary)
-        if self.fresh is not None and sampler is None and boundary != "cross":
-            raise ContractError(
-                f"The online queue delivers sequences across episodes, boundary is {boundary!r}. "
-                "Use boundary='cross' or a replay with online=False."
-            )
-        total = context + length
-        slices = Slices.none()
-        if self.fresh is not None and sampler is None:
-            slices = self.fresh.take(self.lanes, batch, total)
-        rest = batch - slices.lane.size
-        if rest:
-            choose = sampler or SAMPLERS[boundary]
-            chosen = choose(self.lanes, self.generator, rest, length, context)
-            slices = slices.then(chosen)
-        return self.read(slices, total, context, masked=boundary == "pad")
-
-    def read(self, slices: Slices, total: int, context: int = 0, masked: bool = False) -> Batch:
-        """The Batch (B, total, ...) of chosen slices; `mask` is set if asked for or needed."""
-        lengths = {name: total for name in self.columns if not name.startswith(STORED)}
-        stored = under(STORED, self.columns) if context else {}
-        lengths |= {name: context for name in stored.values()}
+        phase, total = segments.phase, spanned(segments.phase)
+        slices = Slices(segments.episode, segments.start, segments.padding, segments.count)
+        wanted = {
+            name: steps_to_read(phase, name)
+            for name in self.columns
+            if phase.context or not name.startswith(STORED)
+        }
+        lengths = {name: first + (n - 1) * k + 1 for name, (first, k, n) in wanted.items()}
         found = self._storage.read(self.lanes, slices, lengths)
-        index = torch.from_numpy(self.lanes.index(slices, total)).to(found[FLAGS[0]].device)
-        masked = masked or bool((slices.count < total).any())
-        return Batch(
-            **parts(found), mask=index >= 0 if masked else None, index=index, context=context
-        )
+        if phase.stride > 1:
+            found = {name: found[name][:, first::k] for name, (first, k, _) in wanted.items()}
+        index = self.lanes.index(slices, total)[:, phase.stride - 1 :: phase.stride]
+        names = torch.from_numpy(index[:, : phase.total]).to(found[FLAGS[0]].device)
+        return batch_of(phase, segments, found, names)
 
     def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
         """Replace stored values of the rows named by `index` (B, T), given as (B, T, ...).
@@ -223,6 +235,10 @@ class Replay:
         rows = self._storage.write_back(self.lanes, flat, ready)
         self._snapshot.touch(rows, ["stored"] if ready else [])
 
+    def statistics(self, column: str) -> Statistics:
+        """Mean, deviation and extremes of a column over the steps it holds."""
+        return Statistics.over(column, self.columns, self._pieces(column))
+
     def save(
         self, path: str | Path, shared: str | Path | None = None, whole_up_to: int = 2**28
     ) -> None:
@@ -235,17 +251,43 @@ class Replay:
         used = len(self) * row_bytes(self.columns)
         common = None if shared is None or used <= whole_up_to else Path(shared)
         cursor = None if self.fresh is None else self.fresh.cursor.tolist()
-        about = {"generator": self.generator.bit_generator.state, "cursor": cursor}
+        about = {"drawn": self.drawn.to_json(), "cursor": cursor}
         self._snapshot.save(Path(path), common, self._storage, about)
 
     def load(self, path: str | Path, shared: str | Path | None = None) -> None:
         """Become the replay saved in `path`; columns, environments and capacity must be equal."""
         common = None if shared is None else Path(shared)
         saved = self._snapshot.load(Path(path), common, self._storage)
-        self.generator.bit_generator.state = saved["generator"]
+        self.drawn.restore(saved["drawn"])
         if self.fresh is not None:
             cursor = saved["cursor"]
             self.fresh.cursor = self.lanes.count.copy() if cursor is None else np.array(cursor)
+
+    def _runs(self, phase: Phase) -> Slices:
+        """What sequences lie in: episodes, or whole lanes."""
+        if phase.boundary == "within":
+            return self.lanes.episodes()
+        lanes = self.lanes
+        nothing = np.zeros(lanes.lanes, np.int64)
+        return Slices(np.arange(lanes.lanes), lanes.oldest, nothing, lanes.filled)
+
+    def _draw(self, phase: Phase, update: int) -> Slices:
+        runs = self._runs(phase)
+        if not possible(phase, runs.count).any():
+            raise too_few(phase, runs.count, "The replay")
+        names = self.lanes.begun.names(self.lanes)
+        random = random_for(self.seed, phase, update)
+        run, begin = draw(phase, runs.count, random, self.drawn.of(phase, names))
+        self.drawn.add(phase, names, run)
+        first, count, padding = clipped(phase, begin, runs.count[run])
+        return Slices(runs.lane[run], runs.start[run] + first, padding, count)
+
+    def _pieces(self, column: str) -> Iterator[Rows]:
+        names = [column, *FLAGS]
+        for lane, filled in enumerate(self.lanes.filled.tolist()):
+            base = lane * self.lanes.slots
+            for first in range(0, filled, _PIECE):
+                yield self._storage.block(base + first, base + min(first + _PIECE, filled), names)
 
     def _make(self, storage: str, device: torch.device, folder: str | Path | None) -> Storage:
         rows = self.capacity
@@ -267,14 +309,6 @@ class Replay:
             values[ACTION] = zero_rows(self.columns[ACTION], row.size)
         self._storage.put(row, values)
         self._snapshot.touch(row)
-
-
-def _check_boundary(boundary: str) -> None:
-    if boundary not in SAMPLERS:
-        raise ContractError(
-            f"Unknown boundary {boundary!r}.{did_you_mean(boundary, SAMPLERS)} "
-            f"Boundaries: {', '.join(SAMPLERS)}."
-        )
 
 
 def _check_flags(values: Mapping[str, Array]) -> None:

@@ -25,7 +25,7 @@ from worldflux_train.replay.values import Array
 logger = logging.getLogger(__name__)
 
 FILE = "replay.json"
-VERSION = 1
+VERSION = 2
 _BLOCK_BYTES = 2**24
 _SUFFIX = ".safetensors"
 
@@ -84,6 +84,7 @@ class Snapshot:
         write_json(path / FILE, self._shape() | about | {
             "shared": shared is not None, "blocks": blocks,
             "count": self.lanes.count.tolist(), "ended": self.lanes.ended.tolist(),
+            "before": self.lanes.oldest_position.tolist(),
         })  # fmt: skip
 
     def load(self, path: Path, shared: Path | None, storage: Storage) -> dict[str, Any]:
@@ -111,6 +112,7 @@ class Snapshot:
             self.lanes.count,
             np.array(saved["ended"], bool),
             flags.reshape(self.lanes.position.shape).astype(bool),
+            np.array(saved["before"], np.int64),
         )
         return saved
 
