@@ -118,7 +118,8 @@ class TensorSpec:
         try:
             found: dict[str, Any] = {name: _nested(value) for name, value in values.items()}
             bounds = {name: _numbers(found[name]) for name in ("low", "high") if name in found}
-            return cls(**{**found, **bounds})
+            found.update(bounds)
+            return cls(**found)
         except (TypeError, ValueError, AttributeError) as error:
             raise ContractError(f"{dict(values)} describes no TensorSpec: {error}.") from error
 
