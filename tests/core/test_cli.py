@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from worldflux import create_world_model
 from worldflux.cli.app import build_app
 from worldflux.cli.doctor import optional_dependencies
 
@@ -23,8 +23,10 @@ def test_models_lists_every_family_with_its_distribution() -> None:
     result = invoke("models")
     assert result.exit_code == 0
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert rows[0] == ["MODEL", "DISTRIBUTION", "VERSION"]
-    assert ["ring", "worldflux-ring", version("worldflux-ring")] in rows
+    assert rows[0] == ["MODEL", "DISTRIBUTION", "VERSION", "PRESETS", "DESCRIPTION"]
+    [ring] = [row for row in rows if row[0] == "ring"]
+    about = ["a", "point", "on", "a", "ring", "that", "actions", "turn"]
+    assert ring == ["ring", "worldflux-ring", version("worldflux-ring"), "small", "large", *about]
 
 
 def test_models_describes_one_family() -> None:
@@ -35,9 +37,28 @@ def test_models_describes_one_family() -> None:
     assert "agent    yes" in text
 
 
-def test_models_prints_the_configuration_of_a_preset() -> None:
+def test_models_explains_every_key_of_a_preset() -> None:
     text = invoke("models", "ring:large").stdout
-    assert json.loads(text[text.index("{") :])["units"] == 256
+    assert "model.units = 256   [integer > 0]\n    Width of the hidden layers." in text
+    assert "agent.lr = 0.0003   [number > 0]\n    Adam's learning rate." in text
+    assert "agent.planner.select = mean   [mean or best]" in text
+    [size] = [line for line in text.splitlines() if line.startswith("size ")]
+    model = create_world_model("ring:large")
+    assert f" {sum(p.numel() for p in model.parameters()):,} parameters" in size
+
+
+def test_without_arguments_it_helps() -> None:
+    result = invoke()
+    assert result.exit_code == 0
+    assert result.stdout == invoke("--help").stdout
+    assert "new-plugin" in result.stdout
+
+
+def test_envs_shows_the_spaces_of_a_task() -> None:
+    lines = invoke("envs", "gym/CartPole-v1").stdout.splitlines()
+    assert lines[0].split() == ["WHAT", "KEY", "SPACE"]
+    assert lines[1].split()[:2] == ["observation", "state"]
+    assert lines[2].split() == ["action", "-", "Discrete(2)"]
 
 
 def test_envs_lists_backends_and_describes_one() -> None:
@@ -61,6 +82,9 @@ def test_doctor_reports_every_section() -> None:
     assert result.exit_code == 0, result.output
     for expected in ("torch ", "cpu ", "worldflux_ring.plugin", "worldflux-core[hub]", "MUJOCO_GL"):
         assert expected in result.stdout
+    rows = [line for line in result.stdout.splitlines() if line.strip()]
+    assert len(set(rows)) == len(rows), "it repeats itself"
+    assert rows[-1] == "Nothing is broken: worldflux train can be used."
 
 
 def test_doctor_finds_the_extras_in_the_metadata() -> None:

@@ -41,11 +41,11 @@ def test_an_id_alone_is_enough() -> None:
 def test_presets_and_overrides_reach_the_configuration() -> None:
     config = worldflux.create_config("Ring:LARGE", **{"agent.planner.horizon": 3})
     assert worldflux.create_config("ring:large", **{"planner.horizon": 3}) == config
-    assert (config.units, config.agent.planner.horizon) == (256, 3)  # type: ignore[attr-defined]
+    assert (config.model.units, config.agent.planner.horizon) == (256, 3)  # type: ignore[attr-defined]
     model = worldflux.create_world_model("ring:large", **SMALL | {"agent.lr": 0.1})
-    assert (model.config.units, model.config.agent.lr) == (4, 0.1)  # type: ignore[attr-defined]
+    assert (model.config.model.units, model.config.agent.lr) == (4, 0.1)  # type: ignore[attr-defined]
     given = worldflux.create_world_model("ring", config=config, units=5)
-    assert given.config == config.with_(units=5)
+    assert given.config == config.with_(**{"model.units": 5})
 
 
 def test_the_agent_owns_a_model_of_the_same_spaces() -> None:
@@ -61,7 +61,7 @@ REFUSED = [
     ("ring", {"obs_shap": (2,)}, ConfigError, "no option 'obs_shap'. Did you mean 'obs_shape'?"),
     ("ring", {"dynamic_model": None}, ConfigError, "Did you mean 'dynamics_model'?"),
     ("ring", {"agent.lrr": 1}, ConfigError, "PlanningAgentConfig has no key 'lrr'."),
-    ("ring", {"units": 0}, ConfigError, "RingConfig.units: Input should be greater than 0, got 0"),
+    ("ring", {"units": 0}, ConfigError, "ModelConfig.units: Input should be greater than 0, got 0"),
     ("ring", {"config": Config()}, ConfigError, "config is a Config, 'ring' takes a RingConfig."),
     ("ring", {"dynamics_model": "no_such:Class"}, ConfigError, "dynamics_model='no_such:Class' "
      "cannot be imported: No module named 'no_such'. Write 'package.module:Class'."),
@@ -174,3 +174,17 @@ def test_environments_by_id() -> None:
     vector.close()
     with pytest.raises(ConfigError, match="num_envs must be at least 1, got 0"):
         worldflux.make_vec_env("gym/CartPole-v1", 0)
+
+
+def test_a_task_without_its_backend_is_answered_with_both() -> None:
+    with pytest.raises(ConfigError, match=r"names no task\. .* Did you mean 'gym/CartPole-v1'\?"):
+        worldflux.make_env("CartPole-v1")
+    with pytest.raises(ConfigError, match=r"Did you mean 'gym/CartPole-v1'\?"):
+        worldflux.make_env("cartpole-v1")
+
+
+def test_what_others_call_a_key_is_answered_with_ours() -> None:
+    with pytest.raises(ConfigError, match=r"no option 'learning_rate'\. Did you mean 'lr'\?"):
+        worldflux.create_world_model("ring", learning_rate=1e-3)
+    with pytest.raises(ConfigError, match=r"no key 'learning_rate'\. Did you mean 'lr'\?"):
+        worldflux.create_config("ring", **{"agent.learning_rate": 1e-3})

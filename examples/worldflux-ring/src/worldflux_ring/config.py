@@ -6,15 +6,25 @@ from worldflux.config import Config
 from worldflux.planning.config import CEMConfig, PlanningAgentConfig
 
 
-class RingConfig(Config):
-    """Sizes of the networks, and how the agent learns and plans."""
+class ModelConfig(Config):
+    """The room `model.*`: sizes of the networks."""
 
     units: PositiveInt = 32
     """Width of the hidden layers."""
+
+
+class RingConfig(Config):
+    """The rooms `model.*` and `agent.*`."""
+
+    model: ModelConfig = ModelConfig()
+    """Sizes of the networks."""
     agent: PlanningAgentConfig = PlanningAgentConfig(
         planner=CEMConfig(horizon=8, candidates=64, elites=8, iterations=3), batch=16, length=16
     )
     """Training and planning."""
 
 
-PRESETS = {"small": RingConfig(), "large": RingConfig(units=256)}
+PRESETS = {
+    "small": RingConfig(),
+    "large": RingConfig(model=ModelConfig(units=256)),
+}

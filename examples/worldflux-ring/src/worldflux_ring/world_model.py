@@ -69,10 +69,10 @@ class RingModel(WorldModel):
     def __init__(self, config, obs_spec, action_spec):
         super().__init__(config, obs_spec, action_spec)
         action = next(iter(action_spec.values()))
-        self.observation_encoder = Encoder(obs_spec, config.units)
+        self.observation_encoder = Encoder(obs_spec, config.model.units)
         self.action_conditioner = VectorActions(action)
-        self.dynamics_model = Turn(action.size, config.units)
-        self.decoder_module = Heads(self.prediction_spec().tensors, config.units)
+        self.dynamics_model = Turn(action.size, config.model.units)
+        self.decoder_module = Heads(self.prediction_spec().tensors, config.model.units)
 
     def state_spec(self):
         return StateSpec({"point": TensorSpec((2,), low=-1.0, high=1.0)})
@@ -84,11 +84,11 @@ class RingModel(WorldModel):
     def loss(self, batch):
         """Imagine a Batch (B, T) from its first step, and compare until an episode ends."""
         start = self.encode({key: value[:, 0] for key, value in batch.obs.items()})
-        imagined = self.rollout(start, batch.require("action")[:, :-1].transpose(0, 1), decode=True)
+        imagined = self.rollout(start, batch.action[:, :-1].transpose(0, 1), decode=True)
         found = {key: value[1:] for key, value in imagined.observations.items()}  # (T-1, B, ...)
         found["reward"] = imagined.rewards  # (T-1, B)
         wanted = {key: unit(value)[:, 1:].transpose(0, 1) for key, value in batch.obs.items()}
-        wanted["reward"] = batch.require("reward")[:, 1:].T
+        wanted["reward"] = batch.reward[:, 1:].T
         same = (~batch.is_first[:, 1:]).cumprod(1).bool().T  # (T-1, B), still the same episode
         parts = {key: F.mse_loss(found[key][same], wanted[key][same]) for key in found}
         return LossOutput(loss=sum(parts.values()), components=parts)

@@ -46,7 +46,35 @@ class DivergenceError(WorldFluxError, ArithmeticError):
     """Training produced a loss, gradient or weight that is not finite."""
 
 
+# What others call the same: no spelling distance leads from one to the other.
+_OTHER_WORDS = {
+    "learning_rate": ("lr", "model_lr"),
+    "batch_size": ("batch",),
+    "batch": ("batch_size",),
+    "batch_length": ("length",),
+    "seq_len": ("length", "horizon"),
+    "sequence_length": ("length", "horizon"),
+    "num_envs": ("envs",),
+    "n_envs": ("envs",),
+    "buffer_size": ("replay_capacity",),
+    "replay_size": ("replay_capacity",),
+    "total_timesteps": ("steps",),
+    "num_steps": ("steps",),
+    "gamma": ("discount", "horizon"),
+    "utd": ("updates_per_step", "train_ratio"),
+}
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    found = nearest(name, known)
+    return "" if found is None else f" Did you mean {found!r}?"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that means or is spelled about the same as `name`."""
+    names = list(known)
+    for other in _OTHER_WORDS.get(name, ()):
+        if other in names:
+            return other
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)

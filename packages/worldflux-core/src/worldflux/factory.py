@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.util
 import pkgutil
@@ -130,7 +131,7 @@ def create_agent(
 
 def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
     """One environment: `make_env("gym/CartPole-v1")`; options go to its backend."""
-    parsed = EnvId.parse(env_id)
+    parsed = parse_env_id(env_id)
     return cast("gymnasium.Env[Any, Any]", load_class(_usable(parsed).make)(parsed.task, **options))
 
 
@@ -138,7 +139,7 @@ def make_vec_env(
     env_id: str, num_envs: int, **options: Any
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset."""
-    parsed = EnvId.parse(env_id)
+    parsed = parse_env_id(env_id)
     spec = _usable(parsed)
     if num_envs < 1:
         raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
@@ -207,16 +208,48 @@ def _configured(
             f"config is a {type(config).__name__}, {spec.family!r} takes a {spec.config.__name__}."
         )
     fields = spec.config.model_fields
-    known = [*fields, *SLOTS, *SPACE_OPTIONS]
+    inner = [name for part in fields for name in _fields_of(getattr(config, part))]
+    known = [*fields, *SLOTS, *SPACE_OPTIONS, *inner]
     overrides = dotted(config, overrides)
     for key in overrides:
         if key.partition(".")[0] not in (*fields, *SLOTS):
             raise ConfigError(
                 f"{spec.family!r} has no option {key!r}.{did_you_mean(key, known)} "
-                f"Options: {', '.join(known)}."
+                f"Options: {', '.join(dict.fromkeys(known))}."
             )
     slots = {key: value for key, value in overrides.items() if key not in fields and key in SLOTS}
     return config.with_(**{k: v for k, v in overrides.items() if k not in slots}), slots
+
+
+def _fields_of(part: Any) -> list[str]:
+    from worldflux.config import Config
+
+    return list(type(part).model_fields) if isinstance(part, Config) else []
+
+
+def parse_env_id(text: str) -> EnvId:
+    """`EnvId.parse`; the error for a task without its backend names the backend that has it."""
+    try:
+        return EnvId.parse(text)
+    except ConfigError as error:
+        found = None if "/" in text else _task_called(text)
+        raise ConfigError(f"{error}" + (f" Did you mean {found!r}?" if found else "")) from None
+
+
+def _task_called(name: str) -> str | None:
+    """`backend/task` for a task's name alone, among the backends that can be used here."""
+    backends = sorted(envs.names(), key=lambda backend: (backend != "gym", backend))
+    for backend in backends:
+        try:
+            spec = get_env_spec(backend)
+            tasks = [] if spec.tasks is None or _lacking(spec) else load_class(spec.tasks)()
+        except (PluginLoadError, EnvError):
+            continue  # this one cannot be asked
+        spelled = {task.lower(): task for task in tasks}
+        near = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.8)
+        if near:
+            return f"{backend}/{spelled[near[0]]}"
+    return None
 
 
 def _usable(parsed: EnvId) -> EnvSpec:

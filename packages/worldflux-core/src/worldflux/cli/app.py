@@ -20,7 +20,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="worldflux",
         help="Train, imagine, plan in, play and publish world models.",
-        no_args_is_help=True,
+        invoke_without_command=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
@@ -52,8 +52,10 @@ def _version(show: bool) -> None:
 
 
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

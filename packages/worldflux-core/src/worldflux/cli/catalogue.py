@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from worldflux.errors import PluginLoadError
 from worldflux.ids import ModelId
 from worldflux.plugins import GROUPS, Plugin
 from worldflux.plugins import plugins as plugin_manager
+
+if TYPE_CHECKING:
+    from worldflux.config import Config
 
 
 def models(
@@ -28,8 +31,17 @@ def models(
         typer.echo("No model family is installed. Try: pip install worldflux-dreamer")
         return
     found = plugin_manager().group("worldflux.models")
-    rows = [(name, p.distribution, p.version) for name, p in zip(names, found, strict=True)]
-    show_table(("MODEL", "DISTRIBUTION", "VERSION"), rows)
+    rows = [(name, *_summary(name, p)) for name, p in zip(names, found, strict=True)]
+    show_table(("MODEL", "DISTRIBUTION", "VERSION", "PRESETS", "DESCRIPTION"), rows)
+
+
+def _summary(name: str, plugin: Plugin) -> tuple[str, ...]:
+    """The other columns of a family's row."""
+    try:
+        spec = registry.models.spec_of(plugin, plugin.name)
+    except PluginLoadError:
+        return plugin.distribution, plugin.version, "-", "broken, see: worldflux plugins"
+    return plugin.distribution, plugin.version, " ".join(spec.presets), spec.description
 
 
 def _describe_model(model_id: str) -> None:
@@ -49,15 +61,40 @@ def _describe_model(model_id: str) -> None:
     }
     _show_lines(lines)
     if parsed.preset is not None:
-        typer.echo(factory.preset_of(spec, parsed.preset)[1].to_json())
+        _describe_preset(model_id, factory.preset_of(spec, parsed.preset)[1])
+
+
+def _describe_preset(model_id: str, config: Config) -> None:
+    """The size of one preset, and every key of its configuration."""
+    from worldflux.config_help import keys_of
+
+    typer.echo(f"size     {_size(model_id)}\n")
+    for key in keys_of(config):
+        typer.echo(str(key))
+
+
+def _size(model_id: str) -> str:
+    """Parameters for the default spaces, counted without allocating them."""
+    import torch
+
+    with torch.device("meta"):
+        model = factory.create_world_model(model_id)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{count:,} parameters of the world model, for 64x64 images and 6 continuous actions"
 
 
 def envs(
     backend: Annotated[
-        str | None, typer.Argument(metavar="[BACKEND]", help="Show one backend and its tasks.")
+        str | None,
+        typer.Argument(
+            metavar="[BACKEND[/TASK]]", help="Show one backend, or the spaces of one task."
+        ),
     ] = None,
 ) -> None:
-    """List the environment backends and what they lack, or one backend's options and tasks."""
+    """List the environment backends, show one's options and tasks, or the spaces of one task."""
+    if backend is not None and "/" in backend:
+        _describe_task(backend)
+        return
     if backend is not None:
         _describe_backend(backend)
         return
@@ -86,10 +123,21 @@ def _describe_backend(backend: str) -> None:
         typer.echo(task)
 
 
+def _describe_task(env_id: str) -> None:
+    """What one environment shows and takes; it is made for that and closed again."""
+    env = factory.make_env(env_id)
+    try:
+        observed = getattr(env.observation_space, "spaces", {"observation": env.observation_space})
+        rows = [("observation", str(key), str(space)) for key, space in observed.items()]
+        show_table(("WHAT", "KEY", "SPACE"), [*rows, ("action", "-", str(env.action_space))])
+    finally:
+        env.close()
+
+
 def plugins() -> None:
     """Load every plugin and list it with its traceback if it is broken."""
     manager = plugin_manager()
-    status = {plugin: _status(plugin) for plugin in manager.installed}
+    status = {plugin: status_of(plugin) for plugin in manager.installed}
     rows = [
         (p.name, p.group.removeprefix("worldflux."), f"{p.distribution} {p.version}", p.module, s)
         for p, s in status.items()
@@ -99,7 +147,8 @@ def plugins() -> None:
         typer.echo(f"\n{report}")
 
 
-def _status(plugin: Plugin) -> str:
+def status_of(plugin: Plugin) -> str:
+    """`ok` or `broken`; why it is broken stands in the manager's failures."""
     manager = plugin_manager()
     own = dict(zip(GROUPS, (registry.models.specs, registry.envs.specs, manager.load), strict=True))
     try:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -14,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from worldflux import atomic
 from worldflux.errors import ConfigError
 from worldflux.ids import normalize
 
@@ -41,6 +39,10 @@ def new_plugin(
 
 def write_plugin(name: str, folder: Path) -> Path:
     """Write the plugin `name` into the new folder `folder`."""
+    from importlib import resources
+
+    from worldflux import atomic
+
     names = _names(name)
     with atomic.new_folder(folder) as draft:
         for source, target in _FILES.items():
