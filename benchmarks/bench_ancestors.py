@@ -10,6 +10,7 @@ import torch
 from benchmarks.matmul_peak import Case, measured_rows
 from worldflux.core.agent import Agent
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
 from worldflux.factory import create_agent
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch, random_obs
@@ -63,17 +64,17 @@ def _of(model_id: str, obs_spec: Specs, action_spec: Specs, size: int, length: i
 
 
 def _update(agent: Agent, batch: Batch) -> Callable[[], object]:
-    generator = torch.Generator().manual_seed(0)
+    rand = Rand.seeded(0)
     phase = agent.training_plan().phases[-1].name
-    return lambda: agent.update(batch, phase, generator=generator)
+    return lambda: agent.update(batch, phase, rand=rand)
 
 
 def _act(agent: Agent) -> Callable[[], object]:
-    generator = torch.Generator().manual_seed(0)
-    obs = random_obs(agent.obs_spec, (1,), generator)
+    rand = Rand.seeded(0)
+    obs = random_obs(agent.obs_spec, (1,), Rand.seeded(0))
     going_on = torch.zeros(1, dtype=torch.bool)
-    _, state = agent.act(obs, None, ~going_on, "train", generator=generator)
-    return lambda: agent.act(obs, state, going_on, "train", generator=generator)
+    _, state = agent.act(obs, None, ~going_on, "train", rand=rand)
+    return lambda: agent.act(obs, state, going_on, "train", rand=rand)
 
 
 if __name__ == "__main__":

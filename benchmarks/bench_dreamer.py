@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.matmul_peak import Case, measured_rows
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
 from worldflux.core.rollout import unroll
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
@@ -84,19 +85,14 @@ def imagine(agent: DreamerV3Agent, rows: int) -> Callable[[], object]:
     """H steps of the actor in the model, from `rows` states; no decoding."""
     states = agent.world_model.initial(rows)
     start = State({"deter": torch.randn_like(states["deter"]), "stoch": states["stoch"]})
-    generator = torch.Generator().manual_seed(0)
+    rand = Rand.seeded(0)
     horizon = agent.config.agent.imag_length
 
     @torch.no_grad()
     def run() -> object:
-        actions = agent.policy.noise((horizon, rows), start.device, generator)
-        dynamics = agent.world_model.dynamics_model
-        draws = {
-            "action_noise": actions,
-            **dynamics.noise((horizon, rows), start.device, generator),
-        }
-        policy, noise = agent.actor(draws)
-        return unroll(agent.world_model, start, policy, horizon=horizon, draws=noise)
+        policy = agent.actor(rand.under("imagined/"))
+        rolled = rand.under("imagined/")
+        return unroll(agent.world_model, start, policy, horizon=horizon, rand=rolled)
 
     return run
 
@@ -104,10 +100,10 @@ def imagine(agent: DreamerV3Agent, rows: int) -> Callable[[], object]:
 def policy_step(agent: DreamerV3Agent) -> Callable[[], object]:
     """One action for one observation, State carried along."""
     obs = {key: _random(spec, (1,)) for key, spec in agent.obs_spec.items()}
-    generator = torch.Generator().manual_seed(0)
+    rand = Rand.seeded(0)
     going_on = torch.zeros(1, dtype=torch.bool)
-    _, state = agent.act(obs, None, ~going_on, "train", generator=generator)
-    return lambda: agent.act(obs, state, going_on, "train", generator=generator)
+    _, state = agent.act(obs, None, ~going_on, "train", rand=rand)
+    return lambda: agent.act(obs, state, going_on, "train", rand=rand)
 
 
 if __name__ == "__main__":

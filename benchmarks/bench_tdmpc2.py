@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.matmul_peak import Case, measured_rows
+from worldflux.core.rand import Rand
 from worldflux.specs import TensorSpec
 from worldflux.testing import random_batch
 from worldflux_tdmpc2.agent import TDMPC2Agent
@@ -39,16 +40,16 @@ def cases() -> list[Case]:
 def plan_step(agent: TDMPC2Agent) -> Callable[[], object]:
     """One action for one observation, the plan carried along."""
     obs, going_on = {"state": torch.randn(1, 24)}, torch.zeros(1, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
-    _, state = agent.act(obs, None, ~going_on, "train", generator=generator)
-    return lambda: agent.act(obs, state, going_on, "train", generator=generator)
+    rand = Rand.seeded(0)
+    _, state = agent.act(obs, None, ~going_on, "train", rand=rand)
+    return lambda: agent.act(obs, state, going_on, "train", rand=rand)
 
 
 def update_step(agent: TDMPC2Agent) -> Callable[[], object]:
     """One update of model, policy and target Q functions."""
-    c, generator = agent.config.agent, torch.Generator().manual_seed(0)
+    c, rand = agent.config.agent, Rand.seeded(0)
     batch = random_batch(OBS, ACTION, c.batch_size, c.horizon + 1, boundary=False)
-    return lambda: agent.update(batch, "online", generator=generator)
+    return lambda: agent.update(batch, "online", rand=rand)
 
 
 if __name__ == "__main__":

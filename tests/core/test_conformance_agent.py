@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from worldflux.core.output import UpdateResult
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.testing import check_agent
 from worldflux.testing.agent import CHECKS
@@ -73,8 +74,8 @@ class NotANumber(TinyAgent):
 
 
 class IgnoresItsGenerator(TinyAgent):
-    def update(self, batch, phase, *, draws=None, generator=None):
-        return super().update(batch, phase, draws=draws, generator=None)
+    def update(self, batch, phase, *, rand=None):
+        return super().update(batch, phase, rand=None)
 
 
 class ForgetsItsOptimizer(TinyAgent):
@@ -179,10 +180,9 @@ def test_the_tiny_agent_learns():
         torch.manual_seed(0)
         agent = TinyAgent(TinyConfig(), OBS, ACTION)
         batch = phase_batch(agent, agent.training_plan().phases[0])
-        generator = torch.Generator().manual_seed(0)
+        rand = Rand.seeded(0)
         losses = [
-            float(agent.update(batch, "all", generator=generator).metrics["loss/state"])
-            for _ in range(60)
+            float(agent.update(batch, "all", rand=rand).metrics["loss/state"]) for _ in range(60)
         ]
     assert losses[-1] < 0.8 * losses[0]
 

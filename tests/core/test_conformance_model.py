@@ -158,9 +158,14 @@ class SequenceForgetsActions(Dynamics):
         return super().observe_sequence(state, none, features, is_first, **options)
 
 
+class SequenceDrawsByOtherNames(Dynamics):
+    def observe_sequence(self, *args, rand=None):
+        return super().observe_sequence(*args, rand=rand and rand.under("sequence/"))
+
+
 class UsesGlobalRandomness(Dynamics):
-    def noise(self, lead, device, generator=None):
-        return super().noise(lead, device, None)
+    def transition(self, state, action, *, deterministic=False, rand=None):
+        return super().transition(state, action, deterministic=deterministic)
 
 
 def with_dynamics(cls):
@@ -201,10 +206,10 @@ class SupportsAnything(TinyModel):
 
 
 class ScoresRelatively(TinyModel):
-    def score(self, state, actions, conditions=None, draws=None, **options):
+    def score(self, state, actions, conditions=None, *, rand=None):
         from worldflux.planning import default_score
 
-        scores = default_score(self, state, actions, conditions, draws)
+        scores = default_score(self, state, actions, conditions, rand=rand)
         return scores - scores.mean(1, keepdim=True)
 
 
@@ -260,7 +265,10 @@ BROKEN = {
         with_dynamics(NeverResets),
         with_dynamics(ResetsEverything),
     ],
-    "check_sequence_equals_steps": [with_dynamics(SequenceForgetsActions)],
+    "check_sequence_equals_steps": [
+        with_dynamics(SequenceForgetsActions),
+        with_dynamics(SequenceDrawsByOtherNames),
+    ],
     "check_decode": [LogitsForContinue, DecodesEverything],
     "check_generators_decide": [with_dynamics(UsesGlobalRandomness)],
     "check_async_twins": [OtherAsync],

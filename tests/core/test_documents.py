@@ -10,6 +10,7 @@ import worldflux
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput
 from worldflux.core.payloads import ActionPayload, ConditionPayload, WorldModelInput
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError, StateError
 from worldflux.specs import TensorSpec
@@ -77,19 +78,19 @@ def test_obs_is_the_decoded_observation(spaces, source):
 
 
 class Goals(TinyDecoder):
-    def forward(self, state, keys=None, conditions=None, generator=None):
-        self.seen = (conditions, generator)
+    def forward(self, state, keys=None, conditions=None, *, rand=None):
+        self.seen = (conditions, rand)
         return super().forward(state, keys)
 
 
 def test_conditions_and_randomness_reach_the_decoder():
     model, goal = tiny(state=VECTOR), ConditionPayload(goal=torch.arange(2.0)[:, None])
     model.decoder_module = Goals({"state": VECTOR}, 16)
-    generator = torch.Generator()
-    model.decode(model.initial(2), goal, generator=generator)
-    assert model.decoder_module.seen == (goal, generator)
-    model.sample_step(model.initial(2), torch.zeros(2, 2), goal, generator=generator)
-    assert model.decoder_module.seen == (goal, generator)
+    rand = Rand.seeded(0)
+    model.decode(model.initial(2), goal, rand=rand)
+    assert model.decoder_module.seen == (goal, rand)
+    model.sample_step(model.initial(2), torch.zeros(2, 2), goal, rand=rand)
+    assert model.decoder_module.seen == (goal, rand)
     model.rollout(model.initial(2), torch.zeros(3, 2, 2), goal)
     assert model.decoder_module.seen[0].goal.flatten().tolist() == [0, 1] * 4
     with pytest.raises(ValueError, match="namespaced format"):

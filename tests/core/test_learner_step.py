@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult, metrics
+from worldflux.core.rand import Rand
 from worldflux.errors import StorageError
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
@@ -41,7 +42,9 @@ class TwoSteps(Learner):
         found: Tensor = self.policy(torch.tanh(self.model(batch.obs["state"])))
         return found.float()
 
-    def model_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def model_loss(
+        self, batch: Batch, rand: Rand | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         predicted = self.predict(batch)
         return (predicted - 3).square().mean(), {"predicted": predicted}
 
@@ -58,8 +61,8 @@ class TwoSteps(Learner):
 class StaleWeights(TwoSteps):
     """Broken: the whole update under one autocast, whose cache keeps the old weights."""
 
-    def step(self, name, compute, batch):  # type: ignore[no-untyped-def]
-        loss, outputs = compute(batch)
+    def step(self, name, compute, batch, rand=None):  # type: ignore[no-untyped-def]
+        loss, outputs = compute(batch, rand)
         self.optimizers[name].zero_grad()
         loss.backward()
         self.optimizers[name].step()
@@ -114,7 +117,9 @@ def test_outputs_come_back_detached_with_loss_and_norm() -> None:
 def test_a_loss_output_reports_its_parts() -> None:
     learner = TwoSteps()
     learner.optimizers["world"] = torch.optim.SGD(learner.world_model.parameters(), lr=0.1)
-    found = metrics(learner.step("world", learner.world_model.loss, batch()))
+    found = metrics(
+        learner.step("world", lambda b, r: learner.world_model.loss(b, rand=r), batch())
+    )
     assert {"loss", "loss/state", "loss/reward", "grad_norm"} <= set(found)
 
 

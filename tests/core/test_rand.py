@@ -123,3 +123,16 @@ def test_shared_numbers_are_equal_on_ranks_and_others_are_not():
     eps = [rand.draw("eps", (2,), normal) for rand in ranks]
     directions = [rand.draw("directions", (4,), normal, shared=True) for rand in ranks]
     assert not torch.equal(*eps) and torch.equal(*directions)
+
+
+def _one_step(x, *, rand):
+    return x + rand.draw("eps", tuple(x.shape), normal)
+
+
+def test_what_a_step_asks_for_can_be_forced_elsewhere():
+    asked = Rand.seeded(1).under("model/").asked(_one_step, torch.zeros(3, 2))
+    assert set(asked) == {"model/eps"} and asked["model/eps"].shape == (3, 2)
+    forced = Rand(draws=asked).under("model/")
+    assert torch.equal(_one_step(torch.zeros(3, 2), rand=forced), asked["model/eps"])
+    with pytest.raises(ContractError, match="several"):
+        Rand().asked(_noisy, torch.zeros(3, 2))

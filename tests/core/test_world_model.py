@@ -10,6 +10,7 @@ import torch
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput
 from worldflux.core.payloads import ActionPayload, ActionSequence, ConditionPayload, WorldModelInput
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.specs import Capability, TensorSpec
@@ -98,12 +99,13 @@ def test_rollout_without_a_decoder_predicts_nothing(model):
 
 def test_rollout_draws_reach_their_step(model):
     start, actions = model.encode(torch.ones(2, 5), True), torch.rand(3, 2, 2)
-    draws = model.dynamics_model.noise((3, 2), torch.device("cpu"), torch.Generator())
-    first = model.rollout(start, actions, draws=draws).to_tensor("stoch")
-    assert torch.equal(first, model.rollout(start, actions, draws=draws).to_tensor("stoch"))
+    draws = {"stoch": torch.randn(3, 2, 16)}  # (H, B, ...)
+    first = model.rollout(start, actions, rand=Rand(draws=draws)).to_tensor("stoch")
+    again = model.rollout(start, actions, rand=Rand(draws=draws)).to_tensor("stoch")
+    assert torch.equal(first, again)
     later = {"stoch": draws["stoch"].clone()}
     later["stoch"][2] += 1
-    second = model.rollout(start, actions, draws=later).to_tensor("stoch")
+    second = model.rollout(start, actions, rand=Rand(draws=later)).to_tensor("stoch")
     assert torch.equal(first[:3], second[:3]) and not torch.equal(first[3], second[3])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from worldflux.core.agent import Agent
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.factory import create_agent
 from worldflux.specs import TensorSpec
@@ -40,9 +41,8 @@ def world_model(agent: Agent) -> LatentWorldModel:
 
 def act(agent: Agent, value: float, state: State | None, first: bool) -> tuple[Any, State]:
     obs = {"state": torch.full((3, 5), value)}
-    generator = torch.Generator().manual_seed(1)
     is_first = torch.full((3,), first)
-    action, after = agent.act(obs, state, is_first, "train", generator=generator)
+    action, after = agent.act(obs, state, is_first, "train", rand=Rand.seeded(1))
     return action.tensor, after
 
 
@@ -64,12 +64,10 @@ def test_acting_sees_pixels_as_learning_does(family: str) -> None:
     """uint8 pixels and the same ones in [0, 1] are one observation, on either path."""
     model = world_model(made(family, IMAGE, **{"model.bits": 8}))
     batch = random_batch(IMAGE, CONTINUOUS, batch=2, length=3)
-    data = model.sequences(batch)
-    draws = model.dynamics_model.noise((2, 3), torch.device("cpu"), torch.Generator())  # type: ignore[union-attr,operator]
-    learned = model.observe_sequence(data, draws, None)
-    step = {key: value[:, 0] for key, value in draws.items()}
+    learned = model.observe_sequence(batch, rand=Rand.seeded(0))
     for pixels in (batch.obs["image"][:, 0], batch.obs["image"][:, 0].float() / 255):
-        acted = model.encode({"image": pixels}, draws=step)
+        middle = {"pixels/image": torch.full(tuple(pixels.shape), 0.5)}
+        acted = model.encode({"image": pixels}, rand=Rand(draws=middle))
         atol = 0.05 if family == "planet" and pixels.dtype == torch.uint8 else 1e-5
         for key in model.latent_keys():
             torch.testing.assert_close(acted[key], learned[key][:, 0], atol=atol, rtol=1e-4)
@@ -79,10 +77,9 @@ def test_acting_sees_pixels_as_learning_does(family: str) -> None:
 def test_fifteen_imagined_steps_are_sixteen_states(family: str) -> None:
     agent = made(family)
     assert isinstance(agent, ImaginingAgent)
-    data = agent.world_model.sequences(random_batch(VECTOR, CONTINUOUS, batch=2, length=3))
-    draws = agent.noise(data, torch.Generator().manual_seed(0))
-    posterior = agent.world_model.observe_sequence(data, draws, None)
-    found = agent.imagine(posterior, data.is_terminal, draws)
+    batch = random_batch(VECTOR, CONTINUOUS, batch=2, length=3)
+    posterior = agent.world_model.observe_sequence(batch, rand=Rand.seeded(0))
+    found = agent.imagine(posterior, batch.is_terminal, Rand.seeded(0))
     assert found.feat.shape[:2] == (6, 16) and found.action.shape[:2] == (6, 15)
     assert found.reward.shape == found.going_on.shape == (6, 15)
     start = torch.cat([posterior["deter"], posterior["stoch"].flatten(2)], -1).flatten(0, 1)
@@ -93,9 +90,9 @@ def test_fifteen_imagined_steps_are_sixteen_states(family: str) -> None:
 def test_half_precision_keeps_its_islands_in_float32(family: str) -> None:
     model = world_model(made(family))
     batch = random_batch(VECTOR, CONTINUOUS, batch=4, length=6)
-    full = model.loss(batch, generator=torch.Generator().manual_seed(0))
+    full = model.loss(batch, rand=Rand.seeded(0))
     with torch.autocast("cpu", torch.bfloat16):
-        half = model.loss(batch, generator=torch.Generator().manual_seed(0))
+        half = model.loss(batch, rand=Rand.seeded(0))
     for name, term in half.components.items():
         assert term.dtype == torch.float32, name
         assert term.item() == pytest.approx(full.components[name].item(), rel=2e-2, abs=2e-2), name

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ConfigError, ContractError
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors import actors
 from worldflux_dreamer.ancestors.config import LatentConfig
 from worldflux_dreamer.ancestors.cores import CORES, NormGRUCell
-from worldflux_dreamer.ancestors.latents import Categorical, Gaussian, detached
+from worldflux_dreamer.ancestors.latents import Categorical, Gaussian, detached, latent_noise
 from worldflux_dreamer.ancestors.losses import (
     freed,
     lambda_targets,
@@ -61,7 +62,7 @@ def test_categorical_kl_sums_over_groups() -> None:
 def test_categorical_samples_are_one_hot_with_the_gradient_of_the_probabilities() -> None:
     latent, output = Categorical(2, 3), torch.randn(5, 6, requires_grad=True)
     stats = latent.stats(output)
-    noise = latent.noise((5,), torch.device("cpu"), None)
+    noise = latent_noise(latent, (5,), output.device, None)
     sample, weights = latent.sample(stats, noise), torch.randn(5, 2, 3)
     torch.testing.assert_close(sample.sum(-1), torch.ones(5, 2))
     assert set(sample.detach().round(decimals=5).unique().tolist()) <= {0.0, 1.0}
@@ -137,15 +138,14 @@ def test_the_sequence_form_equals_steps(latent: str, core: str) -> None:
     embed, action = torch.randn(2, 5, 6), torch.randn(2, 5, 2)
     first = torch.zeros(2, 5, dtype=torch.bool)
     first[:, 0], first[0, 3] = True, True
-    draws = module.noise((2, 5), embed.device)
+    noise = latent_noise(module.latent, (2, 5), embed.device, None)
+    rand = Rand(draws={"stoch": noise})
     start = module.initial(2, embed.device)
-    whole = module.observe_sequence(start, action, State({"embed": embed}), first, draws=draws)
+    whole = module.observe_sequence(start, action, State({"embed": embed}), first, rand=rand)
     state = start
     for t in range(5):
-        now = {"stoch": draws["stoch"][:, t]}
-        state = module.observe(
-            state, action[:, t], State({"embed": embed[:, t]}), first[:, t], draws=now
-        )
+        seen, now = State({"embed": embed[:, t]}), rand.at(t, dim=1)
+        state = module.observe(state, action[:, t], seen, first[:, t], rand=now)
         for key, value in state.tensors.items():
             torch.testing.assert_close(whole[key][:, t], value)
 
@@ -156,11 +156,11 @@ def test_a_reset_forgets_state_and_action_of_its_row_only(core: str) -> None:
     embed, action = State({"embed": torch.randn(2, 6)}), torch.randn(2, 2)
     state = module.transition(module.initial(2, action.device), action)
     first = torch.tensor([True, False])
-    draws = {"stoch": torch.zeros(2, 4)}
-    reset = module.observe(state, action, embed, first, draws=draws)
-    kept = module.observe(state, action, embed, ~first & False, draws=draws)
+    rand = Rand(draws={"stoch": torch.zeros(2, 4)})
+    reset = module.observe(state, action, embed, first, rand=rand)
+    kept = module.observe(state, action, embed, ~first & False, rand=rand)
     zero = module.initial(2, action.device)
-    fresh = module.observe(zero, torch.zeros(2, 2), embed, first, draws=draws)
+    fresh = module.observe(zero, torch.zeros(2, 2), embed, first, rand=rand)
     for key in reset.tensors:
         torch.testing.assert_close(reset[key][0], fresh[key][0])
         torch.testing.assert_close(reset[key][1], kept[key][1])
@@ -221,7 +221,7 @@ def test_tanh_normal_density_has_the_squashing_correction() -> None:
     mean, std = torch.randn(4, 2), torch.rand(4, 2) + 0.2
     dist = actors.TanhNormal(mean, std)
     base = td.TransformedDistribution(td.Normal(mean, std), td.TanhTransform())
-    action = dist.sample(torch.randn(4, 2))
+    action = dist.sample(Rand())
     torch.testing.assert_close(
         dist.log_prob(action), td.Independent(base, 1).log_prob(action), atol=1e-3, rtol=1e-3
     )
@@ -229,11 +229,12 @@ def test_tanh_normal_density_has_the_squashing_correction() -> None:
 
 def test_the_mode_of_a_tanh_normal_is_its_likeliest_sample() -> None:
     dist = actors.TanhNormal(torch.randn(3, 2), torch.full((3, 2), 0.3))
-    noise = torch.randn(100, 3, 2)
-    samples, best = dist.sample(noise), dist.mode(noise)
+    noise = torch.randn(3, actors.MODE_SAMPLES, 2)
+    best = dist.mode(Rand(draws={"action_noise": noise}))
+    samples = [dist.sample(Rand(draws={"action_noise": x})) for x in noise.unbind(1)]
     for row in range(3):
         scores = [dist.log_prob(samples[i])[row].item() for i in range(100)]
-        torch.testing.assert_close(best[row], samples[scores.index(max(scores)), row])
+        torch.testing.assert_close(best[row], samples[scores.index(max(scores))][row])
 
 
 def numeric(dist: actors.TruncatedNormal) -> tuple[Tensor, Tensor, Tensor]:
@@ -253,18 +254,22 @@ def test_the_truncated_normal_is_one(mean: float, std: float) -> None:
     torch.testing.assert_close(dist.log_prob(at).exp(), density[nearest, 0], atol=1e-3, rtol=1e-3)
     entropy = -(density * density.clamp(min=1e-30).log()).sum() * width
     torch.testing.assert_close(dist.entropy(), entropy, atol=1e-3, rtol=1e-3)
-    samples = dist.sample(torch.rand(40_000, 1))
+    samples = actors.TruncatedNormal(*(x.expand(40_000, 1) for x in (dist.mean, dist.std)))
+    samples = samples.sample(Rand())
     assert bool((samples.abs() < 1).all())
     torch.testing.assert_close(samples.mean(), (grid * density).sum() * width, atol=0.02, rtol=0)
 
 
 def test_truncated_samples_carry_the_gradient_of_the_mean() -> None:
     mean = torch.tensor([0.3], requires_grad=True)
-    noise = torch.rand(2000, 1)
-    dist = actors.TruncatedNormal(mean, torch.tensor([0.4]))
-    (ours,) = torch.autograd.grad(dist.sample(noise).mean(), mean)
-    ends = [actors.TruncatedNormal(mean.detach() + d, torch.tensor([0.4])) for d in (-0.01, 0.01)]
-    low, high = (end.sample(noise).mean() for end in ends)
+    rand = Rand(draws={"action_noise": torch.rand(2000, 1)})
+
+    def average(at: Tensor) -> Tensor:
+        whole = actors.TruncatedNormal(at.expand(2000, 1), torch.full((2000, 1), 0.4))
+        return whole.sample(rand).mean()
+
+    (ours,) = torch.autograd.grad(average(mean), mean)
+    low, high = (average(mean.detach() + d) for d in (-0.01, 0.01))
     torch.testing.assert_close(ours[0], (high - low) / 0.02, atol=1e-2, rtol=1e-2)
 
 
@@ -272,8 +277,7 @@ def test_truncated_samples_carry_the_gradient_of_the_mean() -> None:
 def test_choices_are_one_hots_with_straight_through_gradients(spec: TensorSpec) -> None:
     module = actor("tanh_normal", spec)
     feat = torch.randn(4, 6)
-    noise = module.noise((4,), feat.device)
-    action = module(feat).sample(noise)
+    action = module(feat).sample(Rand())
     assert action.shape == (4, spec.size)
     (action * torch.randn(4, spec.size)).sum().backward()
     assert module.out.weight.grad is not None
@@ -291,10 +295,10 @@ def test_choices_are_one_hots_with_straight_through_gradients(spec: TensorSpec) 
 
 
 def test_exploration_adds_clipped_noise_or_random_choices() -> None:
-    noise = torch.tensor([[1.0, -9.0]])
+    noise = Rand(draws={"explore": torch.tensor([[1.0, -9.0]])})
     moved = actors.explored(torch.tensor([[0.2, -0.5]]), CONTINUOUS, 0.3, noise)
     torch.testing.assert_close(moved, torch.tensor([[0.5, -1.0]]))
-    uniform = torch.tensor([[[0.1, 0.99]], [[0.9, 0.0]]])
+    uniform = Rand(draws={"explore": torch.tensor([[[0.1, 0.99]], [[0.9, 0.0]]])})
     chosen = actors.explored(torch.tensor([0, 1]), CHOICE, 0.5, uniform)
     assert chosen.tolist() == [2, 1]
 

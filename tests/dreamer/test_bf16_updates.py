@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from worldflux.core.agent import Learner
+from worldflux.core.rand import Rand
 from worldflux.factory import create_agent
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
@@ -30,9 +31,8 @@ def imagined_reward(precision: str) -> float:
         agent.precision = precision  # type: ignore[assignment]
         batch = random_batch(OBS, ACTION, 4, 8)
         batch.reward = batch.reward * 0 + 5.0 * (~batch.is_first).float()
-        generator = torch.Generator().manual_seed(1)
         with agent.autocast():  # outer contexts keep the cache of old weights alive
-            result = agent.update(batch, "train", generator=generator)
+            result = agent.update(batch, "train", rand=Rand.seeded(1))
     return float(torch.as_tensor(result.metrics["reward"]))
 
 
@@ -55,5 +55,5 @@ def _loss(family: str, precision: str) -> float:
         agent.precision = precision  # type: ignore[assignment]
         phase = agent.training_plan().phases[-1].name
         batch = random_batch(OBS, ACTION, 2, 6)
-        found = agent.update(batch, phase, generator=torch.Generator().manual_seed(1)).metrics
+        found = agent.update(batch, phase, rand=Rand.seeded(1)).metrics
         return float(torch.as_tensor(found.get("loss", found.get("loss/model"))))

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldflux.errors import CapabilityError, ContractError
+from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
+from worldflux.errors import ContractError
 from worldflux.factory import create_agent, create_world_model
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family, random_batch, random_obs
 from worldflux_dreamer.agent import DreamerV3Agent
 from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.graphs import copy_into
 
 TINY = DreamerV3Config(
     model={"deter": 32, "hidden": 16, "stoch": 6, "classes": 4, "units": 16, "depth": 2},
@@ -43,6 +44,17 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def noise(batch: Batch, horizon: int = 5, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Everything that an update of a tiny agent with choices draws."""
+    source, rows = generator(seed), batch.batch_size * (batch.length - batch.context)
+    lead = (batch.batch_size, batch.length - batch.context)
+    return {
+        "stoch": torch.rand(*lead, 6, generator=source),
+        "imagined/stoch": torch.rand(horizon, rows, 6, generator=source),
+        "imagined/action_noise": torch.rand(horizon + 1, rows, 1, generator=source),
+    }
+
+
 def test_the_family_conforms():
     small = {"model.deter": 32, "model.hidden": 16, "model.units": 16, "agent.imag_length": 3}
     ran = check_family("dreamerv3:size1m", **small)
@@ -54,12 +66,12 @@ def test_the_family_conforms():
 def test_every_kind_of_space_acts_learns_and_decodes(obs, action):
     agent = DreamerV3Agent(TINY, obs, action)
     batch = random_batch(obs, action, 2, 6)
-    result = agent.update(batch, "train", generator=generator())
+    result = agent.update(batch, "train", rand=Rand(generator()))
     assert {f"loss/{key}" for key in obs} <= set(result.metrics)
     assert result.replay_writes["stoch"].shape == (2, 6, 6)
-    seen = random_obs(obs, (3,), generator())
+    seen = random_obs(obs, (3,), Rand(generator()))
     first = torch.ones(3, dtype=torch.bool)
-    payload, state = agent.act(seen, None, first, "train", generator=generator())
+    payload, state = agent.act(seen, None, first, "train", rand=Rand(generator()))
     assert payload.tensor.shape == (3, *action["action"].shape)
     predictions = agent.world_model.decode(state).predictions
     for key, spec in obs.items():
@@ -73,7 +85,7 @@ def test_every_kind_of_space_acts_learns_and_decodes(obs, action):
 def test_repeated_updates_on_one_batch_lower_the_loss():
     agent = DreamerV3Agent(TINY.with_(**{"agent.lr": 3e-3}), VECTOR, DISCRETE)
     batch = random_batch(VECTOR, DISCRETE, 4, 8)
-    metrics = [agent.update(batch, "train", generator=generator(0)).metrics for _ in range(30)]
+    metrics = [agent.update(batch, "train", rand=Rand(generator(0))).metrics for _ in range(30)]
     for name in ("state", "rew", "con"):
         assert float(metrics[-1][f"loss/{name}"]) < 0.7 * float(metrics[0][f"loss/{name}"]), name
 
@@ -86,16 +98,16 @@ def test_training_plan_comes_from_the_configuration():
 
 
 def test_evaluation_samples_like_the_published_agent_unless_told_otherwise():
-    obs, first = random_obs(VECTOR, (512,), generator()), torch.ones(512, dtype=torch.bool)
+    obs, first = random_obs(VECTOR, (512,), Rand(generator())), torch.ones(512, dtype=torch.bool)
     sampling = DreamerV3Agent(TINY, VECTOR, DISCRETE)
-    taken = sampling.act(obs, None, first, "eval", generator=generator())[0].tensor
+    taken = sampling.act(obs, None, first, "eval", rand=Rand(generator()))[0].tensor
     assert len(taken.unique()) == 4
     greedy = DreamerV3Agent(TINY.with_(**{"agent.eval_policy": "mode"}), VECTOR, DISCRETE)
     with torch.no_grad():
         greedy.policy.logits.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
-    taken = greedy.act(obs, None, first, "eval", generator=generator())[0].tensor
+    taken = greedy.act(obs, None, first, "eval", rand=Rand(generator()))[0].tensor
     assert taken.unique().tolist() == [1]
-    taken = greedy.act(obs, None, first, "train", generator=generator())[0].tensor
+    taken = greedy.act(obs, None, first, "train", rand=Rand(generator()))[0].tensor
     assert len(taken.unique()) == 4
 
 
@@ -108,13 +120,12 @@ def test_stored_latents_start_the_sequence_and_are_written_back():
         "stoch": torch.randint(0, 4, (2, 1, 6), dtype=torch.uint8),
     }
     batch = replace(batch, context=1, stored=stored)
-    data = agent.world_model.sequences(batch)
-    assert data.shape == (2, 6)
-    torch.testing.assert_close(data.start["stoch"].argmax(-1), stored["stoch"][:, 0].long())
-    torch.testing.assert_close(data.prev_action, batch.action[:, :-1])
-    draws = agent.noise(data, generator())
-    posterior = agent.losses(data, draws).posterior
-    written = agent.update(batch, "train", draws=draws).replay_writes
+    start = agent.world_model.restored({key: value[:, 0] for key, value in stored.items()})
+    torch.testing.assert_close(start["stoch"].argmax(-1), stored["stoch"][:, 0].long())
+    draws = noise(batch)
+    posterior = agent.losses(batch, Rand(draws=draws)).posterior
+    written = agent.update(batch, "train", rand=Rand(draws=draws)).replay_writes
+    assert written["deter"].shape == (2, 6, 32)
     torch.testing.assert_close(written["deter"], posterior["deter"].detach())
     torch.testing.assert_close(written["stoch"].long(), posterior["stoch"].argmax(-1))
     assert {key: str(x.dtype) for key, x in written.items()} == {
@@ -126,8 +137,7 @@ def test_stored_latents_start_the_sequence_and_are_written_back():
 
 def _written(agent, batch, draws, start: int) -> torch.Tensor:
     """Latents from step `start` on, with those before it as written by the first pass."""
-    first = agent.world_model.sequences(batch)
-    whole = agent.world_model.observe_sequence(first, {"stoch": draws["stoch"]}, None)
+    whole = agent.world_model.observe_sequence(batch, rand=Rand(draws=draws))
     if start == 1:
         return whole["deter"].detach()
     values = agent.replay_values(whole)
@@ -136,9 +146,8 @@ def _written(agent, batch, draws, start: int) -> torch.Tensor:
     later = replace(
         later.map(lambda x: x[:, start - 1 :] if x.shape[1] == 7 else x), stored=before, context=1
     )
-    data = agent.world_model.sequences(later)
-    noise = {"stoch": draws["stoch"][:, start - 1 :]}
-    return agent.world_model.observe_sequence(data, noise, None)["deter"].detach()
+    rand = Rand(draws={"stoch": draws["stoch"][:, start - 1 :]})
+    return agent.world_model.observe_sequence(later, rand=rand)["deter"].detach()
 
 
 def test_padding_does_not_count():
@@ -146,42 +155,41 @@ def test_padding_does_not_count():
     batch = random_batch(VECTOR, DISCRETE, 2, 6, boundary=False)
     mask = torch.ones(2, 6, dtype=torch.bool)
     mask[:, 4:] = False
-    noise = {"stoch": torch.rand(2, 6, 6)}
-    first = agent.world_model.loss(replace(batch, mask=mask), draws=noise).loss
+    rand = Rand(draws={"stoch": torch.rand(2, 6, 6)})
+    first = agent.world_model.loss(replace(batch, mask=mask), rand=rand).loss
     batch.reward[:, 4:] += 100
     torch.testing.assert_close(
-        agent.world_model.loss(replace(batch, mask=mask), draws=noise).loss, first
+        agent.world_model.loss(replace(batch, mask=mask), rand=rand).loss, first
     )
-    assert not torch.allclose(agent.world_model.loss(batch, draws=noise).loss, first)
+    assert not torch.allclose(agent.world_model.loss(batch, rand=rand).loss, first)
 
 
 def test_imagination_may_start_from_the_last_steps_only():
     agent = DreamerV3Agent(TINY.with_(**{"agent.imag_last": 3}), VECTOR, DISCRETE)
     whole = DreamerV3Agent(TINY, VECTOR, DISCRETE)
     whole.load_state_dict(agent.state_dict())
-    data = agent.world_model.sequences(random_batch(VECTOR, DISCRETE, 2, 6))
-    draws = whole.noise(data, generator())
+    batch = random_batch(VECTOR, DISCRETE, 2, 6)
+    draws = noise(batch)
     few = {
         key: x.unflatten(1, (2, 6))[:, :, 3:].flatten(1, 2)
         for key, x in draws.items()
-        if "imag" in key
+        if "imagined/" in key
     }
-    expected, found = whole.losses(data, draws), agent.losses(data, {**draws, **few})
+    expected = whole.losses(batch, Rand(draws=draws))
+    found = agent.losses(batch, Rand(draws={**draws, **few}))
     assert found.terms["policy"].shape == found.terms["value"].shape == (2, 3)
     torch.testing.assert_close(found.terms["value"], expected.terms["value"][:, 3:])
     assert found.terms["repval"].shape == (2, 2)
     torch.testing.assert_close(found.terms["dyn"], expected.terms["dyn"])
-    shapes = {key: x.shape for key, x in agent.noise(data, generator()).items()}
-    assert shapes == {key: x.shape for key, x in {**draws, **few}.items()}
 
 
 def test_half_precision_gives_nearly_the_same_losses():
     agent = DreamerV3Agent(TINY, IMAGE, CONTINUOUS)
-    data = agent.world_model.sequences(random_batch(IMAGE, CONTINUOUS, 2, 6))
-    draws = {**agent.noise(data, generator()), "stoch": torch.randint(0, 4, (2, 6, 6))}
-    full = agent.losses(data, draws)
+    batch = random_batch(IMAGE, CONTINUOUS, 2, 6)
+    rand = Rand(draws={"stoch": torch.randint(0, 4, (2, 6, 6))})
+    full = agent.losses(batch, rand)
     with torch.autocast("cpu", torch.bfloat16):
-        half = agent.losses(data, draws)
+        half = agent.losses(batch, rand)
     for name in ("dyn", "rep", "rew", "con", "image"):
         expected, found = full.terms[name].mean().item(), half.terms[name].mean().item()
         assert found == pytest.approx(expected, rel=2e-2, abs=2e-5), name
@@ -191,7 +199,7 @@ def test_updates_under_autocast_keep_float32_parameters():
     agent = DreamerV3Agent(TINY, IMAGE, CONTINUOUS)
     batch = random_batch(IMAGE, CONTINUOUS, 2, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        metrics = agent.update(batch, "train", generator=generator()).metrics
+        metrics = agent.update(batch, "train", rand=Rand(generator())).metrics
     assert bool(torch.isfinite(metrics["loss"]))
     assert {p.dtype for p in agent.parameters()} == {torch.float32}
     assert {p.grad.dtype for p in agent.parameters() if p.grad is not None} == {torch.float32}
@@ -229,49 +237,43 @@ def test_incomplete_batches_are_refused():
     batch = random_batch(VECTOR, DISCRETE, 2, 6)
     with pytest.raises(ContractError, match="Batch obs lacks 'state'. It has: nothing"):
         agent.world_model.loss(replace(batch, obs={}))
-    with pytest.raises(ContractError, match="stores no 'deter' for them"):
-        agent.update(replace(batch, context=1))
 
 
-def test_cuda_graphs_need_cuda():
-    agent = DreamerV3Agent(TINY.with_(**{"agent.cuda_graph": True}), VECTOR, DISCRETE)
-    with pytest.raises(CapabilityError, match=r"needs data on a CUDA device, got cpu"):
-        agent.update(random_batch(VECTOR, DISCRETE, 2, 6))
+def test_context_without_stored_latents_is_observed():
+    agent = DreamerV3Agent(TINY, VECTOR, DISCRETE)
+    batch = replace(random_batch(VECTOR, DISCRETE, 2, 6, boundary=False), context=2)
+    draws = noise(batch)
+    forced = Rand(draws={**draws, "context/stoch": torch.rand(2, 2, 6)})
+    seen = agent.losses(batch, forced).posterior
+    assert seen["deter"].shape == (2, 4, 32)
+    batch.obs["state"][:, 0] += 5
+    other = agent.losses(batch, forced).posterior
+    assert not torch.allclose(seen["deter"], other["deter"])
 
 
-def test_static_inputs_take_new_values():
-    agent = DreamerV3Agent(TINY, MIXED, DISCRETE)
-    old, new = (
-        agent.world_model.sequences(random_batch(MIXED, DISCRETE, 2, 6, seed=seed))
-        for seed in (0, 1)
-    )
-    static = old.map(torch.clone)
-    copy_into(static, new)
-    for name, value in new.tensors().items():
-        assert torch.equal(static.tensors()[name], value), name
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_captured_update_equals_the_plain_one():
-    batches = [random_batch(VECTOR, DISCRETE, 4, 8, seed=seed).to("cuda") for seed in range(3)]
-    plain = DreamerV3Agent(TINY, VECTOR, DISCRETE).cuda()
-    captured = DreamerV3Agent(TINY.with_(**{"agent.cuda_graph": True}), VECTOR, DISCRETE).cuda()
-    captured.load_state_dict(plain.state_dict())
-    for batch in batches:
-        draws = plain.noise(plain.world_model.sequences(batch))
-        results = [agent.update(batch, draws=draws).metrics for agent in (plain, captured)]
-        torch.testing.assert_close(results[1]["loss"], results[0]["loss"], rtol=1e-4, atol=1e-5)
+def test_states_hold_the_logits_of_what_they_were_drawn_from():
+    model = DreamerV3Agent(TINY, VECTOR, DISCRETE).world_model
+    obs, action = {"state": torch.randn(3, 5)}, torch.zeros(3, dtype=torch.int64)
+    start = model.encode(obs)
+    predicted, updated = model.transition(start, action), model.update(start, action, obs)
+    assert "posterior_logits" in start and "prior_logits" in predicted
+    assert updated["posterior_logits"].shape == updated["prior_logits"].shape == (3, 6, 4)
+    torch.testing.assert_close(updated["prior_logits"], predicted["prior_logits"])
+    sharp = updated["posterior_logits"] - updated["prior_logits"]
+    assert sharp.abs().max() > 1e-3  # the posterior has seen the observation
+    again = model.observe(start, action, obs, torch.zeros(3, dtype=torch.bool), deterministic=True)
+    best = again["posterior_logits"].argmax(-1)
+    assert torch.equal(again["stoch"].argmax(-1), best)
 
 
 @pytest.mark.slow
 def test_the_loss_compiles_as_one_graph():
     agent = DreamerV3Agent(TINY, VECTOR, DISCRETE)
-    data = agent.world_model.sequences(random_batch(VECTOR, DISCRETE, 2, 4))
-    draws = agent.noise(data, generator())
-    expected = agent.losses(data, draws)
+    batch = random_batch(VECTOR, DISCRETE, 2, 4)
+    rand = Rand(draws=noise(batch))
+    expected = agent.losses(batch, rand)
     state = {name: value.clone() for name, value in agent.return_norm.state_dict().items()}
-    compiled = torch.compile(lambda: agent.losses(data, draws).total, fullgraph=True)
+    compiled = torch.compile(lambda: agent.losses(batch, rand).total, fullgraph=True)
     agent.return_norm.load_state_dict({name: torch.zeros(()) for name in state})
     total = compiled()
     torch.testing.assert_close(total, expected.total, rtol=1e-4, atol=1e-5)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.two_hot import symexp_bins, two_hot, two_hot_mean
 from worldflux.specs import TensorSpec
@@ -37,13 +38,24 @@ def _own_rng():
 
 
 def made(obs=VECTOR, action=DISCRETE, config=TINY, spread: float = 0.3):
-    """An agent with heads that do not predict zero, a batch without context, and draws."""
+    """An agent with heads that do not predict zero, a batch without context, and fixed draws."""
     agent = DreamerV3Agent(config, obs, action)
     for head in (agent.value, agent.slow_value, agent.world_model.decoder_module.reward):
         torch.nn.init.normal_(head.out.kernel, std=spread)
     batch = random_batch(obs, action, 3, 8)
-    data = agent.world_model.sequences(batch)
-    return agent, batch, data, agent.noise(data, torch.Generator().manual_seed(0))
+    return agent, batch, Rand(draws=noise(batch, agent))
+
+
+def noise(batch, agent) -> dict[str, torch.Tensor]:
+    """Everything that an update draws."""
+    source, rows, h = torch.Generator().manual_seed(0), 24, TINY.agent.imag_length
+    draw = torch.rand if agent.policy.spec.discrete else torch.randn
+    choices = 1 if agent.policy.spec.discrete else agent.policy.spec.size
+    return {
+        "stoch": torch.rand(3, 8, 6, generator=source),
+        "imagined/stoch": torch.rand(h, rows, 6, generator=source),
+        "imagined/action_noise": draw(h + 1, rows, choices, generator=source),
+    }
 
 
 def gradients(module: torch.nn.Module) -> float:
@@ -124,8 +136,8 @@ def test_weights_include_the_continue_predicted_at_the_root():
 
 
 def test_the_critic_also_learns_from_replay_and_shapes_the_model():
-    agent, _, data, draws = made()
-    agent.losses(data, draws).terms["repval"].mean().backward()
+    agent, batch, rand = made()
+    agent.losses(batch, rand).terms["repval"].mean().backward()
     assert gradients(agent.value) > 0
     assert gradients(agent.world_model.dynamics_model) > 0
     assert gradients(agent.world_model.observation_encoder) > 0
@@ -133,12 +145,12 @@ def test_the_critic_also_learns_from_replay_and_shapes_the_model():
 
 
 def test_return_norm_acts_on_advantages_only():
-    agent, _, data, draws = made()
+    agent, batch, rand = made()
     agent.return_norm.high.fill_(1e12)
-    large, much = agent.losses(data, draws), float(agent.return_norm.scale())
+    large, much = agent.losses(batch, rand), float(agent.return_norm.scale())
     agent.return_norm.low.fill_(0.0)
     agent.return_norm.high.fill_(0.0)
-    small, little = agent.losses(data, draws), float(agent.return_norm.scale())
+    small, little = agent.losses(batch, rand), float(agent.return_norm.scale())
     ratio = small.metrics["adv_mag"] / large.metrics["adv_mag"]
     assert float(ratio) == pytest.approx(much / little, rel=1e-4)
     assert much > 100 * little
@@ -160,16 +172,17 @@ def test_the_policy_that_acts_sees_the_observation():
     torch.nn.init.normal_(agent.policy.logits.kernel, std=10.0)
     first = torch.zeros(64, dtype=torch.bool)
     _, state = agent.act({"state": torch.zeros(64, 5)}, None, ~first)
-    draws = {"stoch": torch.full((64, 6), 0.5), "action_noise": torch.full((64, 1), 0.5)}
-    same, _ = agent.act({"state": torch.ones(64, 5)}, state, first, draws=draws)
-    other, _ = agent.act({"state": torch.randn(64, 5) * 50}, state, first, draws=draws)
+    forced = {"stoch": torch.full((64, 6), 0.5), "action_noise": torch.full((64, 1), 0.5)}
+    rand = Rand(draws=forced)
+    same, _ = agent.act({"state": torch.ones(64, 5)}, state, first, rand=rand)
+    other, _ = agent.act({"state": torch.randn(64, 5) * 50}, state, first, rand=rand)
     assert not torch.equal(same.tensor, other.tensor)
 
 
 def test_the_slow_critic_follows_after_the_step_and_gets_no_gradient():
-    agent, batch, *_ = made()
+    agent, batch, _ = made()
     before = {name: p.clone() for name, p in agent.slow_value.named_parameters()}
-    agent.update(batch, "train", generator=torch.Generator().manual_seed(0))
+    agent.update(batch, "train", rand=Rand.seeded(0))
     after = dict(agent.value.named_parameters())
     for name, slow in agent.slow_value.named_parameters():
         torch.testing.assert_close(slow, 0.98 * before[name] + 0.02 * after[name])
@@ -177,15 +190,15 @@ def test_the_slow_critic_follows_after_the_step_and_gets_no_gradient():
 
 
 def test_returns_bootstrap_from_the_online_critic():
-    agent, _, data, draws = made()
-    plain = agent.losses(data, draws)
+    agent, batch, rand = made()
+    plain = agent.losses(batch, rand)
     torch.nn.init.normal_(agent.slow_value.out.kernel, std=3.0)
-    changed = agent.losses(data, draws)
+    changed = agent.losses(batch, rand)
     torch.testing.assert_close(plain.outputs["return"], changed.outputs["return"])
     assert not torch.allclose(plain.terms["value"], changed.terms["value"])
     torch.nn.init.normal_(agent.value.out.kernel, std=3.0)
     assert not torch.allclose(
-        changed.outputs["return"], agent.losses(data, draws).outputs["return"]
+        changed.outputs["return"], agent.losses(batch, rand).outputs["return"]
     )
 
 
@@ -199,19 +212,19 @@ def test_images_are_shifted_to_zero_mean():
 
 
 def test_half_precision_keeps_its_islands_in_float32():
-    agent, _, data, draws = made(IMAGE, CONTINUOUS)
+    agent, batch, rand = made(IMAGE, CONTINUOUS)
     with torch.autocast("cpu", torch.bfloat16):
-        found = agent.losses(data, draws)
+        found = agent.losses(batch, rand)
     for name, term in found.terms.items():
         assert term.dtype == torch.float32, name
     assert found.posterior["deter"].dtype == torch.float32
-    assert found.posterior["logit"].dtype == torch.float32
+    assert found.posterior["posterior_logits"].dtype == torch.float32
     assert found.metrics["ret"].dtype == agent.return_norm.high.dtype == torch.float32
 
 
 def test_imagination_carries_no_gradient():
-    agent, _, data, draws = made()
-    found = agent.losses(data, draws)
+    agent, batch, rand = made()
+    found = agent.losses(batch, rand)
     (found.terms["policy"].mean() + found.terms["value"].mean()).backward()
     assert gradients(agent.world_model) == 0
     assert gradients(agent.policy) > 0
@@ -238,24 +251,21 @@ def test_acting_sees_pixels_as_learning_does():
 
 
 def test_fifteen_imagined_steps_are_sixteen_states():
-    agent, _, data, draws = made()
-    imagined, feat, outputs = agent.imagine(
-        agent.world_model.observe_sequence(data, {"stoch": draws["stoch"]}, None),
-        {"stoch": draws["imagined_stoch"], "action_noise": draws["imagined_action_noise"]},
-    )
+    agent, batch, rand = made()
+    posterior = agent.world_model.observe_sequence(batch, rand=rand)
+    imagined, feat, outputs = agent.imagine(posterior, rand.under("imagined/"))
     assert feat.shape[:2] == (24, 16)
     assert imagined.reward.shape == imagined.action.shape == (24, 16)
     assert outputs["deter"].shape == (24, 16, 32)
-    found = agent.losses(data, draws)
+    found = agent.losses(batch, rand)
     assert found.outputs["return"].shape == (24, 15)
     assert found.terms["policy"].shape == (3, 8)
 
 
 def test_imagination_starts_at_every_posterior_state():
-    agent, _, data, draws = made()
-    posterior = agent.world_model.observe_sequence(data, {"stoch": draws["stoch"]}, None)
-    dreamed = {"stoch": draws["imagined_stoch"], "action_noise": draws["imagined_action_noise"]}
-    _, feat, _ = agent.imagine(posterior, dreamed)
+    agent, batch, rand = made()
+    posterior = agent.world_model.observe_sequence(batch, rand=rand)
+    _, feat, _ = agent.imagine(posterior, rand.under("imagined/"))
     torch.testing.assert_close(feat[:, 0], features(posterior).detach().flatten(0, 1))
 
 

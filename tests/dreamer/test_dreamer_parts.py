@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from worldflux.core.rand import Rand
 from worldflux.nn.init import trunc_normal_in_
 from worldflux.nn.norms import rms_norm, rms_norm_silu
 from worldflux.nn.slow import ema_update, slow_copy
@@ -187,7 +188,7 @@ def test_few_classes_take_the_same_softmax():
 def test_several_choices_are_independent():
     parts = (torch.randn(6, 3).log_softmax(-1), torch.randn(6, 2).log_softmax(-1))
     dist = Categoricals(parts, single=False)
-    action = dist.sample(torch.rand(6, 2))
+    action = dist.sample(Rand(draws={"action_noise": torch.rand(6, 2)}))
     assert action.shape == (6, 2)
     picked = [part.gather(-1, action[:, i : i + 1])[:, 0] for i, part in enumerate(parts)]
     torch.testing.assert_close(dist.log_prob(action), picked[0] + picked[1])
@@ -198,7 +199,8 @@ def test_several_choices_are_independent():
 
 def test_continuous_actions_are_not_squashed():
     dist = BoundedNormal(torch.zeros(2, 3), torch.full((2, 3), 0.5), (3,))
-    assert dist.sample(torch.full((2, 3), 4.0)).tolist() == [[2.0] * 3] * 2
+    far = Rand(draws={"action_noise": torch.full((2, 3), 4.0)})
+    assert dist.sample(far).tolist() == [[2.0] * 3] * 2
     normal = torch.distributions.Normal(dist.mean, dist.std)
     event = torch.randn(2, 3)
     torch.testing.assert_close(dist.log_prob(event), normal.log_prob(event).sum(-1))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
+from worldflux.core.rand import Rand
 from worldflux.errors import CapabilityError, ConfigError
 from worldflux.factory import create_agent, create_world_model
 from worldflux.hub import from_pretrained
@@ -24,7 +25,6 @@ from worldflux_dreamer.representation.base import Representation
 from worldflux_dreamer.representation.contrastive import info_nce
 from worldflux_dreamer.representation.kinds import KINDS
 from worldflux_dreamer.representation.r2 import barlow_loss
-from worldflux_dreamer.sequences import Sequences
 from worldflux_dreamer.world_model import DreamerV3WorldModel
 
 VECTOR, CONTINUOUS = {"state": TensorSpec((5,))}, {"action": TensorSpec((2,), low=-1.0, high=1.0)}
@@ -86,7 +86,7 @@ def test_embeddings_are_targets_only(kind: str) -> None:
     made = model(kind)
     feat, embed = torch.randn(2, 4, 32 + 4 * made.config.model.classes), torch.randn(2, 4, 16)
     embed.requires_grad_()
-    data = made.sequences(random_batch(VECTOR, CONTINUOUS, batch=2, length=4))
+    data = made.targets(random_batch(VECTOR, CONTINUOUS, batch=2, length=4))
     (term,) = made.representation(feat.requires_grad_(), embed, None, data).values()
     assert term.shape == (2, 4)
     term.mean().backward()
@@ -119,7 +119,7 @@ def test_the_contrastive_loss_finds_its_own() -> None:
 def test_updates_learn_by_the_chosen_loss(kind: str) -> None:
     agent = create_agent("dreamerv3:size1m", obs_spec=VECTOR, **options(kind))
     assert isinstance(agent, DreamerV3Agent)
-    metrics = agent.update(batch(), generator=torch.Generator().manual_seed(0)).metrics
+    metrics = agent.update(batch(), rand=Rand.seeded(0)).metrics
     name = "state" if kind == "reconstruction" else kind
     assert torch.isfinite(torch.as_tensor(metrics[f"loss/{name}"]))
     others = {"state", *WITHOUT_DECODER} - {name}
@@ -146,7 +146,7 @@ class Agreement(Representation):
         return {"agreement": 0.5}
 
     def forward(
-        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Batch
     ) -> dict[str, Tensor]:
         return {"agreement": (self.map(feat) - embed.detach()).square().mean(-1)}
 
@@ -157,7 +157,7 @@ def test_a_users_loss_is_chosen_by_name_trained_and_saved(
     monkeypatch.setitem(KINDS, "agreement", Agreement)
     check_agent(lambda: create_agent("dreamerv3:size1m", obs_spec=VECTOR, **options("agreement")))
     made = model("agreement")
-    found = made.loss(batch(), generator=torch.Generator().manual_seed(0))
+    found = made.loss(batch(), rand=Rand.seeded(0))
     assert "agreement" in found.components and not made.supports(Capability.OBS_DECODE)
     made.save_pretrained(tmp_path / "model")
     again = from_pretrained(tmp_path / "model")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
 from worldflux.factory import create_agent
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family
@@ -44,8 +45,7 @@ def batch(action: dict[str, TensorSpec] = CONTINUOUS, **options: Any) -> Batch:
 
 
 def loss(world_model: DreamerV1WorldModel, data: Batch) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    output = world_model.loss(data, generator=generator)
+    output = world_model.loss(data, rand=Rand.seeded(3))
     return {**output.components, "total": output.loss}
 
 
@@ -96,7 +96,7 @@ def test_every_preset_has_its_published_count(
 # The world model's loss
 
 
-def slow_loss(world_model: DreamerV1WorldModel, data: Batch, draws: dict[str, Tensor]) -> Tensor:
+def slow_loss(world_model: DreamerV1WorldModel, data: Batch, rand: Rand) -> Tensor:
     """Step by step, with library distributions."""
     rows, steps = data.reward.shape
     nats, log_probs = [], []
@@ -104,8 +104,8 @@ def slow_loss(world_model: DreamerV1WorldModel, data: Batch, draws: dict[str, Te
     action = torch.zeros_like(data.action[:, 0])
     for t in range(steps):
         obs = {key: value[:, t] for key, value in data.obs.items()}
-        noise = {"stoch": draws["stoch"][:, t]}
-        state = world_model.observe(state, action, obs, data.is_first[:, t], draws=noise)
+        now = rand.at(t, dim=1)
+        state = world_model.observe(state, action, obs, data.is_first[:, t], rand=now)
         prior = world_model.dynamics_model.prior(state)  # type: ignore[union-attr,operator]
         post = td.Independent(td.Normal(state["mean"], state["std"]), 1)
         nats.append(
@@ -121,9 +121,9 @@ def slow_loss(world_model: DreamerV1WorldModel, data: Batch, draws: dict[str, Te
 
 def test_the_loss_equals_a_slow_reference() -> None:
     world_model, data = model(**{"model.free_nats": 0.5}), batch()
-    draws = world_model.dynamics_model.noise((3, 8), torch.device("cpu"))  # type: ignore[union-attr,operator]
-    ours = world_model.loss(data, draws=draws).loss
-    torch.testing.assert_close(ours, slow_loss(world_model, data, draws))
+    rand = Rand(draws={"stoch": torch.randn(3, 8, 4)})
+    ours = world_model.loss(data, rand=rand).loss
+    torch.testing.assert_close(ours, slow_loss(world_model, data, rand))
 
 
 def test_free_nats_apply_to_the_mean_over_the_batch() -> None:
@@ -162,9 +162,7 @@ def test_a_time_limit_is_no_end() -> None:
 
 def test_the_continue_head_learns_the_discount() -> None:
     world_model, data = model(**{"model.continue_head": True}), batch()
-    posterior = world_model.observe_sequence(
-        world_model.sequences(data), None, torch.Generator().manual_seed(3)
-    )
+    posterior = world_model.observe_sequence(data, rand=Rand.seeded(3))
     logit = world_model.decode(posterior).aux["continue"]
     target = 0.99 * (~data.is_terminal).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logit, target)
@@ -202,14 +200,13 @@ def test_the_actor_learns_through_the_dynamics(action: dict[str, TensorSpec]) ->
     """
     learner = agent(action)
     torch.nn.init.zeros_(learner.actor.out.weight)
-    data = learner.world_model.sequences(batch(action))
-    draws = learner.noise(data, torch.Generator())
+    data = batch(action)
     with torch.no_grad():
-        posterior = learner.world_model.observe_sequence(data, draws, None)
+        posterior = learner.world_model.observe_sequence(data, rand=Rand.seeded(0))
 
     def actor_loss() -> Tensor:
-        imagined = learner.imagine(posterior, data.is_terminal, draws)
-        return learner.behavior_losses(imagined)[0]
+        imagined = learner.imagine(posterior, data.is_terminal, Rand.seeded(0))
+        return learner.actor_loss(imagined)[0]
 
     (gradient,) = torch.autograd.grad(actor_loss(), [learner.actor.out.bias])
     assert gradient.abs().sum() > 0
@@ -226,27 +223,48 @@ def test_the_actor_learns_through_the_dynamics(action: dict[str, TensorSpec]) ->
 
 def test_each_optimiser_moves_its_own_part_only() -> None:
     learner = agent()
-    data, draws = learner.world_model.sequences(batch()), None
-    draws = learner.noise(data, torch.Generator())
-    posterior = learner.world_model.observe_sequence(data, draws, None)
-    actor, critic, _ = learner.behavior_losses(learner.imagine(posterior, data.is_terminal, draws))
-    learner.differentiate("actor", actor)
-    assert all(p.grad is None for p in learner.world_model.parameters())
-    assert all(p.grad is None for p in learner.critic.parameters())
-    learner.differentiate("critic", critic)
-    assert all(p.grad is None for p in learner.world_model.parameters())
+    for name in ("actor", "critic"):
+        before = {key: p.detach().clone() for key, p in learner.named_parameters()}
+        others = [optimizer for key, optimizer in learner.optimizers.items() if key != name]
+        for group in (group for optimizer in others for group in optimizer.param_groups):
+            group["lr"] = 0.0
+        learner.update(batch(), rand=Rand.seeded(0))
+        moved = {k for k, p in learner.named_parameters() if not torch.equal(p, before[k])}
+        assert moved and all(key.startswith(name) for key in moved)
+        learner = agent()
+
+
+def test_all_three_learn_under_the_weights_before_the_update() -> None:
+    """Gradients of one update are those of the three losses of an unchanged agent."""
+    learner, data = agent(), batch()
+    draws = {"stoch": torch.randn(3, 8, 4), "imagined/stoch": torch.randn(5, 24, 4)}
+    rand = Rand(draws={**draws, "imagined/action_noise": torch.randn(5, 24, 2)})
+    world = learner.world_model
+    posterior = world.observe_sequence(data, rand=rand)
+    imagined = learner.imagine(posterior, data.is_terminal, rand.under("imagined/"))
+    actor, seen, _ = learner.actor_loss(imagined)
+    losses = {"actor": actor, "critic": learner.critic_loss(seen.detach())[0]}
+    losses["model"] = world.loss(data, rand=rand).loss
+    expected = {}
+    for name, loss in losses.items():
+        params = learner.optimizers[name].param_groups[0]["params"]
+        expected[name] = torch.autograd.grad(loss, params, retain_graph=True)
+    found = learner.update(data, rand=rand).metrics
+    for name, loss in losses.items():
+        torch.testing.assert_close(found[f"loss/{name}"], loss.detach())
+        params = learner.optimizers[name].param_groups[0]["params"]
+        for param, gradient in zip(params, expected[name], strict=True):
+            torch.testing.assert_close(param.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_is_learned_from_imagining_beyond_the_end() -> None:
     """A sequence that starts at a terminal step has no weight."""
-    learner = agent()
-    data = learner.world_model.sequences(batch())
-    data = replace(data, is_terminal=torch.ones_like(data.is_terminal))
-    draws = learner.noise(data, torch.Generator())
-    posterior = learner.world_model.observe_sequence(data, draws, None)
-    actor, critic, _ = learner.behavior_losses(learner.imagine(posterior, data.is_terminal, draws))
+    learner, data = agent(), batch()
+    posterior = learner.world_model.observe_sequence(data, rand=Rand.seeded(0))
+    ended = torch.ones_like(data.is_terminal)
+    actor, seen, _ = learner.actor_loss(learner.imagine(posterior, ended, Rand.seeded(0)))
     assert actor.item() == 0
-    assert critic.item() == 0
+    assert learner.critic_loss(seen)[0].item() == 0
 
 
 def test_the_checkpoint_has_actor_critic_and_counters() -> None:
@@ -267,12 +285,11 @@ def test_exploration_falls_with_the_updates() -> None:
 def test_training_explores_and_evaluation_does_not() -> None:
     learner = agent()
     obs, first = {"state": torch.randn(200, 5)}, torch.ones(200, dtype=torch.bool)
-    noise = learner.actor.noise((200,), first.device)
-    draws = {"stoch": torch.zeros(200, 4), "action_noise": noise}
-    quiet = {**draws, "explore": torch.zeros(200, 2)}
-    generator = torch.Generator().manual_seed(0)
-    calm = learner.act(obs, None, first, "train", draws=quiet)[0].tensor
-    wild = learner.act(obs, None, first, "train", draws=draws, generator=generator)[0].tensor
+    draws = {"stoch": torch.zeros(200, 4), "action_noise": torch.randn(200, 2)}
+    quiet = Rand(draws={**draws, "explore": torch.zeros(200, 2)})
+    calm = learner.act(obs, None, first, "train", rand=quiet)[0].tensor
+    loud = Rand(torch.Generator().manual_seed(0), draws)
+    wild = learner.act(obs, None, first, "train", rand=loud)[0].tensor
     assert calm is not None
     assert wild is not None
     inside = (wild.abs() < 1) & (calm.abs() < 0.99)

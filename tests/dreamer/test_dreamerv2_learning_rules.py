@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
 from worldflux.factory import create_agent, create_config
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family
@@ -41,10 +42,9 @@ def batch(action: dict[str, TensorSpec] = CONTINUOUS) -> Batch:
 
 
 def imagined(learner: DreamerV2Agent, action: dict[str, TensorSpec] = CONTINUOUS) -> Imagined:
-    data = learner.world_model.sequences(batch(action))
-    draws = learner.noise(data, torch.Generator().manual_seed(1))
-    posterior = learner.world_model.observe_sequence(data, draws, None)
-    return learner.imagine(posterior, data.is_terminal, draws)
+    data = batch(action)
+    posterior = learner.world_model.observe_sequence(data, rand=Rand.seeded(1))
+    return learner.imagine(posterior, data.is_terminal, Rand.seeded(2))
 
 
 @pytest.mark.parametrize("preset", ["dmc", "atari"])
@@ -97,8 +97,7 @@ def test_the_kl_trains_prior_and_posterior_in_its_shares() -> None:
 
 
 def test_free_nats_clip_the_mean_of_each_side() -> None:
-    generator = torch.Generator().manual_seed(0)
-    free = agent(**{"model.free_nats": 50.0}).world_model.loss(batch(), generator=generator)
+    free = agent(**{"model.free_nats": 50.0}).world_model.loss(batch(), rand=Rand.seeded(0))
     assert free.components["dyn"].item() == 50.0
     assert free.components["rep"].item() == 50.0
 
@@ -112,7 +111,7 @@ def test_the_model_learns_transformed_rewards() -> None:
     torch.testing.assert_close(losses.transformed_reward(reward, "tanh"), reward.tanh())
     assert torch.equal(losses.transformed_reward(reward, "sign"), reward.sign())
     data = batch(CHOICE)
-    seen = agent("atari", CHOICE).world_model.sequences(data).reward
+    seen = agent("atari", CHOICE).world_model.targets(data).reward
     torch.testing.assert_close(seen, data.reward.tanh())
 
 
@@ -143,7 +142,8 @@ def test_behaviour_losses_equal_a_slow_reference(gradient: str) -> None:
     """Sums over states as in the diagram of the published agent, one number at a time."""
     learner = agent(**{"agent.gradient": gradient, "agent.entropy": 0.3})
     path = imagined(learner)
-    actor, critic, _ = learner.behavior_losses(path)
+    actor, seen, _ = learner.actor_loss(path)
+    critic, _ = learner.critic_loss(seen)
     n, h = path.reward.shape
     root = learner.world_model.decode(path.start).predictions["reward"]
     policy = learner.actor(path.feat[:, :-2])
@@ -180,7 +180,7 @@ def test_reinforce_moves_the_likelihood_of_the_action_taken() -> None:
             head.out.weight.zero_()  # type: ignore[union-attr]
             head.out.bias.zero_()  # type: ignore[union-attr]
     path = replace(path, reward=flat + 1, going_on=flat, live=torch.zeros_like(path.live) + 1)
-    actor, _, _ = learner.behavior_losses(path)
+    actor, _, _ = learner.actor_loss(path)
     ours = torch.autograd.grad(actor, learner.actor.out.bias, retain_graph=True)[0]
     logs = torch.log_softmax(learner.actor(path.feat[:, :-2].detach()).logits[0], -1)
     taken = (logs * path.action[:, :-1].detach()).sum(-1)
@@ -194,7 +194,7 @@ def test_the_target_is_copied_after_updates_1_101_201() -> None:
     learner = agent(**{"agent.slow_every": 3})
     copied = []
     for _ in range(8):
-        learner.update(batch(), "train", generator=torch.Generator().manual_seed(0))
+        learner.update(batch(), "train", rand=Rand.seeded(0))
         pairs = zip(learner.critic.parameters(), learner.slow_critic.parameters(), strict=True)
         copied.append(all(torch.equal(a, b) for a, b in pairs))
     assert copied == [True, False, False, True, False, False, True, False]
@@ -215,7 +215,7 @@ def test_a_terminal_start_counts_only_for_itself() -> None:
     """What follows a terminal step has no weight; the step's own value is still learned."""
     learner = agent()
     path = replace(imagined(learner), live=torch.zeros(24))
-    _, critic, _ = learner.behavior_losses(path)
+    critic, _ = learner.critic_loss(learner.actor_loss(path)[1])
     slow_reward = learner.world_model.decode(path.start).predictions["reward"]
     error = 0.5 * (learner.value(path.feat[:, 0]) - slow_reward).square()
     torch.testing.assert_close(critic, error.mean() / path.reward.shape[1])

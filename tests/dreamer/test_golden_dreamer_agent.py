@@ -9,6 +9,7 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update
 from worldflux.nn.two_hot import two_hot_cross_entropy
@@ -83,27 +84,28 @@ def obs1(golden, agent: DreamerV3Agent) -> Outputs:
     x, model = golden.under("in/obs1"), agent.world_model
     state = State({"deter": x["deter"], "stoch": x["stoch"]})
     tokens = State({"embed": golden["out/enc/tokens"][:, 1]})
-    draws = {"stoch": x["sample"]}
+    rand = Rand(draws={"stoch": x["sample"]})
     action = model.condition(x["action"])
-    new = model.dynamics_model.observe(state, action, tokens, x["is_first"], draws=draws)
+    new = model.dynamics_model.observe(state, action, tokens, x["is_first"], rand=rand)
     prior = model.dynamics_model.prior_logits(new["deter"])
     kept = {"deter": new["deter"], "stoch": new["stoch"]}
-    return {**kept, "post_logit": new["logit"], "prior_logit": prior}
+    return {**kept, "post_logit": new["posterior_logits"], "prior_logit": prior}
 
 
 def seq(golden, agent: DreamerV3Agent) -> Outputs:
     x, model, c = golden.under("in/seq"), agent.world_model, agent.config.model
     state = State({"deter": x["deter"], "stoch": x["stoch"]})
     tokens = State({"embed": golden["out/enc/tokens"]})
+    rand = Rand(draws={"stoch": x["sample"]})
     new = model.dynamics_model.observe_sequence(
-        state, model.condition(x["action"]), tokens, x["is_first"], draws={"stoch": x["sample"]}
+        state, model.condition(x["action"]), tokens, x["is_first"], rand=rand
     )
-    prior = model.dynamics_model.prior_logits(new["deter"])
-    dyn, rep = losses.kl_losses(new["logit"], prior, c.unimix, c.free_nats)
-    log_post, log_prior = (losses.mixed_log_probs(y, c.unimix) for y in (new["logit"], prior))
+    post, prior = new["posterior_logits"], new["prior_logits"]
+    dyn, rep = losses.kl_losses(post, prior, c.unimix, c.free_nats)
+    log_post, log_prior = (losses.mixed_log_probs(y, c.unimix) for y in (post, prior))
     return {
         "deter": new["deter"],
-        "post_logit": new["logit"],
+        "post_logit": post,
         "prior_logit": prior,
         "kl": losses.categorical_kl(log_post, log_prior),
         "dyn": dyn,
@@ -116,10 +118,9 @@ def seq(golden, agent: DreamerV3Agent) -> Outputs:
 def imagine(golden, agent: DreamerV3Agent) -> Outputs:
     x, model = golden.under("in/imagine"), agent.world_model
     start = State({"deter": x["deter"], "stoch": x["stoch"]})
-    draws = {"stoch": x["sample"].transpose(0, 1)}
-    trajectory = model.rollout(start, x["action"].transpose(0, 1), draws=draws)
-    deter = trajectory.to_tensor("deter")[1:].transpose(0, 1)
-    return {"deter": deter, "prior_logit": model.dynamics_model.prior_logits(deter)}
+    rand = Rand(draws={"stoch": x["sample"].transpose(0, 1)})
+    path = State.stack(model.rollout(start, x["action"].transpose(0, 1), rand=rand).states[1:])
+    return {"deter": path["deter"], "prior_logit": path["prior_logits"]}
 
 
 def replayed(golden) -> State:
@@ -174,7 +175,7 @@ def _published(agent: DreamerV3Agent, under: str = "") -> Outputs:
     return {k.removeprefix(under): e.published().clone() for k, e in found if k.startswith(under)}
 
 
-def full_batch(golden, agent: DreamerV3Agent) -> tuple[Batch, dict[str, Tensor]]:
+def full_batch(golden, agent: DreamerV3Agent) -> tuple[Batch, Rand]:
     """The `full` group's data as replay gives it: one context step, and forced draws."""
     x = golden.under("in/full")
     before = {key: torch.zeros_like(x[key][:, :1]) for key in (*BATCH_FIELDS, *agent.obs_spec)}
@@ -191,15 +192,16 @@ def full_batch(golden, agent: DreamerV3Agent) -> tuple[Batch, dict[str, Tensor]]
     agent.return_norm.high.copy_(x["retnorm_hi"])
     draws = {
         "stoch": x["post_sample"],
-        "imagined_stoch": x["img_sample"].transpose(0, 1),
-        "imagined_action": x["img_act"].transpose(0, 1),
+        "imagined/stoch": x["img_sample"].transpose(0, 1),
+        "imagined/action": x["img_act"].transpose(0, 1),
     }
-    return batch, draws
+    return batch, Rand(draws=draws)
 
 
 def full(golden, agent: DreamerV3Agent) -> Outputs:
-    batch, draws = full_batch(golden, agent)
-    found = agent.losses(agent.world_model.sequences(batch), draws)
+    batch, rand = full_batch(golden, agent)
+    found = agent.losses(batch, rand)
+    rand.check_used()
     found.total.backward()
     grads = {name: _gradient(entry) for name, entry in entries(agent).items()}
     grads = {name: grad for name, grad in grads.items() if grad is not None}
@@ -235,10 +237,10 @@ def _norm(grads: Outputs, under: str) -> Tensor:
 
 
 def train(golden, agent: DreamerV3Agent) -> Outputs:
-    batch, draws = full_batch(golden, agent)
+    batch, rand = full_batch(golden, agent)
     before, outputs, step = _published(agent), {}, 1
     while f"out/train/total{step}" in golden.tensors:
-        metrics = agent.update(batch, "train", draws=draws).metrics
+        metrics = agent.update(batch, "train", rand=rand).metrics
         outputs[f"total{step}"] = metrics["loss"]
         terms = {key: value for key, value in metrics.items() if key.startswith("loss/")}
         outputs |= {f"loss{step}/{key.removeprefix('loss/')}": x for key, x in terms.items()}

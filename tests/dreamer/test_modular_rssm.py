@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ConfigError, ContractError
 from worldflux.factory import create_agent, create_world_model
@@ -61,7 +62,7 @@ def test_every_combination_trains_and_rolls_out(encoder: str, decoder: str, dyna
     optimizer = torch.optim.Adam(made.parameters(), lr=2e-4)
     found = []
     for _ in range(6):
-        output = made.loss(data, generator=torch.Generator().manual_seed(0))
+        output = made.loss(data, rand=Rand.seeded(0))
         optimizer.zero_grad()
         output.loss.backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None for p in made.parameters())
@@ -95,7 +96,7 @@ def test_parameter_counts(preset: str, options: dict[str, Any], count: int) -> N
 @pytest.mark.parametrize("dynamics", ["gru", "transformer"])
 def test_both_kinds_of_latent(latent: str, dynamics: str) -> None:
     made = model(latent=latent, dynamics=dynamics)
-    assert torch.isfinite(made.loss(batch(), generator=torch.Generator()).loss)
+    assert torch.isfinite(made.loss(batch(), rand=Rand.seeded(0)).loss)
 
 
 # Attention over time
@@ -115,9 +116,9 @@ def run(module: TransformerDynamics, action: Tensor, first: Tensor | None = None
     if first is None:
         first = torch.zeros(rows, steps, dtype=torch.bool)
     embed = torch.linspace(-1, 1, steps * 16).reshape(1, steps, 16).expand(rows, -1, -1)
-    draws = {"stoch": torch.zeros(rows, steps, 4)}
+    rand = Rand(draws={"stoch": torch.zeros(rows, steps, 4)})
     start = module.initial(rows, action.device)
-    return module.observe_sequence(start, action, State({"embed": embed}), first, draws=draws)
+    return module.observe_sequence(start, action, State({"embed": embed}), first, rand=rand)
 
 
 def test_attention_is_causal() -> None:
@@ -170,8 +171,8 @@ def test_stepping_with_the_cache_equals_the_whole_sequence_at_once() -> None:
     going_on = torch.zeros(2, dtype=torch.bool)
     for t in range(5, 9):
         seen = State({"embed": embed[:, t]})
-        draws = {"stoch": torch.zeros(2, 4)}
-        state = module.observe(state, action[:, t], seen, going_on, draws=draws)
+        rand = Rand(draws={"stoch": torch.zeros(2, 4)})
+        state = module.observe(state, action[:, t], seen, going_on, rand=rand)
         for key, value in state.tensors.items():
             torch.testing.assert_close(value, whole[key][:, t])
 
@@ -212,7 +213,7 @@ class LeakyDynamics(RSSM):
 def test_a_users_core_takes_the_place_of_ours() -> None:
     made = model()
     made.replace_slot("dynamics_model", LeakyDynamics(made))
-    made.loss(batch(), generator=torch.Generator()).loss.backward()  # type: ignore[no-untyped-call]
+    made.loss(batch(), rand=Rand.seeded(0)).loss.backward()  # type: ignore[no-untyped-call]
     core = made.dynamics_model.core  # type: ignore[union-attr]
     assert isinstance(core, LeakyCore)
     assert core.from_action.weight.grad is not None
@@ -228,10 +229,10 @@ def test_a_users_core_is_trained_planned_in_and_saved(tmp_path: Path) -> None:
 
     agent = make()
     phase = agent.training_plan().phases[0].name
-    metrics = agent.update(batch(), phase, generator=torch.Generator().manual_seed(0)).metrics
+    metrics = agent.update(batch(), phase, rand=Rand.seeded(0)).metrics
     assert torch.isfinite(metrics["loss"])
     obs, first = {"state": torch.zeros(2, 5)}, torch.ones(2, dtype=torch.bool)
-    action, _ = agent.act(obs, None, first, "eval", generator=torch.Generator().manual_seed(0))
+    action, _ = agent.act(obs, None, first, "eval", rand=Rand.seeded(0))
     assert action.tensor.shape == (2, 2)
     twin = make()
     load_into(twin, agent.save_pretrained(tmp_path / "agent"))
@@ -247,9 +248,6 @@ def test_dynamics_that_share_nothing_with_ours_work_too() -> None:
             super().__init__()
             self.speed, self.out = dense(2, 16), dense(16, 8)
             self.seen = dense(16, 8)
-
-        def noise(self, lead: Any, device: Any, generator: Any = None) -> dict[str, Tensor]:
-            return {"z": torch.randn(*lead, 4, generator=generator)}
 
         def initial(self, batch_size: int, device: Any) -> State:
             return State(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
 from worldflux.factory import create_agent, create_config, create_world_model
 from worldflux.planning import CEM
 from worldflux.specs import TensorSpec
@@ -38,9 +39,12 @@ def batch(obs: dict[str, TensorSpec] = VECTOR, length: int = 6) -> Batch:
     return random_batch(obs, CONTINUOUS, batch=2, length=length)
 
 
-def noise(world_model: PlaNetWorldModel, lead: tuple[int, ...] = (2, 6)) -> dict[str, Tensor]:
-    draws: dict[str, Tensor] = world_model.dynamics_model.noise(lead, torch.device("cpu"))  # type: ignore[union-attr,operator]
-    return draws
+def noise(pixels: float | None = 0.5) -> Rand:
+    """Fixed draws of a loss; 0.5 puts pixels into the middle of their bins, None anywhere."""
+    shape = (2, 6, 3, 64, 64)
+    filled = torch.rand(shape) if pixels is None else torch.full(shape, pixels)
+    latent = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    return Rand(draws={"stoch": latent, "pixels/image": filled})
 
 
 def test_conformance() -> None:
@@ -75,15 +79,13 @@ def test_it_plans_with_the_cross_entropy_method_of_core() -> None:
 # The loss
 
 
-def slow_loss(world_model: PlaNetWorldModel, data: Batch, draws: dict[str, Tensor]) -> Tensor:
+def slow_loss(world_model: PlaNetWorldModel, data: Batch, rand: Rand) -> Tensor:
     """Step by step: KL(posterior || prior) less free nats, and the state that saw o_t draws o_t."""
     total, state = torch.zeros(()), world_model.initial(2)
     action = torch.zeros_like(data.action[:, 0])
     for t in range(data.length):
         obs = {key: value[:, t] for key, value in data.obs.items()}
-        state = world_model.observe(
-            state, action, obs, data.is_first[:, t], draws={"stoch": draws["stoch"][:, t]}
-        )
+        state = world_model.observe(state, action, obs, data.is_first[:, t], rand=rand.at(t, dim=1))
         prior = world_model.dynamics_model.prior(state)  # type: ignore[union-attr,operator]
         sides = [td.Independent(td.Normal(s["mean"], s["std"]), 1) for s in (state, prior)]
         nats = (td.kl_divergence(*sides) - world_model.sizes.free_nats).clamp(min=0)
@@ -107,10 +109,9 @@ def pixels(value: Tensor) -> Tensor:
 @pytest.mark.parametrize("obs", [VECTOR, IMAGE])
 def test_the_loss_equals_a_slow_reference(obs: dict[str, TensorSpec]) -> None:
     world_model, data = model(obs, **{"model.free_nats": 0.2}), batch(obs)
-    draws = noise(world_model)
-    expected = slow_loss(world_model, data, draws)
+    expected = slow_loss(world_model, data, noise())
     torch.testing.assert_close(
-        world_model.loss(data, draws=draws).loss, expected, rtol=1e-4, atol=0
+        world_model.loss(data, rand=noise()).loss, expected, rtol=1e-4, atol=0
     )
 
 
@@ -133,21 +134,18 @@ def test_the_model_sees_five_bits() -> None:
     torch.testing.assert_close(within["mean"], same["mean"], rtol=0, atol=0)
     assert not torch.equal(beyond["mean"], same["mean"])
     data = batch(IMAGE)
-    draws = noise(world_model)
-    clean = world_model.loss(data, draws=draws).loss
-    filled = {**draws, "pixels/image": torch.rand(data.obs["image"].shape)}
-    assert world_model.loss(data, draws=filled).loss != clean
-    low = {**draws, "pixels/image": torch.zeros(data.obs["image"].shape) + 0.5}
-    torch.testing.assert_close(world_model.loss(data, draws=low).loss, clean)
+    clean = world_model.loss(data, rand=noise()).loss
+    assert world_model.loss(data, rand=noise(None)).loss != clean
+    middle = dict(data.obs, image=(data.obs["image"] // 8).float() / 32 + 1 / 64)
+    torch.testing.assert_close(
+        world_model.loss(replace(data, obs=middle), rand=noise()).loss, clean
+    )
 
 
 def test_the_noise_of_pixels_follows_the_generator() -> None:
     world_model, data = model(IMAGE), batch(IMAGE, length=2)
     before = torch.random.get_rng_state()
-    runs = [
-        world_model.loss(data, generator=torch.Generator().manual_seed(seed)).loss
-        for seed in (1, 1, 2)
-    ]
+    runs = [world_model.loss(data, rand=Rand.seeded(seed)).loss for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -156,7 +154,7 @@ def test_networks_see_pixels_around_zero() -> None:
     world_model, seen = model(IMAGE), []
     encoder = world_model.observation_encoder
     encoder.image.register_forward_pre_hook(lambda _, args: seen.append(args[0]))  # type: ignore[union-attr]
-    world_model.loss(batch(IMAGE), generator=torch.Generator())
+    world_model.loss(batch(IMAGE), rand=Rand.seeded(0))
     assert seen[0].min() >= -0.5
     assert seen[0].max() <= 0.5
     assert abs(seen[0].mean()) < 0.05
@@ -170,7 +168,7 @@ def test_plans_prefer_what_the_model_rewards() -> None:
     made = create_agent("planet:small", obs_spec=VECTOR, action_spec=CONTINUOUS)
     assert isinstance(made, PlaNetAgent)
     obs, first = {"state": torch.randn(4, 5)}, torch.ones(4, dtype=torch.bool)
-    planned = made.act(obs, None, first, "eval", generator=torch.Generator().manual_seed(0))[0]
+    planned = made.act(obs, None, first, "eval", rand=Rand.seeded(0))[0]
     latent = made.world_model.encode(obs, deterministic=True)
     assert planned.tensor is not None
 
@@ -190,7 +188,7 @@ def test_training_adds_noise_to_the_plan() -> None:
     obs, first = {"state": torch.zeros(12, 5)}, torch.ones(12, dtype=torch.bool)
     spread = {}
     for mode in ("train", "eval"):
-        payload, _ = made.act(obs, None, first, mode, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        payload, _ = made.act(obs, None, first, mode, rand=Rand.seeded(0))  # type: ignore[arg-type]
         assert payload.tensor is not None
         spread[mode] = payload.tensor.std(0).mean()
     assert spread["train"] > spread["eval"] + 0.05
@@ -199,12 +197,11 @@ def test_training_adds_noise_to_the_plan() -> None:
 def test_the_whole_batch_reaches_the_loss() -> None:
     """Reward and observation of an episode's last step change the loss."""
     world_model, data = model(), batch()
-    draws = noise(world_model)
-    plain = world_model.loss(data, draws=draws).components
+    plain = world_model.loss(data, rand=noise()).components
     row, step = data.is_last.nonzero()[0].tolist()
     reward = data.reward.clone()
     reward[row, step] += 3
     assert (
-        world_model.loss(replace(data, reward=reward), draws=draws).components["reward"]
+        world_model.loss(replace(data, reward=reward), rand=noise()).components["reward"]
         != (plain["reward"])
     )

@@ -25,7 +25,7 @@ class Counter(TinyModel):
     def initial(self, batch_size, device=None):
         return State({"count": torch.zeros(batch_size, 1)})
 
-    def encode(self, obs, deterministic=False, *, draws=None, generator=None):
+    def encode(self, obs, deterministic=False, *, rand=None):
         return State({"count": obs["state"][:, :1].clone()})
 
     def transition(self, state, action, *args, **options):

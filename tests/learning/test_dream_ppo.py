@@ -8,6 +8,7 @@ import torch
 
 import worldflux
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand, randint
 from worldflux.specs import TensorSpec
 from worldflux_envs.dream import WorldModelEnv
 
@@ -39,12 +40,12 @@ def taught(updates: int) -> worldflux.WorldModel:
         "dreamerv3:size1m", obs_spec=OBS, action_spec=ACTION,
         **{"model.deter": 128, "model.hidden": 64, "model.stoch": 8, "model.classes": 8},
     )  # fmt: skip
-    data, generator = games(400, seed=0), torch.Generator().manual_seed(0)
+    data, rand = games(400, seed=0), Rand.seeded(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(updates):
-        rows = torch.randint(400, (32,), generator=generator)
+        rows = rand.draw("rows", (32,), randint(400))
         optimizer.zero_grad()
-        model.loss(data.map(lambda x, rows=rows: x[rows]), generator=generator).loss.backward()
+        model.loss(data.map(lambda x, rows=rows: x[rows]), rand=rand).loss.backward()
         optimizer.step()
     return model
 

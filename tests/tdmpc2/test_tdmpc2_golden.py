@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn import symlog as symlog_functions
 from worldflux_tdmpc2 import distribution, images, learning, losses, networks, policy
@@ -168,8 +169,10 @@ def _td(golden: Any, given: Mapping[str, Tensor], agent: TDMPC2Agent, epi: str) 
 def _estimate(golden: Any, given: Mapping[str, Tensor], agent: TDMPC2Agent, epi: str) -> Outputs:
     state = State({k: v[:1] for k, v in _start(golden, agent, epi).tensors.items()})
     plans = given["actions"].transpose(0, 1).unsqueeze(0)
-    draws = {"eps": given["eps"].unsqueeze(0), "heads": given["idx"]}
-    return {"value": agent.world_model.score(state, plans, draws=draws)}
+    rand = Rand(draws={"eps": given["eps"].unsqueeze(0), "heads": given["idx"]})
+    value = agent.world_model.score(state, plans, rand=rand)
+    rand.check_used()
+    return {"value": value}
 
 
 def _plan(golden: Any, given: Mapping[str, Tensor], agent: TDMPC2Agent, first: bool) -> Outputs:
@@ -184,14 +187,16 @@ def _plan(golden: Any, given: Mapping[str, Tensor], agent: TDMPC2Agent, first: b
     if not first:
         draws["explore"] = given["randn_action"][None]
     trace: list[dict[str, Tensor]] = []
+    rand = Rand(draws=draws)
     payload, memory = agent.act(
         {"state": given["obs"]},
         previous,
         torch.tensor([first]),
         mode="eval" if first else "train",
-        draws=draws,
+        rand=rand,
         trace=trace,
     )
+    rand.check_used()
     names = ("value", "elite_idx", "score", "mean", "std")
     found = {name: torch.stack([step[name][0] for step in trace]) for name in names}
     torch.testing.assert_close(memory["mean"][0], found["mean"][-1], rtol=0, atol=0)
@@ -207,13 +212,14 @@ def _plan_warm(golden: Any, given: Mapping[str, Tensor], agent: TDMPC2Agent, epi
     return _plan(golden, given, agent, first=False)
 
 
-def _draws(given: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-    return {
+def _forced(given: Mapping[str, Tensor], step: int) -> Rand:
+    draws = {
         "td_eps": given[f"eps_td{step}"].transpose(0, 1),
         "td_heads": given[f"idx_td{step}"],
         "pi_eps": given[f"eps_pi{step}"].transpose(0, 1),
         "pi_heads": given[f"idx_pi{step}"],
     }
+    return Rand(draws=draws)
 
 
 def _updated(golden: Any, which: str, given: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -222,7 +228,9 @@ def _updated(golden: Any, which: str, given: Mapping[str, Tensor]) -> list[dict[
     agent.world_model.scale.value.copy_(given["scale0"].squeeze())
     history = []
     for step in range(1, STEPS + 1):
-        metrics = agent.update(batch, "online", draws=_draws(given, step)).metrics
+        rand = _forced(given, step)
+        metrics = agent.update(batch, "online", rand=rand).metrics
+        rand.check_used()
         parameters = {k: v.detach().clone() for k, v in agent.world_model.named_parameters()}
         history.append({"metrics": metrics, "parameters": parameters})
     return history
@@ -233,7 +241,7 @@ def _update(golden: Any, given: Mapping[str, Tensor], agent: TDMPC2Agent, epi: s
     for step, after in enumerate(_updated(golden, "epi" if epi else "main", given), 1):
         metrics = after["metrics"]
         found |= {f"{k}{step}": metrics[ours] for k, ours in _METRICS.items() if ours in metrics}
-    unrolled = learning.unroll(agent.world_model, golden.batch(given), _draws(given, 1))
+    unrolled = learning.unroll(agent.world_model, golden.batch(given), _forced(given, 1))
     found["td_target1"] = unrolled.td_target.transpose(0, 1)
     found["zs1"] = unrolled.states["latent"].transpose(0, 1)
     return found
@@ -294,7 +302,7 @@ def test_golden_gradients(golden: Any, which: str) -> None:
     epi, agent = AGENTS[which], golden.agent(which)
     given = golden.group(f"in/{epi}update")
     agent.world_model.scale.value.copy_(given["scale0"].squeeze())
-    metrics = agent.update(golden.batch(given), "online", draws=_draws(given, 1)).metrics
+    metrics = agent.update(golden.batch(given), "online", rand=_forced(given, 1)).metrics
     clip, ours = agent.config.agent.clip, {}
     for name, parameter in agent.world_model.named_parameters():
         norm = metrics["policy_grad_norm" if name.startswith("policy.") else "grad_norm"]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import DynamicsModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
@@ -18,6 +19,8 @@ from worldflux.testing import random_batch
 from worldflux_tdmpc2 import learning
 from worldflux_tdmpc2.agent import TDMPC2Agent
 from worldflux_tdmpc2.config import PRESETS, Task, TDMPC2Config
+from worldflux_tdmpc2.scale import value_range
+from worldflux_tdmpc2.world_model import TDMPC2WorldModel
 
 SMALL: dict[str, Any] = {
     "model.latent_dim": 16,
@@ -58,10 +61,17 @@ def sequences(agent: TDMPC2Agent, rows: int = 4, length: int = 4) -> Batch:
     return random_batch(agent.obs_spec, agent.action_spec, rows, length, boundary=False)
 
 
+def seeded(**draws: Tensor) -> Rand:
+    """Seeded randomness, of which `draws` are forced."""
+    return Rand(torch.Generator().manual_seed(0), draws)
+
+
 def unrolled(agent: TDMPC2Agent, batch: Batch, **draws: Tensor) -> learning.Unrolled:
-    generator = torch.Generator().manual_seed(0)
-    known = learning.loss_draws(agent.world_model, batch, draws, generator)
-    return learning.unroll(agent.world_model, batch, known)
+    return learning.unroll(agent.world_model, batch, seeded(**draws))
+
+
+def policy_batch(model: TDMPC2WorldModel, found: learning.Unrolled) -> State:
+    return learning.policy_batch(model, found.states, found.weight, seeded())
 
 
 def model_loss(agent: TDMPC2Agent, batch: Batch, **draws: Tensor) -> Tensor:
@@ -101,29 +111,30 @@ def test_planning_and_the_policy_loss_compute_only_the_chosen_heads() -> None:
         for parameter in model.q.parameters():
             parameter[[1, 3, 4]] = torch.nan
     state = model.encode({"state": torch.randn(2, 5)})
-    draws = {"eps": torch.randn(2, 7, 2), "heads": heads}
-    assert model.score(state, torch.rand(2, 7, 3, 2) * 2 - 1, draws=draws).isfinite().all()
-    found = unrolled(agent, batch)
-    known = learning.loss_draws(model, batch, {"pi_heads": heads})
-    assert learning.imagine_policy(model, found, known).value.isfinite().all()
-    known["pi_heads"] = torch.tensor([0, 1])
-    assert not learning.imagine_policy(model, found, known).value.isfinite().any()
+    plans, rand = torch.rand(2, 7, 3, 2) * 2 - 1, seeded(heads=heads)
+    assert model.score(state, plans, rand=rand).isfinite().all()
+    imagined = policy_batch(model, unrolled(agent, batch))
+    assert learning.imagine_policy(model, imagined, heads).value.isfinite().all()
+    other = torch.tensor([0, 1])
+    assert not learning.imagine_policy(model, imagined, other).value.isfinite().any()
 
 
 def test_dropout_acts_on_the_trained_values_alone() -> None:
     agent = small_agent(**{"model.dropout": 0.5})
     model, batch = agent.world_model.train(), sequences(agent)
     keep = [
-        learning.loss_draws(model, batch, generator=torch.Generator().manual_seed(s))["q_keep"]
-        for s in (1, 2)
+        learning.dropout_mask(model, "q_keep", (4, 3, model.q.members), Rand.seeded(seed))
+        for seed in (1, 2)
     ]
+    assert keep[0] is not None and keep[0].shape == (4, 3, 5, 12)
     assert set(keep[0].unique().tolist()) == {0.0, 2.0}
     first, second = (unrolled(agent, batch, q_keep=mask) for mask in keep)
     torch.testing.assert_close(first.td_target, second.td_target, rtol=0, atol=0)
     assert not torch.allclose(first.terms["value"], second.terms["value"])
     torch.testing.assert_close(first.terms["reward"], second.terms["reward"], rtol=0, atol=0)
     state, plans = model.encode({"state": torch.randn(1, 5)}), torch.zeros(1, 2, 3, 2)
-    assert torch.equal(model.score(state, plans), model.score(state, plans))
+    scores = [model.score(state, plans, rand=Rand.seeded(0)) for _ in range(2)]
+    assert torch.equal(*scores)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -171,10 +182,7 @@ def test_nothing_is_learned_across_an_episode_boundary() -> None:
     other.obs["state"][:, 3:] += 1.0
     other.reward[:, 4] += 1.0
     assert torch.equal(model_loss(agent, batch), model_loss(agent, other))
-    generator = torch.Generator().manual_seed(0)
-    losses = [
-        agent.world_model.loss(b, generator=generator.manual_seed(0)).loss for b in (batch, other)
-    ]
+    losses = [agent.world_model.loss(b, rand=Rand.seeded(0)).loss for b in (batch, other)]
     torch.testing.assert_close(losses[0], losses[1])
 
 
@@ -187,9 +195,27 @@ def test_gradients_of_model_and_policy_do_not_meet() -> None:
     rest = {name for name, p in model.named_parameters() if p.requires_grad} - trained
     assert rest == {f"policy.{name}" for name, _ in model.policy.named_parameters()}
     model.zero_grad(set_to_none=True)
-    proposed = learning.imagine_policy(model, found, learning.loss_draws(model, batch))
-    learning.policy_loss(model, found, proposed).backward()
+    imagined = policy_batch(model, found)
+    proposed = learning.imagine_policy(model, imagined, torch.tensor([0, 1]))
+    learning.policy_loss(model, imagined, proposed).backward()
     assert {name for name, p in model.named_parameters() if p.grad is not None} == rest
+
+
+def test_the_value_scale_moves_once_an_update_and_not_in_the_loss() -> None:
+    agent = small_agent()
+    model, scale, tau = agent.world_model, agent.world_model.scale, agent.config.model.tau
+    imagined, heads = policy_batch(model, unrolled(agent, sequences(agent))), torch.tensor([0, 1])
+    losses = [agent._policy_loss(imagined, heads)[0] for _ in range(2)]
+    assert float(scale.value) == 1.0 and torch.equal(*losses)
+
+    seen: list[Tensor] = []
+    plain, scale.update = scale.update, seen.append  # type: ignore[method-assign]
+    agent.update(sequences(agent), "online", rand=Rand.seeded(0))
+    (values,) = seen
+    assert values.shape == (4,)
+    plain(values)
+    expected = torch.lerp(torch.ones(()), value_range(values), tau)
+    torch.testing.assert_close(scale.value, expected)
 
 
 def test_encoded_targets_take_no_gradient() -> None:
@@ -274,10 +300,10 @@ def test_a_plan_earns_nothing_after_it_terminates() -> None:
         model.decoder_module.termination[-1].bias.fill_(100.0)
     many = State({key: value.expand(4, -1) for key, value in state.tensors.items()})
     first = model.decode(model.transition(many, plans[0, :, 0])).predictions["reward"]
-    torch.testing.assert_close(model.score(state, plans)[0], first)
+    torch.testing.assert_close(model.score(state, plans, rand=Rand.seeded(0))[0], first)
     with torch.no_grad():
         model.decoder_module.termination[-1].bias.fill_(-100.0)
-    assert not torch.allclose(model.score(state, plans)[0], first)
+    assert not torch.allclose(model.score(state, plans, rand=Rand.seeded(0))[0], first)
 
 
 @pytest.mark.parametrize("episodic", [False, True])
@@ -287,11 +313,11 @@ def test_the_shared_first_step_of_plans_scores_as_separate_ones(episodic: bool) 
     model = agent.world_model
     state = model.encode({"state": torch.randn(2, 5), "task": torch.tensor([0, 1])})
     plans = torch.rand(2, 6, 3, 2) * 2 - 1
-    shared = model.score(state, plans)
+    shared = model.score(state, plans, rand=Rand.seeded(0))
     model.replace_slot("dynamics_model", _Wrapped(model.dynamics_model))
-    torch.testing.assert_close(model.score(state, plans), shared)
+    torch.testing.assert_close(model.score(state, plans, rand=Rand.seeded(0)), shared)
     model.replace_slot("dynamics_model", _Wrapped(model.dynamics_model, shift=0.1))
-    assert not torch.allclose(model.score(state, plans), shared)
+    assert not torch.allclose(model.score(state, plans, rand=Rand.seeded(0)), shared)
 
 
 class _Wrapped(DynamicsModel):
@@ -309,11 +335,17 @@ class _Wrapped(DynamicsModel):
 def test_environments_are_planned_for_together_and_apart_alike() -> None:
     agent = small_agent()
     obs, first = {"state": torch.randn(3, 5)}, torch.ones(3, dtype=torch.bool)
-    sources = agent._sources(3)
-    generator = torch.Generator().manual_seed(0)
-    draws = {name: source(torch.device("cpu"), generator) for name, source in sources.items()}
-    draws |= agent.planner.sample_draws(3, "cpu", generator)
-    together, _ = agent.act(obs, None, first, "train", draws=draws)
+    draws = {  # 2 iterations, 3 environments, 3 proposals of 12 candidates, 4 elites, horizon 3
+        "noise": torch.randn(2, 3, 9, 3, 2),
+        "choice": torch.empty(3, 4).exponential_(),
+        "propose/eps": torch.randn(3, 3, 3, 2),
+        "score/eps": torch.randn(2, 3, 12, 2),
+        "score/heads": torch.tensor([[0, 4], [2, 1]]),
+        "explore": torch.randn(3, 2),
+    }
+    rand = Rand(draws=draws)
+    together, _ = agent.act(obs, None, first, "train", rand=rand)
+    rand.check_used()
     batch_axis = {"noise": 1, "score/eps": 1, "score/heads": None}
     for row in range(3):
         one = {
@@ -323,7 +355,7 @@ def test_environments_are_planned_for_together_and_apart_alike() -> None:
             for name, value in draws.items()
         }
         alone, _ = agent.act(
-            {"state": obs["state"][row : row + 1]}, None, first[:1], "train", draws=one
+            {"state": obs["state"][row : row + 1]}, None, first[:1], "train", rand=Rand(draws=one)
         )
         torch.testing.assert_close(alone.tensor[0], together.tensor[row])  # type: ignore[index]
 
@@ -335,7 +367,7 @@ def test_wide_actions_are_planned_longer_and_the_policy_can_act_alone() -> None:
     obs, first = {"state": torch.randn(2, 5)}, torch.ones(2, dtype=torch.bool)
     action = agent.act(obs, None, first, "eval")[0].tensor
     torch.testing.assert_close(action, agent.world_model.act_on(agent.world_model.encode(obs)).mean)
-    explored = agent.act(obs, None, first, "train", draws={"eps": torch.ones(2, 2)})[0].tensor
+    explored = agent.act(obs, None, first, "train", rand=seeded(eps=torch.ones(2, 2)))[0].tensor
     assert explored is not None and not torch.allclose(action, explored)
 
 
@@ -343,15 +375,14 @@ def test_bfloat16_losses_are_near_those_of_float32() -> None:
     """Every product in bfloat16 by autocast; sums, norms and distributions stay float32."""
     agent = small_agent(**{"model.episodic": True, "model.dropout": 0.0})
     batch, model = sequences(agent, rows=64), agent.world_model
-    known = learning.loss_draws(model, batch)
-    losses = []
+    heads, losses = torch.tensor([0, 1]), []
     for bf16 in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            found = learning.unroll(model, batch, known)
+            found = learning.unroll(model, batch, seeded())
             parts = learning.model_loss(model, found)[1]
-            parts["policy"] = learning.policy_loss(
-                model, found, learning.imagine_policy(model, found, known)
-            )
+            imagined = policy_batch(model, found)
+            proposed = learning.imagine_policy(model, imagined, heads)
+            parts["policy"] = learning.policy_loss(model, imagined, proposed)
             losses.append({name: part.detach() for name, part in parts.items()})
         assert all(part.dtype == torch.float32 for part in parts.values())
     for name, exact in losses[0].items():

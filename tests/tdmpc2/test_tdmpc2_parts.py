@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from worldflux.core.rand import Rand
 from worldflux.errors import CapabilityError, ConfigError, ContractError
 from worldflux.specs import Capability, ModelSpec, TensorSpec
 from worldflux.testing import check_family, check_world_model
@@ -122,23 +123,21 @@ def test_shift_moves_images_and_repeats_their_border() -> None:
 
 @pytest.mark.parametrize("rate", [0.01, 0.5, 0.9])
 def test_dropout_masks_drop_at_their_rate_and_keep_the_mean(rate: float) -> None:
-    source = draws.keep_mask(rate, 3, 777, 101)
-    mask = source(torch.device("cpu"), torch.Generator().manual_seed(0))
+    shape, sampler = (3, 777, 101), draws.keep_mask(rate)
+    mask = Rand.seeded(0).draw("keep", shape, sampler)
     assert mask.shape == (3, 777, 101)
     assert float((mask == 0).float().mean()) == pytest.approx(rate, abs=0.003)
     assert float(mask.mean()) == pytest.approx(1.0, abs=0.02)
     assert len(mask.unique()) == 2
     columns = (mask == 0).float().mean((0, 1))  # no element of a random word is special
     assert float((columns - rate).abs().max()) < 0.06
-    again = source(torch.device("cpu"), torch.Generator().manual_seed(0))
-    other = source(torch.device("cpu"), torch.Generator().manual_seed(1))
+    again, other = (Rand.seeded(seed).draw("keep", shape, sampler) for seed in (0, 1))
     assert torch.equal(mask, again) and not torch.equal(mask, other)
 
 
 @pytest.mark.parametrize("members", [2, 5])
 def test_every_pair_of_heads_is_as_likely(members: int) -> None:
-    source = draws.heads(members, 20_000)
-    pairs = source(torch.device("cpu"), torch.Generator().manual_seed(0)).sort(-1).values
+    pairs = Rand.seeded(0).draw("heads", (20_000, 2), draws.heads(members)).sort(-1).values
     assert (pairs[:, 0] < pairs[:, 1]).all()
     _, counts = pairs.unique(dim=0, return_counts=True)
     expected = 2 / (members * (members - 1))
@@ -151,9 +150,10 @@ def test_images_are_shifted_at_random_unless_deterministic() -> None:
     model = TDMPC2WorldModel(config, IMAGE, ACTION)
     obs = {"image": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)}
     plain = model.encode(obs, deterministic=True)["latent"]
-    still = model.encode(obs, draws={"shift": torch.full((2, 2), 3)})["latent"]
+    still = model.encode(obs, rand=Rand(draws={"shift": torch.full((2, 2), 3)}))["latent"]
     torch.testing.assert_close(plain, still)
-    moved = model.encode(obs, draws={"shift": torch.tensor([[3, 3], [0, 5]])})["latent"]
+    forced = Rand(draws={"shift": torch.tensor([[3, 3], [0, 5]])})
+    moved = model.encode(obs, rand=forced)["latent"]
     torch.testing.assert_close(moved[0], plain[0])
     assert not torch.allclose(moved[1], plain[1])
     floating = {"image": obs["image"].float() / 255}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldflux.core.rand import Rand
 from worldflux.specs import TensorSpec
 from worldflux.testing.dummies import TinyAgent, TinyConfig
 from worldflux_train.collector import Chunk, Collector, random_action
@@ -53,8 +54,7 @@ def _stepper(*envs: Any) -> Stepper:
 def _collector(stepper: Stepper, seed: int = 0) -> Collector:
     torch.manual_seed(0)
     agent = TinyAgent(TinyConfig(), stepper.obs_spec, stepper.action_spec)
-    generator = torch.Generator().manual_seed(seed)
-    return Collector(agent, stepper, generator, torch.device("cpu"))
+    return Collector(agent, stepper, Rand.seeded(seed), torch.device("cpu"))
 
 
 def _columns(chunk: Chunk) -> dict[str, np.ndarray]:
@@ -103,14 +103,14 @@ def test_prefill_acts_at_random_and_the_state_knows() -> None:
 
 
 def test_random_actions_cover_their_space() -> None:
-    generator = torch.Generator().manual_seed(0)
-    box = random_action(TensorSpec((3,)), 500, generator)
+    rand = Rand.seeded(0)
+    box = random_action(TensorSpec((3,)), 500, rand)
     assert box.shape == (500, 3)
     assert -1 <= box.min() < -0.9 < 0.9 < box.max() <= 1
-    many = random_action(TensorSpec((2,), "int64", n=(2, 5)), 500, generator)
+    many = random_action(TensorSpec((2,), "int64", n=(2, 5)), 500, rand)
     assert many.shape == (500, 2)
     assert [set(many[:, i].tolist()) for i in (0, 1)] == [{0, 1}, set(range(5))]
-    assert random_action(TensorSpec((), "int64", n=3), 4, generator).shape == (4,)
+    assert random_action(TensorSpec((), "int64", n=3), 4, rand).shape == (4,)
 
 
 def test_follow_copies_and_does_not_share() -> None:

@@ -11,6 +11,7 @@ import torch
 
 import worldflux
 from worldflux.core.payloads import ActionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.planning import PlanningAgent
 from worldflux.planning.config import PlanningAgentConfig
@@ -58,7 +59,7 @@ def test_agents_without_memory_are_not_asked(model_id: str, asked_at_random: int
     asked, act = [], agent.act
     assert agent.remembers == (asked_at_random > 0)
     agent.act = lambda *args, **kwargs: asked.append(1) or act(*args, **kwargs)
-    collector = Collector(agent, stepper, torch.Generator().manual_seed(0), torch.device("cpu"))
+    collector = Collector(agent, stepper, Rand.seeded(0), torch.device("cpu"))
     chunk = collector.collect(6, 0, prefill=100)
     assert len(asked) == asked_at_random
     actions = np.concatenate([np.asarray(row["action"]) for row in chunk.rows]).ravel()
@@ -76,7 +77,7 @@ def test_a_planning_agent_plans_for_no_random_step_and_is_told_of_each() -> None
     agent = PlanningAgent(model, PlanningAgentConfig(planner=small))
     planned, optimize = [], agent.planner.optimize
     agent.planner.optimize = lambda *args: planned.append(1) or optimize(*args)  # type: ignore[method-assign,func-returns-value]
-    collector = Collector(agent, stepper, torch.Generator().manual_seed(0), torch.device("cpu"))
+    collector = Collector(agent, stepper, Rand.seeded(0), torch.device("cpu"))
     for step in range(3):
         chunk = collector.collect(1, 2 * step, prefill=6)
         assert collector.state is not None
@@ -95,7 +96,7 @@ class LastSeen(TinyAgent):
     replay_spec: dict[str, TensorSpec] = {}
 
     def act(self, obs: Any, state: Any, is_first: Any, *args: Any, **kwargs: Any) -> Any:
-        random_action(TensorSpec((1,)), len(is_first), kwargs["generator"])
+        random_action(TensorSpec((1,)), len(is_first), kwargs["rand"])
         payload = ActionPayload("continuous", torch.zeros(len(is_first), 1))
         return payload, State({"seen": obs["state"]} if self.keeps else {})
 

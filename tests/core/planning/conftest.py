@@ -12,6 +12,7 @@ from worldflux.core.actions import VectorActions
 from worldflux.core.interfaces import Decoder, DynamicsModel, ObservationEncoder
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput
+from worldflux.core.rand import Rand, normal
 from worldflux.core.state import State
 from worldflux.specs import Capability, TensorSpec
 
@@ -30,14 +31,13 @@ class Observed(ObservationEncoder):
 class Integrator(DynamicsModel):
     """Position and velocity under a force."""
 
-    def transition(self, state, action, *, deterministic=False, draws=None, generator=None):
+    def transition(self, state, action, *, deterministic=False, rand=None):
         x, force = state["x"], action[:, :1]
         position, velocity = x[:, :1], x[:, 1:]
         moved = torch.cat([position + STEP * velocity, velocity + STEP * force], 1)
         if not deterministic:
-            shape = moved.shape
-            noise = draws["push"] if draws else torch.randn(shape, generator=generator)
-            moved = moved + 0.1 * noise
+            rand = rand or Rand()
+            moved = moved + 0.1 * rand.draw("push", tuple(moved.shape), normal)
         return State({"x": moved, "effort": action.square().sum(1)})
 
 
@@ -65,7 +65,7 @@ class DoubleIntegrator(WorldModel):
         self.dynamics_model = Integrator()
         self.decoder_module = Cost()
 
-    def loss(self, batch):
+    def loss(self, batch, part=None, *, rand=None):
         return LossOutput(torch.zeros(()))
 
     def optimal_return(self, x: Tensor, horizon: int) -> Tensor:
@@ -117,7 +117,7 @@ class Walk(DynamicsModel):
                     target = y * side + x if blocked else to_y * side + to_x
                     self.moves[m, y * side + x, target] = 1.0
 
-    def transition(self, state, action, *, deterministic=False, draws=None, generator=None):
+    def transition(self, state, action, *, deterministic=False, rand=None):
         return State({"cell": torch.einsum("bc,bm,mcd->bd", state["cell"], action, self.moves)})
 
 
@@ -150,7 +150,7 @@ class ShortestPath(WorldModel):
         self.dynamics_model = Walk()
         self.decoder_module = OnGoal()
 
-    def loss(self, batch):
+    def loss(self, batch, part=None, *, rand=None):
         return LossOutput(torch.zeros(()))
 
     def optimal_return(self, cells: Tensor) -> Tensor:
@@ -179,6 +179,33 @@ class ShortestPath(WorldModel):
                 total -= ROOM[y][x] != "G"
             totals.append(total)
         return torch.tensor(totals)
+
+
+def forced(planner, rows, seed=0, explore=False):
+    """Every tensor a planner asks for, by name: iterations first where it asks in each."""
+    c, size = planner.config, planner.space.size
+    plan, generator = (c.horizon, size), torch.Generator().manual_seed(seed)
+    noise = {
+        "random_shooting": lambda: (rows, c.candidates, *plan),
+        "gradient": lambda: (rows, c.candidates - 1, *plan),
+        "icem": lambda: (c.iterations, rows, c.candidates, *plan),
+        "cem": lambda: (c.iterations, rows, c.candidates - c.proposals, *plan),
+        "mppi": lambda: (c.iterations, rows, c.candidates - c.proposals, *plan),
+    }[planner.name]()
+    shapes = {"noise": noise}
+    if planner.name == "icem":
+        shapes["tail"] = (rows, planner.kept, c.execute, size)
+    if explore:
+        shapes["explore"] = (rows, size)
+    draws = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    if planner.name == "mppi":
+        draws["choice"] = torch.empty(rows, c.elites).exponential_(generator=generator)
+    return draws
+
+
+@pytest.fixture
+def draws_of():
+    return forced
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.planning import MPPI
 from worldflux.planning.config import MPPIConfig
@@ -47,11 +48,11 @@ class Recorded:
     def require(self, capability, message=None):
         return None
 
-    def propose(self, state, n, horizon, *, conditions=None, draws=None, generator=None):
+    def propose(self, state, n, horizon, conditions=None, *, rand=None):
         return self.tensors["out/actions"][:, :n].transpose(0, 1).unsqueeze(0)
 
-    def score(self, state, actions, conditions=None, draws=None, generator=None):
-        return draws["value"].unsqueeze(0)
+    def score(self, state, actions, conditions=None, *, rand=None):
+        return rand.given("value")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -73,7 +74,7 @@ def test_golden_mppi(group):
     draws = {
         "noise": tensors["in/randn"].transpose(1, 2).unsqueeze(1),
         "choice": tensors["in/exponential"].unsqueeze(0),
-        "score/value": tensors["out/value"],
+        "score/value": tensors["out/value"].unsqueeze(1),
     }
     previous, explore = None, "in/randn_action" in tensors
     if explore:
@@ -81,14 +82,17 @@ def test_golden_mppi(group):
         mean = tensors["in/prev_mean"].unsqueeze(0)
         previous = State({"mean": mean, "warm": torch.ones(1, dtype=torch.bool)})
     trace: list = []
+    rand = Rand(draws=draws)
     plan = planner(
         Recorded(tensors),
         State({"z": torch.zeros(1, 1)}),
         previous=previous,
-        draws=draws,
+        rand=rand,
         explore=explore,
         trace=trace,
     )
+
+    rand.check_used()
 
     def check(name, actual):
         limit = atol[f"out/{group}/{name}"]

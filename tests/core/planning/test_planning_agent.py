@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.planning import PlanningAgent
@@ -34,10 +35,10 @@ def known(integrator):
 
 def drive(agent, model, x, steps, mode="eval", first_at=0):
     """Act in the model's own world for some steps: states and actions along the way."""
-    generator, state, seen, taken = torch.Generator().manual_seed(0), None, [x], []
+    rand, state, seen, taken = Rand.seeded(0), None, [x], []
     for t in range(steps):
         is_first = torch.full((len(x),), t == first_at)
-        payload, state = agent.act({"state": x}, state, is_first, mode, generator=generator)
+        payload, state = agent.act({"state": x}, state, is_first, mode, rand=rand)
         moved = model.transition(model.encode({"state": x}), payload.tensor, deterministic=True)
         x = moved["x"]
         seen.append(x)
@@ -62,37 +63,37 @@ def test_random_actions_do_not_bring_the_mass_to_rest(known):
 
 def test_between_plans_it_executes_the_plan_it_made(known):
     agent = agent_of(known, execute=3)
-    x, generator, first = torch.randn(2, 2), torch.Generator(), torch.ones(2, dtype=torch.bool)
+    x, rand, first = torch.randn(2, 2), Rand.seeded(0), torch.ones(2, dtype=torch.bool)
     going_on = ~first
-    payload, state = agent.act({"state": x}, None, first, generator=generator)
+    payload, state = agent.act({"state": x}, None, first, rand=rand)
     plan = state["planner.plan"]
     for t in range(3):
         assert torch.equal(payload.tensor, plan[:, t])
         assert torch.equal(state["planner.plan"], plan)
-        payload, state = agent.act({"state": x}, state, going_on, generator=generator)
+        payload, state = agent.act({"state": x}, state, going_on, rand=rand)
     assert not torch.equal(state["planner.plan"], plan)
     assert state["planner.step"].tolist() == [1, 1]
 
 
 def test_a_row_that_starts_anew_plans_at_once_and_the_other_goes_on(known):
     agent = agent_of(known, execute=3)
-    x, generator, first = torch.randn(2, 2), torch.Generator(), torch.ones(2, dtype=torch.bool)
-    _, state = agent.act({"state": x}, None, first, generator=generator)
+    x, rand, first = torch.randn(2, 2), Rand.seeded(0), torch.ones(2, dtype=torch.bool)
+    _, state = agent.act({"state": x}, None, first, rand=rand)
     plan = state["planner.plan"]
     first = torch.tensor([False, True])
-    payload, state = agent.act({"state": x}, state, first, generator=generator)
+    payload, state = agent.act({"state": x}, state, first, rand=rand)
     assert torch.equal(state["planner.plan"][0], plan[0])
     assert torch.equal(payload.tensor[0], plan[0, 1])
     assert not torch.equal(state["planner.plan"][1], plan[1])
     assert state["planner.step"].tolist() == [2, 1]
 
 
-def test_training_explores_and_evaluation_does_not(known):
+def test_training_explores_and_evaluation_does_not(known, draws_of):
     agent = agent_of(known, exploration=0.5)
     x, first = torch.randn(2, 2), torch.ones(2, dtype=torch.bool)
-    draws = agent.planner.sample_draws(2, "cpu")
+    draws = draws_of(agent.planner, 2, explore=True)
     calm, bold = (
-        agent.act({"state": x}, None, first, mode, draws=draws)[0].tensor
+        agent.act({"state": x}, None, first, mode, rand=Rand(draws=draws))[0].tensor
         for mode in ("eval", "train")
     )
     torch.testing.assert_close(bold, (calm + 0.5 * draws["explore"]).clamp(-1, 1))
@@ -101,10 +102,10 @@ def test_training_explores_and_evaluation_does_not(known):
 def test_it_reaches_the_goal_in_the_observation(known):
     agent = agent_of(known, candidates=256, elites=16, execute=5, score={"goal_key": "x"})
     goal = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    x, state, generator = torch.zeros(2, 2), None, torch.Generator().manual_seed(0)
+    x, state, rand = torch.zeros(2, 2), None, Rand.seeded(0)
     for t in range(5):
         obs = {"state": x, "goal": goal}
-        payload, state = agent.act(obs, state, torch.full((2,), t == 0), generator=generator)
+        payload, state = agent.act(obs, state, torch.full((2,), t == 0), rand=rand)
         latent = known.encode({"state": x})
         x = known.transition(latent, payload.tensor, deterministic=True)["x"]
     torch.testing.assert_close(x, goal, atol=0.1, rtol=0)
@@ -123,7 +124,7 @@ def test_model_draws_reach_the_model():
     agent = agent_of(model)
     obs, first = {"state": torch.randn(2, 3)}, torch.ones(2, dtype=torch.bool)
     states = [
-        agent.act(obs, None, first, draws={"model/stoch": torch.full((2, 16), value)})[1]
+        agent.act(obs, None, first, rand=Rand(draws={"model/stoch": torch.full((2, 16), value)}))[1]
         for value in (0.0, 1.0)
     ]
     torch.testing.assert_close(states[1]["stoch"] - states[0]["stoch"], torch.full((2, 16), 0.1))
@@ -157,7 +158,7 @@ def test_the_published_checks_pass_on_a_model_with_any_planner(kind, action):
 def test_updates_lower_the_models_loss_whatever_its_loss_takes():
     class Plain(TinyModel):
         def loss(self, batch):
-            return super().loss(batch, generator=torch.Generator().manual_seed(0))
+            return super().loss(batch, rand=Rand.seeded(0))
 
     from worldflux.testing.batches import random_batch
 
@@ -166,7 +167,7 @@ def test_updates_lower_the_models_loss_whatever_its_loss_takes():
         agent = PlanningAgent(family(TinyConfig(), spec, action), PlanningAgentConfig(lr=1e-2))
         batch = random_batch(spec, action, 4, 8)
         losses = [
-            float(agent.update(batch, "model", generator=torch.Generator()).metrics["loss"])
+            float(agent.update(batch, "model", rand=Rand.seeded(0)).metrics["loss"])
             for _ in range(30)
         ]
         assert losses[-1] < 0.8 * losses[0], losses
@@ -198,20 +199,20 @@ def test_it_is_told_of_the_action_that_was_executed_and_plans_for_none_but_its_o
     optimize, planner.optimize = planner.optimize, lambda *args: planned.append(args)
     obs, first = {"state": torch.randn(2, 3)}, torch.ones(2, dtype=torch.bool)
     other = planner.space.to_env(planner.space.uniform(torch.randn(2, planner.space.size), None))
-    state = agent.took(agent.observe(obs, None, first, generator=torch.Generator()), other)
+    state = agent.took(agent.observe(obs, None, first, rand=Rand.seeded(0)), other)
     assert torch.equal(state["planner.action"], other)
-    draws = {"model/stoch": torch.zeros(2, 16)}
-    after = agent.observe(obs, state, ~first, draws=draws)
+    rand = Rand(draws={"model/stoch": torch.zeros(2, 16)})
+    after = agent.observe(obs, state, ~first, rand=rand)
     own = State({key: value for key, value in state.tensors.items() if "planner." not in key})
-    wanted = model.observe(own, other, obs, ~first, draws={"stoch": torch.zeros(2, 16)})
+    wanted = model.observe(own, other, obs, ~first, rand=rand.under("model/"))
     for key, value in wanted.tensors.items():
         assert torch.equal(after[key], value), key
     assert not planned
 
     planner.optimize = optimize  # and after another's action the plan under way is of no use
-    _, acted = agent.act(obs, after, ~first, generator=torch.Generator())
+    _, acted = agent.act(obs, after, ~first, rand=Rand.seeded(0))
     told = agent.took(acted, other)
-    _, again = agent.act(obs, told, ~first, generator=torch.Generator())
+    _, again = agent.act(obs, told, ~first, rand=Rand.seeded(0))
     assert again["planner.step"].tolist() == [1, 1]
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand, normal
 from worldflux.core.state import State
 from worldflux.planning import create_planner
 
@@ -31,39 +32,34 @@ def model(request, integrator, shortest_path):
     return integrator(size=2) if request.param == "continuous" else shortest_path()
 
 
-def assert_rows_apart(planner, model, state):
+def assert_rows_apart(planner, model, state, draws):
     """Row 1 gets another state, memory and noise: rows 0 and 2 keep their plan to the bit."""
     memory = planner(model, state).extras["wf.planner.memory"]
-    draws = planner.sample_draws(3, "cpu")
-    plan = planner(model, state, previous=memory, draws=draws, explore=True)
-    changed = {
-        key: value.index_copy(0, torch.tensor([1]), value[:1])
-        for key, value in state.tensors.items()
-    }
-    other = planner.initial_memory(3).tensors
-    kept = torch.tensor([True, False, True])
-    mixed = {
-        key: torch.where(kept.reshape(-1, *[1] * (value.ndim - 1)), value, other[key])
-        for key, value in memory.tensors.items()
-    }
+    rand = Rand(draws=draws)
+    plan = planner(model, state, previous=memory, rand=rand, explore=True)
+    if planner.config.exploration is not None:
+        rand.check_used()
+    changed = state.rows(torch.tensor([0, 0, 2]))
+    mixed = memory.where(torch.tensor([True, False, True]), planner.initial_memory(3))
     for name, value in draws.items():
         axis = value.shape[:2].index(3)
         value.select(axis, 1).copy_(value.select(axis, 1).flip(0))
         draws[name] = value
-    again = planner(model, State(changed), previous=State(mixed), draws=draws, explore=True)
+    again = planner(model, changed, previous=mixed, rand=rand, explore=True)
     assert torch.equal(plan.tensor[:, [0, 2]], again.tensor[:, [0, 2]])
     return plan, again
 
 
 @PLANNERS
-def test_an_environments_plan_does_not_depend_on_another_environment(name, model):
-    planner, state = setup(name, model)
-    plan, again = assert_rows_apart(planner, model, state)
+def test_an_environments_plan_does_not_depend_on_another_environment(name, model, draws_of):
+    planner, state = setup(name, model, exploration=0.1)
+    draws = draws_of(planner, 3, explore=True)
+    plan, again = assert_rows_apart(planner, model, state, draws)
     assert not torch.equal(plan.tensor[:, 1], again.tensor[:, 1])
 
 
 @PLANNERS
-def test_the_row_check_notices_a_model_that_mixes_rows(name, integrator):
+def test_the_row_check_notices_a_model_that_mixes_rows(name, integrator, draws_of):
     class Mixing(integrator):
         def plan_step(self, state, action, *rest, **named):
             return super().plan_step(state, action + state["x"].mean(), *rest, **named)
@@ -71,37 +67,33 @@ def test_the_row_check_notices_a_model_that_mixes_rows(name, integrator):
     model = Mixing()
     planner, state = setup(name, model)
     with pytest.raises(AssertionError):
-        assert_rows_apart(planner, model, state)
+        assert_rows_apart(planner, model, state, draws_of(planner, 3))
 
 
 @PLANNERS
-def test_one_row_alone_gets_the_same_plan(name, model):
+def test_one_row_alone_gets_the_same_plan(name, model, draws_of):
     planner, state = setup(name, model)
-    draws = planner.sample_draws(3, "cpu")
-    plan = planner(model, state, draws=draws)
+    draws = draws_of(planner, 3)
+    plan = planner(model, state, rand=Rand(draws=draws))
     one = {key: value.narrow(value.shape[:2].index(3), 2, 1) for key, value in draws.items()}
-    alone = planner(
-        model, State({key: value[2:] for key, value in state.tensors.items()}), draws=one
-    )
+    alone = planner(model, state.rows(slice(2, None)), rand=Rand(draws=one))
     torch.testing.assert_close(alone.tensor[:, 0], plan.tensor[:, 2])
 
 
 @PLANNERS
-def test_same_draws_same_plan_same_seed_same_plan_other_seed_other_plan(name, integrator):
+def test_same_draws_same_plan_same_seed_same_plan_other_seed_other_plan(name, integrator, draws_of):
     model = integrator()
-    planner, state = setup(name, model)
+    planner, state = setup(name, model, exploration=0.1)
     before = torch.random.get_rng_state()
 
-    def planned(**given):
-        return planner(model, state, explore=True, **given).tensor
+    def planned(rand):
+        return planner(model, state, explore=True, rand=rand).tensor
 
-    def seeded(seed):
-        return torch.Generator().manual_seed(seed)
-
-    draws = planner.sample_draws(3, "cpu", seeded(3))
-    assert torch.equal(planned(draws=draws), planned(draws=draws))
-    assert torch.equal(planned(draws=draws), planned(generator=seeded(3)))
-    assert not torch.equal(planned(generator=seeded(3)), planned(generator=seeded(4)))
+    forced = Rand(draws=draws_of(planner, 3, explore=True))
+    assert torch.equal(planned(forced), planned(forced))
+    forced.check_used()
+    assert torch.equal(planned(Rand.seeded(3)), planned(Rand.seeded(3)))
+    assert not torch.equal(planned(Rand.seeded(3)), planned(Rand.seeded(4)))
     assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
 
 
@@ -142,22 +134,22 @@ def test_a_reported_score_is_that_of_a_plan_the_model_confirms(name, integrator)
 
 
 @PLANNERS
-def test_initial_memory_is_a_cold_start(name, model):
+def test_initial_memory_is_a_cold_start(name, model, draws_of):
     planner, state = setup(name, model)
-    draws = planner.sample_draws(3, "cpu")
-    cold = planner(model, state, draws=draws)
-    again = planner(model, state, draws=draws, previous=planner.initial_memory(3))
+    rand = Rand(draws=draws_of(planner, 3))
+    cold = planner(model, state, rand=rand)
+    again = planner(model, state, rand=rand, previous=planner.initial_memory(3))
     assert torch.equal(cold.tensor, again.tensor)
 
 
 @PLANNERS
-def test_warm_start_helps_the_next_plan(name, integrator):
+def test_warm_start_helps_the_next_plan(name, integrator, draws_of):
     model = integrator()
     tight = {"gradient": {"iterations": 2, "candidates": 1}, "random_shooting": {"candidates": 8}}
     planner, _ = setup(name, model, **tight.get(name, {"iterations": 1, "init_std": 0.1}))
     state = model.encode({"state": torch.randn(64, 2)})
-    draws = planner.sample_draws(64, "cpu")
-    memory, cold = None, planner(model, state, draws=draws).extras["wf.planner.score"]
+    rand = Rand(draws=draws_of(planner, 64))
+    memory, cold = None, planner(model, state, rand=rand).extras["wf.planner.score"]
     for _ in range(6):
         plan = planner(model, state, previous=memory)
         stay = plan.extras["wf.planner.memory"]  # undo the shift: the state has not moved on
@@ -169,7 +161,7 @@ def test_warm_start_helps_the_next_plan(name, integrator):
                 for key, value in stay.tensors.items()
             }
         )
-    warm = planner(model, state, previous=memory, draws=draws).extras["wf.planner.score"]
+    warm = planner(model, state, previous=memory, rand=rand).extras["wf.planner.score"]
     assert (warm - cold).mean() > 0.05, (warm - cold).mean()
 
 
@@ -199,36 +191,38 @@ def test_masked_choices_and_dimensions_are_never_used(name, model):
 
 
 @PLANNERS
-def test_exploration_changes_the_first_action_only(name, integrator):
+def test_exploration_changes_the_first_action_only(name, integrator, draws_of):
     model = integrator()
     planner, state = setup(name, model, exploration=0.3)
-    draws = planner.sample_draws(3, "cpu")
-    calm, bold = (planner(model, state, draws=draws, explore=on).tensor for on in (False, True))
+    draws = draws_of(planner, 3, explore=True)
+    rand = Rand(draws=draws)
+    calm, bold = (planner(model, state, rand=rand, explore=on).tensor for on in (False, True))
     assert torch.equal(calm[1:], bold[1:])
     expected = (calm[0] + 0.3 * draws["explore"]).clamp(-1, 1)
     torch.testing.assert_close(bold[0], expected)
 
 
-def test_mppi_explores_with_its_plans_own_spread_unless_told_otherwise(integrator):
+def test_mppi_explores_with_its_plans_own_spread_unless_told_otherwise(integrator, draws_of):
     model = integrator()
     planner, state = setup("mppi", model)
-    draws, trace = planner.sample_draws(3, "cpu"), []
-    calm = planner(model, state, draws=draws, trace=trace).tensor
-    bold = planner(model, state, draws=draws, explore=True).tensor
+    draws, trace = draws_of(planner, 3, explore=True), []
+    rand = Rand(draws=draws)
+    calm = planner(model, state, rand=rand, trace=trace).tensor
+    bold = planner(model, state, rand=rand, explore=True).tensor
     expected = calm[0] + trace[-1]["std"][:, 0] * draws["explore"]
     torch.testing.assert_close(bold[0], expected.clamp(-1, 1))
     other, _ = setup("cem", model)
-    draws = other.sample_draws(3, "cpu")
-    calm, bold = (other(model, state, draws=draws, explore=on).tensor for on in (False, True))
+    rand = Rand(draws=draws_of(other, 3))
+    calm, bold = (other(model, state, rand=rand, explore=on).tensor for on in (False, True))
     assert torch.equal(calm, bold)
 
 
-def test_discrete_exploration_is_uniform_with_the_given_probability(shortest_path):
+def test_discrete_exploration_is_uniform_with_the_given_probability(shortest_path, draws_of):
     model = shortest_path()
     planner, _ = setup("random_shooting", model, exploration=0.5, candidates=4)
     state = model.encode({"state": torch.full((4000,), 14)})
-    draws = planner.sample_draws(4000, "cpu")
-    calm, bold = (planner(model, state, draws=draws, explore=on).tensor for on in (False, True))
+    rand = Rand(draws=draws_of(planner, 4000, explore=True))
+    calm, bold = (planner(model, state, rand=rand, explore=on).tensor for on in (False, True))
     changed = (calm[0] != bold[0]).float().mean()
     assert abs(changed - 0.5 * 4 / 5) < 0.03, changed
 
@@ -257,22 +251,20 @@ def test_plans_ignore_candidates_the_model_scores_with_nan(name, integrator):
 @PLANNERS
 def test_proposals_are_candidates(name, integrator):
     class Guided(integrator):
-        def propose(self, state, n, horizon, *, conditions=None, draws=None, generator=None):
-            assert generator is not None
+        def propose(self, state, n, horizon, conditions=None, *, rand=None):
+            offset = rand.given("offset")
             answer = torch.full((state.batch_size, n, horizon, 1), 0.625)
-            return answer + (draws["offset"] if draws else 0)
+            return answer if offset is None else answer + offset
 
-        def score(self, state, actions, conditions=None, draws=None, generator=None):
+        def score(self, state, actions, conditions=None, *, rand=None):
             return -(actions - 0.625).abs().sum((2, 3)) * 1e6
 
     model = Guided()
     best = {"cem": {"select": "best"}, "mppi": {"temperature": 1e3}}.get(name, {})
     planner, state = setup(name, model, proposals=2, **best)
-    plan = planner(model, state, generator=torch.Generator())
+    plan = planner(model, state)
     assert (plan.tensor == 0.625).all()
-    off = planner(
-        model, state, generator=torch.Generator(), draws={"propose/offset": torch.tensor(0.17)}
-    )
+    off = planner(model, state, rand=Rand(draws={"propose/offset": torch.tensor(0.17)}))
     assert not (off.tensor == 0.625).all()
 
 
@@ -280,27 +272,34 @@ def test_score_gets_its_draws_of_each_iteration(integrator):
     class Noisy(integrator):
         seen: list
 
-        def score(self, state, actions, conditions=None, draws=None, generator=None):
-            self.seen.append(draws["eps"])
+        def score(self, state, actions, conditions=None, *, rand=None):
+            self.seen.append(rand.draw("eps", (3,), normal))
             return actions.sum((2, 3))
 
     model = Noisy()
     model.seen = []
     planner, state = setup("mppi", model)
-    planner(model, state, draws={"score/eps": torch.tensor([1.0, 2.0])})
-    assert [float(value) for value in model.seen] == [1.0, 2.0]
+    forced = torch.arange(6.0).reshape(2, 3)
+    rand = Rand(draws={"score/eps": forced})
+    planner(model, state, rand=rand)
+    assert torch.equal(torch.stack(model.seen), forced)
+    rand.check_used()
 
 
 @pytest.mark.parametrize("name", ["random_shooting", "cem", "icem", "mppi"])
-def test_a_plan_is_one_graph_of_tensors(name, integrator):
+def test_a_plan_is_one_graph_of_tensors(name, integrator, draws_of):
     """No host synchronisation, no Python branching on values: one graph under torch.compile."""
     model = integrator()
     planner, state = setup(name, model)
-    draws = planner.sample_draws(3, "cpu")
 
-    def plan(x, effort, draws):
-        return planner(model, State({"x": x, "effort": effort}), draws=draws).tensor
+    def plan(x, effort, *, rand):
+        return planner(model, State({"x": x, "effort": effort}), rand=rand).tensor
 
     compiled = torch.compile(plan, backend="eager", fullgraph=True)
-    args = (state["x"], state["effort"], draws)
-    torch.testing.assert_close(compiled(*args), plan(*args))
+    args = (state["x"], state["effort"])
+    rand = Rand.seeded(0).drawn(plan, *args)
+    found = compiled(*args, rand=rand)
+    torch.testing.assert_close(found, plan(*args, rand=Rand.seeded(0)))
+    assert not torch.equal(compiled(*args, rand=rand.redrawn()), found)
+    forced = Rand(draws=draws_of(planner, 3))
+    torch.testing.assert_close(compiled(*args, rand=forced), plan(*args, rand=forced))

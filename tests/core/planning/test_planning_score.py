@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.planning import create_planner, default_score, score
 from worldflux.planning.config import ScoreConfig
-from worldflux.planning.score import discounted_return, repeated_conditions
+from worldflux.planning.score import discounted_return
 
 
 def start(model, rows=3):
@@ -51,19 +52,18 @@ def test_terminal_value_and_discount_are_added(integrator):
     torch.testing.assert_close(found, plain + 0.5**4 * value[:, None])
 
 
-def test_sampled_imagination_uses_the_given_draws_or_generator(integrator):
+def test_sampled_imagination_uses_forced_draws_or_the_generator(integrator):
     model = integrator()
     state, actions = start(model), torch.zeros(3, 2, 4, 1)
     config = ScoreConfig(deterministic=False)
     calm = default_score(model, state, actions)
-    silent = {"push": torch.zeros(4, 6, 2)}
+    silent = Rand(draws={"push": torch.zeros(4, 6, 2)})
     torch.testing.assert_close(
-        default_score(model, state, actions, draws=silent, config=config), calm
+        default_score(model, state, actions, rand=silent, config=config), calm
     )
+    silent.check_used()
     seeded = [
-        default_score(
-            model, state, actions, generator=torch.Generator().manual_seed(seed), config=config
-        )
+        default_score(model, state, actions, rand=Rand.seeded(seed), config=config)
         for seed in (0, 0, 1)
     ]
     assert torch.equal(seeded[0], seeded[1]) and not torch.equal(seeded[0], seeded[2])
@@ -100,18 +100,12 @@ def test_planning_towards_a_goal_gets_there(integrator):
     torch.testing.assert_close(state["x"], goal, atol=0.03, rtol=0)
 
 
-def test_conditions_are_repeated_row_by_row():
-    condition = ConditionPayload(
-        text_condition=["a", "b"],
-        goal=torch.tensor([[1.0], [2.0]]),
-        extras={"wf.test.rows": torch.arange(2), "wf.test.one": 7},
-    )
-    many = repeated_conditions(condition, 2, 3)
-    assert many.text_condition == ["a", "a", "a", "b", "b", "b"]
-    assert many.goal.flatten().tolist() == [1, 1, 1, 2, 2, 2]
-    assert many.extras["wf.test.rows"].tolist() == [0, 0, 0, 1, 1, 1]
-    assert many.extras["wf.test.one"] == 7
-    assert repeated_conditions(None, 2, 3) is None
+def test_a_condition_without_a_value_for_every_row_is_refused(integrator):
+    model = integrator()
+    state, actions = start(model), torch.zeros(3, 5, 2, 1)
+    one_goal = ConditionPayload(goal=torch.zeros(1, 2))
+    with pytest.raises(ContractError, match="'goal' has 1 rows, expected 3"):
+        default_score(model, state, actions, one_goal, ScoreConfig(goal_key="x"))
 
 
 def test_goal_errors_say_what_to_set(integrator):
@@ -159,10 +153,10 @@ def test_models_that_cannot_be_scored_are_refused(integrator):
 
 def test_what_a_model_hands_a_planner_is_checked(integrator):
     class Wrong(integrator):
-        def score(self, state, actions, conditions=None, draws=None, generator=None):
+        def score(self, state, actions, conditions=None, *, rand=None):
             return actions.sum((1, 2, 3))
 
-        def propose(self, state, n, horizon, *, conditions=None, draws=None, generator=None):
+        def propose(self, state, n, horizon, conditions=None, *, rand=None):
             return torch.zeros(n, horizon, 1)
 
     model = Wrong()
@@ -193,12 +187,13 @@ def test_draws_and_memory_are_checked(integrator):
     model = integrator()
     state = start(model)
     planner = create_planner("cem", model.action_spec)
-    with pytest.raises(ContractError, match=r"CEM has no draw 'nose'. Did you mean 'noise'"):
-        planner(model, state, draws={"nose": torch.zeros(1)})
-    with pytest.raises(
-        ContractError, match=r"draw 'explore' has shape \(2, 1\), expected \(3, 1\)"
-    ):
-        planner(model, state, draws={"explore": torch.zeros(2, 1)})
+    misspelt = Rand(draws={"nose": torch.zeros(1)})
+    planner(model, state, rand=misspelt)
+    with pytest.raises(ContractError, match="Nothing asked for the draw 'nose'"):
+        misspelt.check_used()
+    noise = torch.zeros(10, 2, 1000, 12, 1)
+    with pytest.raises(ContractError, match=r"'noise' has shape \(2, .*, expected \(3, "):
+        planner(model, state, rand=Rand(draws={"noise": noise}))
     memory = create_planner("icem", model.action_spec).initial_memory(3)
     with pytest.raises(ContractError, match="CEM cannot start from this memory: expected"):
         planner(model, state, previous=memory)
@@ -206,7 +201,7 @@ def test_draws_and_memory_are_checked(integrator):
 
 def test_gradient_planner_refuses_a_score_without_gradient(integrator):
     class Blind(integrator):
-        def score(self, state, actions, conditions=None, draws=None, generator=None):
+        def score(self, state, actions, conditions=None, *, rand=None):
             return actions.detach().sum((2, 3))
 
     model = Blind()

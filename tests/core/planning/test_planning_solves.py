@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from worldflux.core.rand import Rand
 from worldflux.planning import create_planner
 
 HORIZON = 8
@@ -32,10 +33,10 @@ class Backwards:
     def __init__(self, model) -> None:
         self.model = model
 
-    def score(self, state, actions, conditions, draws=None, generator=None):
+    def score(self, state, actions, conditions=None, *, rand=None):
         from worldflux.planning import default_score
 
-        return -default_score(self.model, state, actions, conditions, draws, generator)
+        return -default_score(self.model, state, actions, conditions, rand=rand)
 
 
 def broken(planner):
@@ -49,7 +50,7 @@ def broken(planner):
 
 def assert_regulates(planner, model, tolerance):
     x = torch.tensor([[0.4, 0.0], [-0.3, 0.2], [0.2, -0.3]])
-    plan = planner(model, model.encode({"state": x}), generator=torch.Generator().manual_seed(0))
+    plan = planner(model, model.encode({"state": x}), rand=Rand.seeded(0))
     optimum = model.optimal_return(x, HORIZON)
     lost = optimum - model.exact_return(x, plan.tensor)
     idle = optimum - model.exact_return(x, torch.zeros(HORIZON, 3, 1))
@@ -59,9 +60,7 @@ def assert_regulates(planner, model, tolerance):
 
 def assert_arrives(planner, model):
     cells = torch.tensor([3, 15, 8, 10, 14, 12])
-    plan = planner(
-        model, model.encode({"state": cells}), generator=torch.Generator().manual_seed(1)
-    )
+    plan = planner(model, model.encode({"state": cells}), rand=Rand.seeded(1))
     assert plan.tensor.dtype == torch.int64 and plan.tensor.shape == (HORIZON, len(cells))
     reached, optimum = model.exact_return(cells, plan.tensor), model.optimal_return(cells)
     assert torch.equal(reached, optimum), (planner.name, reached.tolist(), optimum.tolist())
@@ -122,10 +121,10 @@ def test_receding_horizon_control_with_warm_start_reaches_rest(name, integrator)
     small = {"random_shooting": {"candidates": 300}, "gradient": {"iterations": 10}}
     fields = small.get(name, {"candidates": 64, "elites": 8, "iterations": 3})
     planner = create_planner(name, model.action_spec, {"horizon": HORIZON, **fields})
-    generator, memory = torch.Generator().manual_seed(0), None
+    rand, memory = Rand.seeded(0), None
     state = model.encode({"state": torch.tensor([[1.5, 0.0], [-2.0, 0.5]])})
     for _ in range(25):
-        plan = planner(model, state, previous=memory, generator=generator)
+        plan = planner(model, state, previous=memory, rand=rand)
         memory = plan.extras["wf.planner.memory"]
         state = model.transition(state, plan.tensor[0], deterministic=True)
     assert state["x"].abs().max() < 0.3, state["x"]

@@ -41,7 +41,7 @@ class Turn(DynamicsModel):
         super().__init__()
         self.angle = mlp(action_size, units, 1)
 
-    def transition(self, state, action, *, deterministic=False, draws=None, generator=None):
+    def transition(self, state, action, *, deterministic=False, rand=None):
         angle = self.angle(action)  # (B, A) -> (B, 1)
         x, y = state["point"].split(1, -1)
         turned = (x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos())
@@ -81,7 +81,7 @@ class RingModel(WorldModel):
         floats = {key: TensorSpec(spec.shape) for key, spec in self.obs_spec.items()}
         return PredictionSpec({**floats, "reward": TensorSpec(())})
 
-    def loss(self, batch):
+    def loss(self, batch, part=None, *, rand=None):
         """Imagine a Batch (B, T) from its first step, and compare until an episode ends."""
         start = self.encode({key: value[:, 0] for key, value in batch.obs.items()})
         imagined = self.rollout(start, batch.action[:, :-1].transpose(0, 1), decode=True)

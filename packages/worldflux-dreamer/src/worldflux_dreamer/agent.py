@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,22 +11,23 @@ from torch import Tensor
 
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws, Policy
-from worldflux.core.output import UpdateResult
+from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionKind, ActionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
 from worldflux_dreamer.behavior import Critics, Imagined, imagination_losses, replay_loss
 from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.graphs import CapturedLoss
 from worldflux_dreamer.networks import ScalarHead, features
 from worldflux_dreamer.optim import LaProp
 from worldflux_dreamer.policy import ActorHead
 from worldflux_dreamer.returns import ReturnNorm
-from worldflux_dreamer.sequences import Sequences
 from worldflux_dreamer.world_model import DreamerV3WorldModel, masked_mean, only_action
+
+LATENT = ("deter", "stoch")
+"""What a State must hold to go on from."""
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Losses:
 
 
 class DreamerV3Agent(Agent):
-    """Draws of `update`: "stoch" (B, T, S), "imagined_stoch" (H, N, S) and
-    "imagined_action_noise" (H+1, N, ...).
+    """Draws of `update`: "stoch" (B, T, S), and by imagined step "imagined/stoch" (H, N, S) and
+    "imagined/action_noise" (H+1, N, ...).
 
     N = B * T, row b * T + t starts at posterior state (b, t); with `imag_last`, T counts those
-    steps. "imagined_action" (H+1, N, ...) forces the actions instead. Integer "stoch" draws are
+    steps. "imagined/action" (H+1, N, ...) forces the actions instead. Integer "stoch" draws are
     the classes themselves.
     """
 
@@ -123,107 +123,67 @@ class DreamerV3Agent(Agent):
         is_first: Tensor,
         mode: Mode = "eval",
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:
         """Sampled actions from the posterior; State also holds the action, to condition on next.
 
         With `agent.eval_policy` "mode", mode "eval" takes the most likely action instead. Draws:
-        "stoch" (B, S), "action_noise" as `policy.noise` gives it.
+        "stoch" (B, S), "action_noise" (B, ...).
         """
+        rand = rand or Rand()
         state = self._initial(len(is_first), is_first.device) if state is None else state
-        posterior = self.world_model.observe(
-            state, state["action"], dict(obs), is_first, draws=draws, generator=generator
-        )
+        posterior = self.world_model.observe(state, state["action"], dict(obs), is_first, rand=rand)
         dist = self.policy(features(posterior))
-        if mode == "eval" and self.config.agent.eval_policy == "mode":
-            action = dist.mode()
-        else:
-            noise = (draws or {}).get("action_noise")
-            if noise is None:
-                noise = self.policy.noise((len(is_first),), is_first.device, generator)
-            action = dist.sample(noise)
+        likeliest = mode == "eval" and self.config.agent.eval_policy == "mode"
+        action = dist.mode() if likeliest else dist.sample(rand)
         kind: ActionKind = "discrete" if self.policy.spec.discrete else "continuous"
         action = action if kind == "discrete" else action.clamp(-1, 1)
-        kept = {"deter": posterior["deter"], "stoch": posterior["stoch"], "action": action}
-        return ActionPayload(kind=kind, tensor=action), State(kept)
+        return ActionPayload(kind=kind, tensor=action), posterior.only(LATENT).with_(
+            {"action": action}
+        )
 
     def _initial(self, batch_size: int, device: torch.device) -> State:
         state = self.world_model.initial(batch_size, device)
         spec = self.policy.spec
         dtype = torch.int64 if spec.discrete else torch.float32
         nothing = torch.zeros(batch_size, *spec.shape, dtype=dtype, device=device)
-        return State({**state.tensors, "action": nothing})
+        return state.with_({"action": nothing})
 
     # Learning
 
     def update(
-        self,
-        batch: Batch,
-        phase: str = "train",
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, phase: str = "train", *, rand: Rand | None = None
     ) -> UpdateResult:
-        """One backward pass of all terms, one optimiser step, then the slow critic follows."""
-        data = self.world_model.sequences(batch)
-        optimizer = self.optimizers["laprop"]
-        assert isinstance(optimizer, LaProp)
-        losses = self._differentiated(data, draws or self.noise(data, generator))
-        optimizer.step()
+        """One optimiser step on all terms, then the slow critic follows."""
+        found = self.step("laprop", self._computed, batch, rand)
         ema_update(self.slow_value, self.value, self.config.agent.slow_rate)
-        metrics = {"loss": losses.total.detach().clone(), "grad_norm": optimizer.grad_norm}
-        metrics |= {f"loss/{key}": term.detach().mean() for key, term in losses.terms.items()}
-        return UpdateResult(
-            metrics={**metrics, **{key: x.clone() for key, x in losses.metrics.items()}},
-            replay_writes=self.replay_values(losses.posterior),
-        )
+        return UpdateResult(metrics(found), self.replay_values(found["posterior"]))
 
-    def _differentiated(self, data: Sequences, draws: Draws) -> Losses:
-        """Losses, with their gradients in the parameters."""
-        if self.config.agent.cuda_graph:
-            return self._captured(data, draws)
-        for parameter in self.parameters():
-            parameter.grad = None
-        with self.autocast():
-            losses = self.losses(data, draws)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        return losses
+    def clip(self, name: str, params: Iterable[Tensor]) -> Tensor:
+        """The norm of all gradients; the optimiser itself limits each tensor's (LaProp)."""
+        return torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
 
-    @cached_property
-    def _captured(self) -> CapturedLoss:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return CapturedLoss(self.losses, trained, self.return_norm.buffers())
+    def _computed(self, batch: Batch, rand: Rand | None) -> tuple[Tensor, dict[str, Any]]:
+        found = self.losses(batch, rand or Rand())
+        means = {f"loss/{key}": term.mean() for key, term in found.terms.items()}
+        return found.total, {**means, **found.metrics, "posterior": found.posterior.only(LATENT)}
 
-    def noise(self, data: Sequences, generator: torch.Generator | None = None) -> Draws:
-        """Everything random in one update, drawn beforehand."""
-        (b, k), device = self.starts(data).shape, data.reward.device
-        h = self.config.agent.imag_length
-        dynamics: Any = self.world_model.dynamics_model
-        observed = dynamics.noise(data.shape, device, generator)
-        imagined = dynamics.noise((h, b * k), device, generator)
-        return {
-            **observed,
-            **{f"imagined_{key}": value for key, value in imagined.items()},
-            "imagined_action_noise": self.policy.noise((h + 1, b * k), device, generator),
-        }
-
-    def losses(self, data: Sequences, draws: Draws) -> Losses:
-        """All terms (B, T') and their weighted sum; deterministic given `draws`."""
-        model, observed, dreamed = self.world_model, *_split(draws)
-        posterior = model.observe_sequence(data, observed, None)
+    def losses(self, batch: Batch, rand: Rand) -> Losses:
+        """All terms (B, T') and their weighted sum."""
+        model = self.world_model
+        data, posterior = model.targets(batch), model.observe_sequence(batch, rand=rand)
         terms = model.loss_terms(data, posterior)
-        imagined, feat, outputs = self.imagine(posterior, dreamed)
+        imagined, feat, outputs = self.imagine(posterior, rand.under("imagined/"))
         critics = self._critics(feat)
-        acting, ret, metrics = imagination_losses(
+        acting, ret, measured = imagination_losses(
             imagined, self.policy(feat), critics, self.return_norm, self.config
         )
         end = self.starts(data)
-        boot = ret[:, 0].view(end.shape)
-        behavior = {name: term.mean(1).view(end.shape) for name, term in acting.items()}
+        boot = ret[:, 0].view(end.is_first.shape)
+        behavior = {name: term.mean(1).view(end.is_first.shape) for name, term in acting.items()}
         replayed = self._critics(features(posterior)[:, -boot.shape[1] :])
         behavior["repval"], replay_ret = replay_loss(
-            end.is_last, end.is_terminal, end.reward, boot, replayed, self.config
+            end.is_last, end.is_terminal, end.require("reward"), boot, replayed, self.config
         )
         means = {name: masked_mean(term, data.mask) for name, term in terms.items()}
         means |= {name: masked_mean(term, end.mask) for name, term in behavior.items()}
@@ -232,12 +192,12 @@ class DreamerV3Agent(Agent):
         total = torch.stack([scales[name] * mean for name, mean in means.items()]).sum()
         outputs |= {"value": critics.value, "slow_value": critics.slow, "return": ret}
         outputs |= {"replay_return": replay_ret}
-        return Losses(total, terms, posterior, outputs, metrics)
+        return Losses(total, terms, posterior, outputs, measured)
 
-    def starts(self, data: Sequences) -> Sequences:
+    def starts(self, data: Batch) -> Batch:
         """The steps of each sequence that imagination starts from."""
         last = self.config.agent.imag_last
-        return data.last(last) if last else data
+        return data.map(lambda x: x[:, -last:]) if last else data
 
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss term by its name."""
@@ -246,51 +206,42 @@ class DreamerV3Agent(Agent):
         return self.world_model.loss_scales() | own
 
     @torch.no_grad()
-    def imagine(self, posterior: State, draws: Draws) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
+    def imagine(self, posterior: State, rand: Rand) -> tuple[Imagined, Tensor, dict[str, Tensor]]:
         """H+1 states from each starting state: predictions (N, H+1), features (N, H+1, F).
 
         No gradient flows through imagined states: the actor learns by REINFORCE.
         """
-        count = self.config.agent.imag_last
-        start = State(
-            {key: posterior[key].detach()[:, -count:].flatten(0, 1) for key in ("deter", "stoch")}
-        )
-        horizon = self.config.agent.imag_length
-        policy, noise = self.actor(draws)
-        path = self.world_model.rollout(start, policy, horizon=horizon, draws=noise)
+        count, horizon = self.config.agent.imag_last, self.config.agent.imag_length
+        start = posterior.only(LATENT).map(lambda x: x.detach()[:, -count:]).flat()
+        policy = self.actor(rand)
+        path = self.world_model.rollout(start, policy, horizon=horizon, rand=rand)
         assert path.rewards is not None and path.continues is not None
         last = policy(path.states[-1], horizon)
         root = self.world_model.decode(start, keys=("reward", "continue")).predictions
-        states = State({key: path.to_tensor(key).transpose(0, 1) for key in start.tensors})
         imagined = Imagined(
             action=torch.cat([path.actions, last[None]]).transpose(0, 1),
             reward=torch.cat([root["reward"][None], path.rewards]).T,
             going_on=torch.cat([root["continue"][None], path.continues]).T,
         )
+        states = State.stack([state.only(LATENT) for state in path.states])
         outputs = {"reward": imagined.reward, "going_on": imagined.going_on}
         return imagined, features(states), {**outputs, "deter": states["deter"]}
 
-    def actor(self, draws: Draws) -> tuple[Policy, Draws]:
-        """The actor as a rollout's policy, and the draws (H, N, ...) that are not its own."""
+    def actor(self, rand: Rand) -> Callable[[State, int], Tensor]:
+        """The actor as a rollout's policy; the draw "action" (H+1, N, ...) forces its actions."""
 
         def policy(state: State, step: int) -> Tensor:
-            if "action" in draws:
-                return draws["action"][step]
-            action: Tensor = self.policy(features(state)).sample(draws["action_noise"][step])
+            now = rand.at(step)
+            forced = now.given("action")
+            if forced is not None:
+                return forced
+            action: Tensor = self.policy(features(state)).sample(now)
             return action
 
-        own = ("action", "action_noise")
-        return policy, {key: value for key, value in draws.items() if key not in own}
+        return policy
 
     def _critics(self, feat: Tensor) -> Critics:
         logits = self.value(feat)
         with torch.no_grad():
             slow = self.slow_value.mean(self.slow_value(feat.detach()))
         return Critics(logits, self.value.mean(logits.detach()), slow, self.value.bins)
-
-
-def _split(draws: Draws) -> tuple[Draws, Draws]:
-    """Draws for the observed sequence, and those for imagination (their prefix removed)."""
-    prefix = "imagined_"
-    dreamed = {key.removeprefix(prefix): x for key, x in draws.items() if key.startswith(prefix)}
-    return {key: x for key, x in draws.items() if not key.startswith(prefix)}, dreamed

@@ -154,8 +154,6 @@ class AgentConfig(Config):
     """Decay of the squared gradients (`opt.beta2`)."""
     eps: NonNegativeFloat = 1e-20
     """Added to the root of the squared gradients (`opt.eps`)."""
-    cuda_graph: bool = False
-    """Run loss and backward as one CUDA graph. Written, but not yet tested on a GPU."""
     train_ratio: PositiveFloat = 32.0
     """Replayed steps per agent step (`run.train_ratio`)."""
     batch: PositiveInt = 16

@@ -37,27 +37,19 @@ class LaProp(torch.optim.Optimizer):
             "pmin": pmin,
         }
         super().__init__(params, defaults)
-        self.grad_norm = torch.zeros(())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update; afterwards `grad_norm` is the global norm of the raw gradients."""
+        """One update."""
         loss = None if closure is None else closure()
-        norms = [norm for group in self.param_groups for norm in self._group_step(group)]
-        self.grad_norm = torch.stack(norms).norm() if norms else torch.zeros(())
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            for count, same in self._advance(params).items():
+                self._step_together(same, count, group)
         return loss
 
-    def _group_step(self, group: dict[str, Any]) -> list[Tensor]:
-        params = [p for p in group["params"] if p.grad is not None]
-        norms: list[Tensor] = []
-        for count, same in self._advance(params).items():
-            norms += self._step_together(same, count, group)
-        return norms
-
-    def _step_together(
-        self, params: list[Tensor], count: int, group: dict[str, Any]
-    ) -> list[Tensor]:
-        """Update `count` of each of these parameters; the norms of their raw gradients."""
+    def _step_together(self, params: list[Tensor], count: int, group: dict[str, Any]) -> None:
+        """Update `count` of each of these parameters."""
         grads = [p.grad for p in params if p.grad is not None]
         norms = torch._foreach_norm(grads)
         clips = agc_factors(norms, torch._foreach_norm(params), group["agc"], group["pmin"])
@@ -66,7 +58,6 @@ class LaProp(torch.optim.Optimizer):
         in_parts = params[0].device.type == "cpu"
         step = _step_in_parts if in_parts else _step_foreach
         step(*parts, clips.unbind(), count, group)  # type: ignore[arg-type,call-arg]
-        return list(norms)
 
     def last_update(self, param: Tensor) -> Tensor:
         """What the last step added to `param`."""

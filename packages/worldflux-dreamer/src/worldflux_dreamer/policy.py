@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from worldflux.core.rand import Rand, normal, uniform
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.config import AgentConfig, ModelConfig
 from worldflux_dreamer.layers import MLP, Linear
@@ -27,8 +28,10 @@ class BoundedNormal:
     std: Tensor
     shape: tuple[int, ...]
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """An action (..., *shape) from standard normal noise (..., A)."""
+    def sample(self, rand: Rand) -> Tensor:
+        """An action (..., *shape), from the normal draw "action_noise" (..., A)."""
+        device = self.mean.device
+        noise = rand.draw("action_noise", tuple(self.mean.shape), normal, device=device)
         return self._shaped(self.mean + self.std * noise)
 
     def mode(self) -> Tensor:
@@ -54,9 +57,11 @@ class Categoricals:
     log_probs: tuple[Tensor, ...]
     single: bool
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """Indices from uniform noise (..., N), one number per choice."""
-        parts = enumerate(self.log_probs)
+    def sample(self, rand: Rand) -> Tensor:
+        """Indices, from the uniform draw "action_noise" (..., N), one number per choice."""
+        like, parts = self.log_probs[0], enumerate(self.log_probs)
+        shape = (*like.shape[:-1], len(self.log_probs))
+        noise = rand.draw("action_noise", shape, uniform, device=like.device)
         return self._joined([sample_index(part.exp(), noise[..., i]) for i, part in parts])
 
     def mode(self) -> Tensor:
@@ -109,14 +114,3 @@ class ActorHead(nn.Module):
         spread = (self.maxstd - self.minstd) * torch.sigmoid(self.stddev(x).float() + 2.0)
         mean = torch.tanh(self.mean(x).float())
         return BoundedNormal(mean, spread + self.minstd, self.spec.shape)
-
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """What `sample` consumes: uniform (..., N) for N choices, normal (..., A) else."""
-        if self.spec.discrete:
-            return torch.rand(*lead, len(self.spec.counts), device=device, generator=generator)
-        return torch.randn(*lead, self.spec.size, device=device, generator=generator)

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from worldflux.core.interfaces import Draws, DynamicsModel
+from worldflux.core.interfaces import DynamicsModel
+from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
 from worldflux.nn.norms import RMSNormSiLU
 from worldflux_dreamer.config import ModelConfig
@@ -62,9 +63,12 @@ def gru_update(gates: Tensor, deter: Tensor) -> Tensor:
 
 
 class RSSM(DynamicsModel):
-    """State: "deter" (B, D) and "stoch" (B, S, K) one-hot; "logit" of what it was drawn from.
+    """State: "deter" (B, D), "stoch" (B, S, K) one-hot, and the logits (B, S, K) it was drawn from.
 
-    Draws: "stoch", uniform noise (B, S), or, if integers, the classes themselves.
+    Those are "prior_logits" after `transition` and "posterior_logits" after `observe`. Sequences
+    hold both, and "embed", the features they were given.
+
+    Draws: "stoch", uniform (B, S), or (B, T, S) for a sequence. Forced integers are the classes.
     """
 
     recurrent = True
@@ -78,14 +82,6 @@ class RSSM(DynamicsModel):
         self.prior_logit = Linear(h, size)
         self.posterior = MLP(config.deter + embed_size, h, config.obs_layers, eps)
         self.posterior_logit = Linear(h, size)
-
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        return {"stoch": torch.rand(*lead, self.config.stoch, device=device, generator=generator)}
 
     def initial(self, batch_size: int, device: torch.device) -> State:
         c = self.config
@@ -106,15 +102,14 @@ class RSSM(DynamicsModel):
         action: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         stoch, action = state["stoch"].flatten(-2), self.core.action_input(action)
         deter = self.core(state["deter"], stoch, action, Steps())
-        noise = None
-        if not deterministic:
-            noise = self._noise(deter.new_empty(len(deter)), draws, generator)
-        return self._sampled(deter, self.prior_logits(deter), noise)
+        noise = None if deterministic else self._noise((len(deter),), deter.device, rand)
+        logits = self.prior_logits(deter)
+        stoch = self._sampled(logits, noise)
+        return State({"deter": deter, "stoch": stoch, "prior_logits": logits})
 
     def observe(
         self,
@@ -124,12 +119,11 @@ class RSSM(DynamicsModel):
         is_first: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         action = self.core.action_input(action.masked_fill(is_first[:, None], 0))
         posterior = _Posterior(self, features["embed"])
-        noise = None if deterministic else self._noise(is_first, draws, generator)
+        noise = None if deterministic else self._noise(is_first.shape, is_first.device, rand)
         return self._observe(state, action, posterior, is_first, noise, 0)
 
     def observe_sequence(
@@ -139,18 +133,19 @@ class RSSM(DynamicsModel):
         features: State,
         is_first: Tensor,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         # what does not depend on the state is computed for all steps at once
         actions = self.core.action_input(action.masked_fill(is_first[..., None], 0)).unbind(1)
         posterior = _Posterior(self, features["embed"].transpose(0, 1))
-        noise = self._noise(is_first, draws, generator).unbind(1)
+        noise = self._noise(is_first.shape, is_first.device, rand).unbind(1)
         states = []
         for t, first in enumerate(is_first.unbind(1)):
             state = self._observe(state, actions[t], posterior, first, noise[t], t)
-            states.append(state.tensors)
-        return State({key: torch.stack([s[key] for s in states], 1) for key in states[0]})
+            states.append(state)
+        whole = State.stack(states)
+        prior = self.prior_logits(whole["deter"])
+        return whole.with_({"prior_logits": prior, "embed": features["embed"]})
 
     def _observe(
         self,
@@ -165,25 +160,25 @@ class RSSM(DynamicsModel):
         deter = state["deter"].masked_fill(first, 0)
         stoch = state["stoch"].flatten(-2).masked_fill(first, 0)
         deter = self.core(deter, stoch, action, posterior.steps)
-        return self._sampled(deter, self._logits(posterior(deter, step)), noise)
+        logits = self._logits(posterior(deter, step))
+        stoch = self._sampled(logits, noise)
+        return State({"deter": deter, "stoch": stoch, "posterior_logits": logits})
 
-    def _noise(
-        self, like: Tensor, draws: Draws | None, generator: torch.Generator | None
-    ) -> Tensor:
-        draws = draws or self.noise(tuple(like.shape), like.device, generator)
-        return draws["stoch"]
+    def _noise(self, lead: tuple[int, ...], device: torch.device, rand: Rand | None) -> Tensor:
+        rand = rand or Rand()
+        return rand.draw("stoch", (*lead, self.config.stoch), uniform, device=device)
 
     def _logits(self, flat: Tensor) -> Tensor:
         return flat.float().unflatten(-1, (self.config.stoch, self.config.classes))
 
-    def _sampled(self, deter: Tensor, logit: Tensor, noise: Tensor | None) -> State:
-        """State from logits: sampled with `noise`, or its classes; without it, the likeliest."""
-        probs = mixed_probs(logit, self.config.unimix)
+    def _sampled(self, logits: Tensor, noise: Tensor | None) -> Tensor:
+        """One-hots (B, S, K): sampled by `noise` (B, S), or its classes; without, the likeliest."""
+        probs = mixed_probs(logits, self.config.unimix)
         if noise is None:
             index = probs.argmax(-1)
         else:
             index = sample_index(probs, noise) if noise.is_floating_point() else noise.long()
-        return State({"deter": deter, "stoch": straight_through(index, probs), "logit": logit})
+        return straight_through(index, probs)
 
 
 class _Posterior:

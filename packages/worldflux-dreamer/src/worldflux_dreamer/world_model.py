@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from worldflux.core.actions import VectorActions
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import SLOTS, Draws
-from worldflux.core.model import WorldModel
+from worldflux.core.interfaces import SLOTS
+from worldflux.core.model import Observation, WorldModel
 from worldflux.core.output import LossOutput
+from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.errors import ContractError
@@ -25,11 +28,14 @@ from worldflux_dreamer.representation.reconstruction import (
     reconstruction_loss as reconstruction_loss,
 )
 from worldflux_dreamer.rssm import RSSM
-from worldflux_dreamer.sequences import Sequences, sequences
 
 
 class DreamerV3WorldModel(WorldModel):
-    """State: "deter" (B, D), "stoch" (B, S, K) one-hot. Predicts observations, reward, continue."""
+    """State: "deter" (B, D), "stoch" (B, S, K) one-hot. Predicts observations, reward, continue.
+
+    After `encode` and `update` the State also holds "posterior_logits", after `transition` and
+    `update` "prior_logits", both (B, S, K).
+    """
 
     capabilities = frozenset(
         {
@@ -80,15 +86,11 @@ class DreamerV3WorldModel(WorldModel):
         return PredictionSpec(observed | scalars)
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, part: str | None = None, *, rand: Rand | None = None
     ) -> LossOutput:
-        """KL, reconstruction, reward and continue terms; `draws["stoch"]` (B, T, S)."""
-        data = self.sequences(batch)
-        terms = self.loss_terms(data, self.observe_sequence(data, draws, generator))
+        """KL, reconstruction, reward and continue terms; draws: "stoch" (B, T, S)."""
+        data = self.targets(batch)
+        terms = self.loss_terms(data, self.observe_sequence(batch, rand=rand))
         means = {name: masked_mean(term, data.mask) for name, term in terms.items()}
         scales = self.loss_scales()
         total = torch.stack([scales[name] * mean for name, mean in means.items()]).sum()
@@ -100,48 +102,63 @@ class DreamerV3WorldModel(WorldModel):
         scales = {"dyn": c.scale_dyn, "rep": c.scale_rep, "rew": c.scale_rew, "con": c.scale_con}
         return scales | self.representation.scales()
 
-    def sequences(self, batch: Batch) -> Sequences:
-        """The batch without its context, checked against this model's spaces."""
+    def targets(self, batch: Batch) -> Batch:
+        """What losses compare with (B, T, ...): the steps after the context, checked."""
         _check_keys(batch, self.obs_spec)
-        return sequences(batch, self.initial(batch.batch_size, batch.is_first.device))
+        return batch.without_context()
 
-    def observe_sequence(
-        self, data: Sequences, draws: Draws | None, generator: torch.Generator | None
+    def update(
+        self,
+        state: State,
+        action: ActionPayload | Tensor,
+        obs: Observation,
+        conditions: ConditionPayload | None = None,
+        deterministic: bool = False,
+        *,
+        rand: Rand | None = None,
     ) -> State:
-        """Posterior State (B, T, ...) of the sequences, through encoder and dynamics slots.
+        """The posterior State (B, ...), which also holds the "prior_logits" of the same step."""
+        found = super().update(state, action, obs, conditions, deterministic, rand=rand)
+        prior = self.dynamics_model.prior_logits(found["deter"])  # type: ignore[union-attr,operator]
+        return found.with_({"prior_logits": prior})
 
-        It also holds "embed", what the encoder made of the observations.
-        """
-        embedded: State = self._slot("observation_encoder", "loss")(data.obs)
-        dynamics = self._slot("dynamics_model", "loss")
-        posterior: State = dynamics.observe_sequence(  # type: ignore[operator]
-            data.start,
-            self.condition(data.prev_action),
-            embedded,
-            data.is_first,
-            draws=draws,
-            generator=generator,
+    def restored(self, stored: Mapping[str, Tensor]) -> State | None:
+        """The State (B, ...) of stored "deter" (B, D) and classes "stoch" (B, S)."""
+        if not {"deter", "stoch"} <= stored.keys():
+            return None
+        like = self.initial(1, stored["deter"].device)
+        return State(
+            {
+                "deter": stored["deter"].to(like["deter"].dtype),
+                "stoch": as_one_hot(stored["stoch"], like["stoch"]),
+            }
         )
-        return State({**posterior.tensors, "embed": embedded["embed"]})
 
-    def loss_terms(self, data: Sequences, posterior: State) -> dict[str, Tensor]:
+    def loss_terms(self, data: Batch, posterior: State) -> dict[str, Tensor]:
         """Named losses (B, T) of the world model, unscaled (agent.py:Agent.loss)."""
         c = self.config.model
         output = self.decode(posterior)
-        prior = self.dynamics_model.prior_logits(posterior["deter"])  # type: ignore[union-attr,operator]
-        dyn, rep = losses.kl_losses(posterior["logit"], prior, c.unimix, c.free_nats)
+        post, prior = posterior["posterior_logits"], posterior["prior_logits"]
+        dyn, rep = losses.kl_losses(post, prior, c.unimix, c.free_nats)
         goes_on = losses.continue_target(data.is_terminal, c.horizon, c.contdisc)
         rewards = torch.log_softmax(output.aux["reward"], -1)
         terms = {
             "dyn": dyn,
             "rep": rep,
-            "rew": two_hot_cross_entropy(rewards, data.reward, self.bins),
+            "rew": two_hot_cross_entropy(rewards, data.require("reward"), self.bins),
             "con": losses.binary_cross_entropy(output.aux["continue"], goes_on),
         }
         terms |= self.representation(features(posterior), posterior["embed"], output, data)
         for name, term in terms.items():
-            assert term.shape == data.shape, (name, term.shape, data.shape)
+            assert term.shape == data.is_first.shape, (name, term.shape, data.is_first.shape)
         return terms
+
+
+def as_one_hot(stoch: Tensor, like: Tensor) -> Tensor:
+    """Classes (B, S) or one-hots (B, S, K) as one-hots (B, S, K) of the dtype of `like`."""
+    if stoch.ndim == like.ndim:
+        return stoch.to(like.dtype)
+    return F.one_hot(stoch.long(), like.shape[-1]).to(like.dtype)
 
 
 def masked_mean(term: Tensor, mask: Tensor | None) -> Tensor:

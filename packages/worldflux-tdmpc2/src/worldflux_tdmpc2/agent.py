@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
+from worldflux.core.conditions import ACTION_MASK
 from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand, normal
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update
 from worldflux.planning.mppi import MPPI
-from worldflux.planning.planner import ACTION_MASK, MEMORY, Trace
+from worldflux.planning.planner import MEMORY, Trace
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
-from worldflux_tdmpc2 import draws as random
 from worldflux_tdmpc2 import learning, losses
 from worldflux_tdmpc2.config import TDMPC2Config
 from worldflux_tdmpc2.world_model import TDMPC2WorldModel
@@ -93,109 +93,89 @@ class TDMPC2Agent(Agent):
         is_first: Tensor,
         mode: Mode = "eval",
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
         trace: Trace | None = None,
     ) -> tuple[ActionPayload, State]:
         """The first action of a plan (B, A), all environments planned at once.
 
         State holds the plan's mean, from which the next one starts, shifted. Draws: those of the
-        planner, with "score/" and "propose/"; "shift" (B, 2) with images; "eps" (B, A) where
-        `agent.plan` is off. `trace` collects what the planner did.
+        planner, with "score/" and "propose/" before the model's; "shift" (B, 2) with images; "eps"
+        (B, A) where `agent.plan` is off. `trace` collects what the planner did.
         """
-        model, batch = self.world_model, len(is_first)
-        known = random.complete(self._sources(batch), draws, is_first.device, generator)
-        latent = model.encode(dict(obs), draws=known)
+        model, rand = self.world_model, rand or Rand()
+        latent = model.encode(dict(obs), rand=rand)
         if not self.config.agent.plan:
-            sample = model.act_on(latent, known["eps"])
-            action = sample.action if mode == "train" else sample.mean
-            shaped = action.reshape(batch, *model.action.shape)
-            return ActionPayload("continuous", shaped), self.planner.initial_memory(
-                batch, is_first.device
-            )
+            return self._by_policy(latent, mode, rand)
         mask = model.action_mask(latent)
-        conditions = None if mask is None else ConditionPayload(extras={ACTION_MASK: mask})
-        known.pop("shift", None)
         plan = self.planner(
             model,
             latent,
-            conditions=conditions,
+            conditions=None if mask is None else ConditionPayload(extras={ACTION_MASK: mask}),
             previous=None if state is None else _forgotten(state, is_first),
-            draws={**known, **{k: v for k, v in (draws or {}).items() if k != "shift"}},
-            generator=generator,
+            rand=rand,
             explore=mode == "train",
             trace=trace,
         )
         assert plan.tensor is not None
         return ActionPayload("continuous", plan.tensor[0]), plan.extras[MEMORY]
 
-    def _sources(self, batch: int) -> dict[str, random.Source]:
-        """The draws of one `act` that the planner does not make itself."""
-        model, c, size = self.world_model, self.planner.config, self.world_model.action.size
-        found: dict[str, random.Source] = {}
-        if model.sizes.image is not None:
-            found["shift"] = random.shift(batch)
-        if not self.config.agent.plan:
-            return {**found, "eps": random.normal(batch, size)}
-        scores = model.score_sources(batch, c.candidates, c.iterations)
-        found |= {f"score/{name}": source for name, source in scores.items()}
-        if c.proposals:
-            found["propose/eps"] = random.normal(batch, c.proposals, c.horizon, size)
-        return found
+    def _by_policy(self, latent: State, mode: Mode, rand: Rand) -> tuple[ActionPayload, State]:
+        """The policy's own action: a sample in training, else the mean."""
+        model, rows = self.world_model, latent.batch_size
+        shape, device = (rows, model.action.size), latent.device
+        eps = rand.draw("eps", shape, normal, device=device) if mode == "train" else None
+        action = model.act_on(latent, eps).action.reshape(rows, *model.action.shape)
+        return ActionPayload("continuous", action), self.planner.initial_memory(rows, device)
 
     # Learning
 
-    def update(
-        self,
-        batch: Batch,
-        phase: str,
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
-    ) -> UpdateResult:
+    def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """Model and Q functions, then the policy on the same latents, then the target Qs.
 
-        Every phase does the same; for the draws see `worldflux_tdmpc2.learning.loss_draws`.
+        Every phase does the same. Draws: those of `learning.unroll` and `learning.policy_batch`,
+        and "pi_heads" (2,).
         """
         self.training_plan().phase(phase)
-        model = self.world_model
-        known = learning.loss_draws(model, batch, draws, generator)
-        first = self.step("model", lambda b: self._model_loss(b, known), batch)
-        unrolled: learning.Unrolled = first.pop("unrolled")
-        second = self.step("policy", lambda _: self._policy_loss(unrolled, known), batch)
+        model, rand = self.world_model, rand or Rand()
+        first = self.step("model", self._model_loss, batch, rand)
+        states, weight = first.pop("states"), first.pop("weight")
+        found = {**self._termination(first), **metrics(first)}
+        imagined = learning.policy_batch(model, states, weight, rand)
+        heads = model.drawn_heads("pi_heads", rand)
+        with self.autocast():
+            model.scale.update(learning.first_values(model, imagined, heads))
+        second = self.step("policy", lambda part, _: self._policy_loss(part, heads), imagined, rand)
         ema_update(model.target_q, model.q, self.config.model.tau)
         value = {"value_scale": model.scale.value.clone(), "value": second.pop("value")}
-        found = {**metrics(first), **metrics(second, "policy_"), **value}
-        if unrolled.termination_logit is not None:
-            last = unrolled.termination_logit[:, -1].detach().sigmoid(), unrolled.terminal[:, -1]
-            rate, f1 = losses.termination_scores(*last)
-            found |= {"termination_rate": rate, "termination_f1": f1}
-        return UpdateResult(found)
+        return UpdateResult({**found, **metrics(second, "policy_"), **value})
 
-    def _model_loss(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Any]]:
-        unrolled = learning.unroll(self.world_model, batch, draws)
+    def _model_loss(self, batch: Batch, rand: Rand | None) -> tuple[Tensor, dict[str, Any]]:
+        unrolled = learning.unroll(self.world_model, batch, rand or Rand())
         loss, parts = learning.model_loss(self.world_model, unrolled)
-        named = {f"{name}_loss": part for name, part in parts.items()}
-        return loss, {**named, "unrolled": unrolled}
+        outputs: dict[str, Any] = {f"{name}_loss": part for name, part in parts.items()}
+        outputs |= {"states": unrolled.states, "weight": unrolled.weight}
+        if unrolled.termination_logit is not None:
+            outputs["termination_logit"] = unrolled.termination_logit[:, -1]
+            outputs["terminal"] = unrolled.terminal[:, -1]
+        return loss, outputs
 
-    def _policy_loss(
-        self, unrolled: learning.Unrolled, draws: Draws
-    ) -> tuple[Tensor, dict[str, Any]]:
-        model = self.world_model
-        proposed = learning.imagine_policy(model, unrolled, draws)
-        model.scale.update(proposed.value[:, 0].detach())
-        return learning.policy_loss(model, unrolled, proposed), {
+    def _policy_loss(self, imagined: State, heads: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        proposed = learning.imagine_policy(self.world_model, imagined, heads)
+        return learning.policy_loss(self.world_model, imagined, proposed), {
             "entropy": proposed.sample.entropy.mean(),
             "scaled_entropy": proposed.sample.scaled_entropy.mean(),
             "value": proposed.value.mean(),
         }
 
+    def _termination(self, outputs: dict[str, Any]) -> dict[str, Tensor]:
+        """How well the sequences' ends are predicted, out of the model step's outputs."""
+        if "terminal" not in outputs:
+            return {}
+        probability = outputs.pop("termination_logit").sigmoid()
+        rate, f1 = losses.termination_scores(probability, outputs.pop("terminal"))
+        return {"termination_rate": rate, "termination_f1": f1}
+
 
 def _forgotten(memory: State, is_first: Tensor) -> State:
     """The planner's memory (B, ...) with rows that start an episode emptied."""
-    return State(
-        {
-            key: value.masked_fill(is_first.reshape(-1, *[1] * (value.ndim - 1)), 0)
-            for key, value in memory.tensors.items()
-        }
-    )
+    return memory.map(torch.zeros_like).where(is_first, memory)

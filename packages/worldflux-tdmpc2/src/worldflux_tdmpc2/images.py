@@ -9,6 +9,8 @@ from worldflux_tdmpc2.networks import SimNorm
 
 SIDE = 64
 PAD = 3
+SHIFTS = 2 * PAD + 1
+"""Places along an axis that a shift chooses from."""
 CELLS = 16
 """Spatial positions that the convolutions leave of a 64 x 64 image."""
 

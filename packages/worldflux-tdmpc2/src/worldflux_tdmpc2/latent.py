@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.core.actions import action_vector
-from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder, Policy
+from worldflux.core.interfaces import Decoder, DynamicsModel, ObservationEncoder, Policy
 from worldflux.core.output import ModelOutput
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.rollout import AutoregressiveRollout, unroll
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
@@ -103,8 +104,7 @@ class LatentDynamics(DynamicsModel):
         action: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         cause = joint(state, action)
         kept = state.only(_KEPT).tensors

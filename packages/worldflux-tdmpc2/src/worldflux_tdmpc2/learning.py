@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch, Transitions
-from worldflux.core.interfaces import Draws
+from worldflux.core.rand import Rand, normal
 from worldflux.core.state import State
 from worldflux.errors import ContractError
-from worldflux_tdmpc2 import draws as random
 from worldflux_tdmpc2 import losses
 from worldflux_tdmpc2.distribution import cross_entropy
+from worldflux_tdmpc2.draws import HEADS, keep_mask
 from worldflux_tdmpc2.latent import LatentRollout, joint
 from worldflux_tdmpc2.policy import Sample
 
@@ -45,51 +45,22 @@ class Proposed:
     value: Tensor
 
 
-def loss_draws(
-    model: TDMPC2WorldModel,
-    batch: Batch,
-    given: Draws | None = None,
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """The draws of an update: those given, completed.
+def unroll(model: TDMPC2WorldModel, batch: Batch, rand: Rand) -> Unrolled:
+    """Roll the latent out from each sequence's first observation, and compare at every step.
 
-    "td_eps" (B, H, A), "pi_eps" (B, H+1, A), "td_heads" and "pi_heads" (2,); with dropout
-    "q_keep" (E, B H, M) and "pi_keep" (2, B (H+1), M); with images "shift" (B, H+1, 2).
+    Draws: "td_eps" (B, H, A) and "td_heads" (2,) of the targets; with dropout "q_keep"
+    (B, H, E, M); with images "shift" (B, H+1, 2).
     """
-    c, size = model.config.model, model.action.size
-    rows, steps = batch.batch_size, batch.length - batch.context - 1
-    if steps < 1:
-        raise ContractError(
-            f"TD-MPC2 learns from transitions: a sequence of {steps + 1} step has none."
-        )
-    sources = {
-        "td_eps": random.normal(rows, steps, size),
-        "td_heads": random.heads(c.num_q),
-        "pi_eps": random.normal(rows, steps + 1, size),
-        "pi_heads": random.heads(c.num_q),
-    }
-    if c.dropout:
-        policy = (random.HEADS, rows * (steps + 1), c.mlp_dim)
-        sources["q_keep"] = random.keep_mask(c.dropout, c.num_q, rows * steps, c.mlp_dim)
-        sources["pi_keep"] = random.keep_mask(c.dropout, *policy)
-    if model.sizes.image is not None:
-        sources["shift"] = random.shift(rows, steps + 1)
-    return random.complete(sources, given, batch.is_first.device, generator)
-
-
-def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
-    """Roll the latent out from each sequence's first observation, and compare at every step."""
-    pairs = batch.map(lambda x: x[:, batch.context :]).transitions()
-    shift = draws.get("shift")
-    first = {key: value[:, 0] for key, value in pairs.obs.items()}
-    start = model.encode(first, draws=None if shift is None else {"shift": shift[:, 0]})
-    states = _imagined(model, start, pairs.require("action").transpose(0, 1))
-    reached, td = _targets(model, pairs, draws)
+    pairs = _pairs(model, batch, rand)
+    start = model.encode({key: value[:, 0] for key, value in pairs.obs.items()}, True)
+    states = _imagined(model, start, pairs.require("action").transpose(0, 1), rand)
+    reached, td = _targets(model, pairs, rand)
     before, after = State.stack(states[:-1]), State.stack(states[1:])  # (B, H, ...)
-    output = model.decode(after.flat(), keys=("reward", "continue"))
-    lead = pairs.valid.shape  # (B, H)
+    output = model.decode(after.flat(), keys=("reward", "continue"), rand=rand)
+    lead = tuple(pairs.valid.shape)  # (B, H)
     action = model.condition(pairs.require("action").flatten(0, 1)).unflatten(0, lead)
-    q_logits = model.q(joint(before, action), keep=draws.get("q_keep"))
+    keep = dropout_mask(model, "q_keep", (*lead, model.q.members), rand)
+    q_logits = model.q(joint(before, action), keep=by_head(keep))
     reward_logits = output.aux["reward_logits"].unflatten(0, lead)
     terms = {
         "consistency": losses.consistency(after["latent"], reached["latent"]),
@@ -107,29 +78,55 @@ def unroll(model: TDMPC2WorldModel, batch: Batch, draws: Draws) -> Unrolled:
     return Unrolled(terms, State.stack(states), weight, td, pairs.next_terminal, logit)
 
 
-def _imagined(model: TDMPC2WorldModel, start: State, actions: Tensor) -> list[State]:
+def _pairs(model: TDMPC2WorldModel, batch: Batch, rand: Rand) -> Transitions:
+    """The transitions (B, H, ...) of a batch's sequences, their images shifted at random."""
+    batch = batch.without_context()
+    if batch.length < 2:
+        raise ContractError(
+            f"TD-MPC2 learns from transitions: a sequence of {batch.length} step has none."
+        )
+    return replace(batch, obs=model.augmented(batch.obs, rand)).transitions()
+
+
+def _imagined(model: TDMPC2WorldModel, start: State, actions: Tensor, rand: Rand) -> list[State]:
     """The H+1 States along actions (H, B, A), without predictions where the executor can."""
     own = isinstance(model.rollout_executor, LatentRollout)
     options: dict[str, Any] = {"states_only": True} if own else {}
-    return model.rollout(start, actions, **options).states
+    return model.rollout(start, actions, rand=rand.under("imagined/"), **options).states
 
 
 @torch.no_grad()
-def _targets(model: TDMPC2WorldModel, pairs: Transitions, draws: Draws) -> tuple[State, Tensor]:
+def _targets(model: TDMPC2WorldModel, pairs: Transitions, rand: Rand) -> tuple[State, Tensor]:
     """Encoded next observations (B, H, ...), and TD targets (B, H): the lower of two target Qs."""
-    lead, shift = pairs.valid.shape, draws.get("shift")
-    forced = None if shift is None else {"shift": shift[:, 1:].flatten(0, 1)}
+    lead, device = tuple(pairs.valid.shape), pairs.valid.device
+    eps = rand.draw("td_eps", (*lead, model.action.size), normal, device=device)
     flat = {key: value.flatten(0, 1) for key, value in pairs.next_obs.items()}
-    reached = model.encode(flat, draws=forced)
-    action = model.act_on(reached, draws["td_eps"].flatten(0, 1)).action
-    value = model.two_q(reached, action, draws["td_heads"], target=True).amin(0)
+    reached = model.encode(flat, True)
+    action = model.act_on(reached, eps.flatten(0, 1)).action
+    value = model.two_q(reached, action, model.drawn_heads("td_heads", rand), target=True).amin(0)
     td = losses.td_target(
         pairs.require("next_reward"),
         pairs.next_terminal,
         value.unflatten(0, lead),
         model.discount(reached).expand(value.shape).unflatten(0, lead),
     )
-    return reached.unflat(tuple(lead)), td
+    return reached.unflat(lead), td
+
+
+def dropout_mask(
+    model: TDMPC2WorldModel, name: str, lead: tuple[int, ...], rand: Rand
+) -> Tensor | None:
+    """The draw `name` (B, T, E, M) for `lead` (B, T, E) inputs and heads; None without dropout."""
+    c = model.config.model
+    if not c.dropout:
+        return None
+    shape = (*lead, c.mlp_dim)
+    return rand.draw(name, shape, keep_mask(c.dropout), device=model.bins.device)
+
+
+def by_head(mask: Tensor | None) -> Tensor | None:
+    """A mask (B, T, E, M) as the ensemble takes it, (E, B * T, M)."""
+    return None if mask is None else mask.flatten(0, 1).transpose(0, 1)
 
 
 def model_loss(model: TDMPC2WorldModel, unrolled: Unrolled) -> tuple[Tensor, dict[str, Tensor]]:
@@ -148,21 +145,38 @@ def model_loss(model: TDMPC2WorldModel, unrolled: Unrolled) -> tuple[Tensor, dic
     return total, parts
 
 
-def imagine_policy(model: TDMPC2WorldModel, unrolled: Unrolled, draws: Draws) -> Proposed:
-    """The policy at the imagined States, which take no gradient, valued by two frozen heads."""
-    states = unrolled.states.detach()
-    sample = model.act_on(states, draws["pi_eps"])
-    q = model.two_q(
-        states, sample.action, draws["pi_heads"], frozen=True, keep=draws.get("pi_keep")
-    )
+def policy_batch(model: TDMPC2WorldModel, states: State, weight: Tensor, rand: Rand) -> State:
+    """What the policy learns from: imagined States (B, H+1, ...), without gradient, and noise.
+
+    Added are "weight" (B, H+1) and the draws "pi_eps" (B, H+1, A) and, with dropout, "pi_keep"
+    (B, H+1, 2, M): two passes over the same numbers, the value scale's and the loss's.
+    """
+    lead = tuple(weight.shape)
+    eps = rand.draw("pi_eps", (*lead, model.action.size), normal, device=weight.device)
+    keep = dropout_mask(model, "pi_keep", (*lead, HEADS), rand)
+    added = {"weight": weight, "pi_eps": eps, **({} if keep is None else {"pi_keep": keep})}
+    return states.detach().with_(added)
+
+
+def imagine_policy(model: TDMPC2WorldModel, batch: State, heads: Tensor) -> Proposed:
+    """The policy at the States of a `policy_batch`, valued by two frozen heads (2,)."""
+    sample = model.act_on(batch, batch["pi_eps"])
+    keep = by_head(batch.get("pi_keep"))
+    q = model.two_q(batch, sample.action, heads, frozen=True, keep=keep)
     return Proposed(sample, q.mean(0))
 
 
-def policy_loss(model: TDMPC2WorldModel, unrolled: Unrolled, proposed: Proposed) -> Tensor:
+@torch.no_grad()
+def first_values(model: TDMPC2WorldModel, batch: State, heads: Tensor) -> Tensor:
+    """Values (B,) of the policy where each sequence of a `policy_batch` begins."""
+    return imagine_policy(model, batch.map(lambda x: x[:, :1]), heads).value[:, 0]
+
+
+def policy_loss(model: TDMPC2WorldModel, batch: State, proposed: Proposed) -> Tensor:
     """Scaled value and entropy, negative, averaged over sequences and time, weighted rho^t."""
     c = model.config.model
     terms = losses.policy_loss(
         proposed.value, proposed.sample.scaled_entropy, model.scale.value, c.scale_entropy
     )
     rho = losses.time_weights(terms.shape[1], c.rho, terms)
-    return (terms * unrolled.weight * rho).mean()
+    return (terms * batch["weight"] * rho).mean()

@@ -9,20 +9,21 @@ from torch import Tensor
 
 from worldflux.core.actions import VectorActions
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import SLOTS, Draws
+from worldflux.core.conditions import repeated_conditions
+from worldflux.core.interfaces import SLOTS
 from worldflux.core.model import Observation, WorldModel
 from worldflux.core.output import LossOutput, ModelOutput
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand, normal, randint
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.nn.slow import slow_copy
-from worldflux.planning.score import repeated_conditions
 from worldflux.specs import Capability, TensorSpec
-from worldflux_tdmpc2 import draws as random
 from worldflux_tdmpc2 import learning
 from worldflux_tdmpc2.config import TDMPC2Config
 from worldflux_tdmpc2.distribution import expected
-from worldflux_tdmpc2.images import shifted
+from worldflux_tdmpc2.draws import HEADS, heads
+from worldflux_tdmpc2.images import SHIFTS, shifted
 from worldflux_tdmpc2.latent import (
     TASK,
     LatentDecoder,
@@ -116,16 +117,24 @@ class TDMPC2WorldModel(WorldModel):
         obs: Observation,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """Observations (B, ...) to a State. Images are shifted at random, unless deterministic."""
-        found, image = self.observations(obs), self.sizes.image
-        if image is not None and not deterministic:
-            source = {"shift": random.shift(len(found[image]))}
-            shift = random.complete(source, draws, found[image].device, generator)["shift"]
-            found = {**found, image: shifted(found[image], shift)}
-        return super().encode(found, deterministic)
+        found = self.observations(obs)
+        if not deterministic:
+            found = self.augmented(found, rand or Rand())
+        return super().encode(found, deterministic, rand=rand)
+
+    def augmented(self, obs: Mapping[str, Tensor], rand: Rand) -> dict[str, Tensor]:
+        """Observations (..., *shape), an image among them moved by the draw "shift" (..., 2)."""
+        image = self.sizes.image
+        if image is None:
+            return dict(obs)
+        pixels = obs[image]
+        lead = tuple(pixels.shape[:-3])
+        shift = rand.draw("shift", (*lead, 2), randint(SHIFTS), device=pixels.device)
+        moved = shifted(pixels.reshape(-1, *pixels.shape[-3:]), shift.reshape(-1, 2))
+        return {**obs, image: moved.reshape(pixels.shape)}
 
     def decode(
         self,
@@ -133,11 +142,10 @@ class TDMPC2WorldModel(WorldModel):
         conditions: ConditionPayload | None = None,
         *,
         keys: Collection[str] | None = None,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> ModelOutput:
         """Reward, "continue" if episodic, and the value: all Q functions at the policy's mean."""
-        output = super().decode(state, conditions, keys=keys, draws=draws, generator=generator)
+        output = super().decode(state, conditions, keys=keys, rand=rand)
         if keys is None or "value" in keys:
             action = self.act_on(state).mean
             logits = self.q(joint(state, action))
@@ -167,6 +175,11 @@ class TDMPC2WorldModel(WorldModel):
         logits = network(joint(state, action), heads, frozen=frozen, keep=keep)
         return expected(logits, self.bins)
 
+    def drawn_heads(self, name: str, rand: Rand) -> Tensor:
+        """Two different of the Q functions (2,), the same for all rows and ranks."""
+        sampler, device = heads(self.config.model.num_q), self.bins.device
+        return rand.draw(name, (HEADS,), sampler, device=device, shared=True)
+
     def action_mask(self, state: State) -> Tensor | None:
         """1 on the action dimensions that a State's task uses (..., A); None with one task."""
         return self.masks[state[TASK].long()] if TASK in state else None
@@ -183,17 +196,18 @@ class TDMPC2WorldModel(WorldModel):
         state: State,
         actions: Tensor,
         conditions: ConditionPayload | None = None,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        *,
+        rand: Rand | None = None,
     ) -> Tensor:
         """Returns (B, N) of plans (B, N, H, A): predicted rewards, then the value of two heads.
 
-        Draws: "eps" (B, N, A) of the policy at the end, "heads" (2,). With neither draws nor a
-        generator the policy's mean and the first two heads are taken, so that equal plans score
-        equally. A plan that is predicted to terminate earns nothing after it.
+        Draws: "eps" (B, N, A) of the policy at the end, "heads" (2,). A plan that is predicted to
+        terminate earns nothing after it.
         """
         batch, count = actions.shape[:2]
-        given = self._score_draws(batch, count, actions.device, draws, generator)
+        rand, device = rand or Rand(), actions.device
+        eps = rand.draw("eps", (batch, count, self.action.size), normal, device=device)
+        two = self.drawn_heads("heads", rand)
         many = repeated_conditions(conditions, batch, count)
         first, *later = actions.unbind(2)
         now, total, weight = self._first_steps(state, first, many)
@@ -202,8 +216,8 @@ class TDMPC2WorldModel(WorldModel):
             now, reward, goes_on = self._step(now, action.flatten(0, 1), many)
             total = total + weight * reward
             weight = weight * discount * goes_on
-        last = self.act_on(now, given["eps"].reshape(batch * count, -1)).action
-        value = self.two_q(now, last, given["heads"]).mean(0)
+        last = self.act_on(now, eps.flatten(0, 1)).action
+        value = self.two_q(now, last, two).mean(0)
         return (total + weight * value).nan_to_num(0).unflatten(0, (batch, count))
 
     def _step(
@@ -235,26 +249,6 @@ class TDMPC2WorldModel(WorldModel):
             after, reward, goes_on = self._step(many, flat, conditions)
         return after, reward, torch.ones_like(reward) * self.discount(after) * goes_on
 
-    def _score_draws(
-        self,
-        batch: int,
-        count: int,
-        device: torch.device,
-        draws: Draws | None,
-        generator: torch.Generator | None,
-    ) -> dict[str, Tensor]:
-        if draws is None and generator is None:
-            eps = torch.zeros(batch, count, self.action.size, device=device)
-            return {"eps": eps, "heads": torch.arange(random.HEADS, device=device)}
-        return random.complete(self.score_sources(batch, count), draws, device, generator)
-
-    def score_sources(self, batch: int, count: int, *lead: int) -> dict[str, random.Source]:
-        """The draws of `score`, with leading axes (iterations, say)."""
-        return {
-            "eps": random.normal(*lead, batch, count, self.action.size),
-            "heads": random.heads(self.config.model.num_q, *lead),
-        }
-
     @torch.no_grad()
     def propose(
         self,
@@ -262,13 +256,13 @@ class TDMPC2WorldModel(WorldModel):
         count: int,
         horizon: int,
         conditions: ConditionPayload | None = None,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        *,
+        rand: Rand | None = None,
     ) -> Tensor:
         """Plans (B, N, H, A) of the policy, sampled along the imagined path; "eps" likewise."""
-        batch = state.batch_size
-        source = {"eps": random.normal(batch, count, horizon, self.action.size)}
-        eps = random.complete(source, draws, state.device, generator)["eps"].flatten(0, 1)
+        batch, rand = state.batch_size, rand or Rand()
+        shape = (batch, count, horizon, self.action.size)
+        eps = rand.draw("eps", shape, normal, device=state.device).flatten(0, 1)
         now = _without_cause(state).repeat(count)
         many, actions = repeated_conditions(conditions, batch, count), []
         for t in range(horizon):
@@ -282,21 +276,23 @@ class TDMPC2WorldModel(WorldModel):
     def loss(
         self,
         batch: Batch,
+        part: str | None = None,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> LossOutput:
         """Every term in one sum, the policy's too: their gradients meet in no parameter.
 
-        `TDMPC2Agent.update` takes the policy's step after the model's, as the paper does. For
-        the draws see `worldflux_tdmpc2.learning.loss_draws`.
+        Every phase trains all of it. `TDMPC2Agent.update` takes the policy's step after the
+        model's, as the paper does. Draws: those of `learning.unroll` and `learning.policy_batch`,
+        and "pi_heads" (2,).
         """
         self.validate_batch_contract(batch)
-        known = learning.loss_draws(self, batch, draws, generator)
-        unrolled = learning.unroll(self, batch, known)
+        rand = rand or Rand()
+        unrolled = learning.unroll(self, batch, rand)
         loss, components = learning.model_loss(self, unrolled)
-        found = learning.imagine_policy(self, unrolled, known)
-        policy = learning.policy_loss(self, unrolled, found)
+        states = learning.policy_batch(self, unrolled.states, unrolled.weight, rand)
+        found = learning.imagine_policy(self, states, self.drawn_heads("pi_heads", rand))
+        policy = learning.policy_loss(self, states, found)
         return LossOutput(loss + policy, {**components, "policy": policy})
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from worldflux.atomic import read_json, write_file, write_json
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import StorageError
 from worldflux.hub import load_into
@@ -134,9 +135,14 @@ def _tensors(parts: Parts) -> dict[str, Tensor]:
     if collector.state is not None:
         found |= {f"acting/{key}": value for key, value in collector.state.tensors.items()}
     found |= {f"meters/{key}": value for key, value in learner.meters.sums.items()}
-    found["generator/collector"] = collector.generator.get_state()
-    found["generator/learner"] = learner.generator.get_state()
+    found["generator/collector"] = _generator(collector.rand).get_state()
+    found["generator/learner"] = _generator(learner.rand).get_state()
     return found
+
+
+def _generator(rand: Rand) -> torch.Generator:
+    assert rand.generator is not None, "a run draws from generators of its own"
+    return rand.generator
 
 
 _FLAGS = ("reward", "is_first", "is_last", "is_terminal")
@@ -166,7 +172,7 @@ def _restore_learner(
     sums = _under("meters/", tensors)
     learner.meters.sums = {key: sums[key].to(learner.device) for key in state["meters"]}
     learner.meters.counts = dict(state["meters"])
-    learner.generator.set_state(tensors["generator/learner"])
+    _generator(learner.rand).set_state(tensors["generator/learner"])
 
 
 def _restore_collector(
@@ -176,7 +182,7 @@ def _restore_collector(
         acting = _under("acting/", tensors)
         moved = {key: value.to(collector.device) for key, value in acting.items()}
         collector.state = State(moved, dict(state["acting"]))
-    collector.generator.set_state(tensors["generator/collector"])
+    _generator(collector.rand).set_state(tensors["generator/collector"])
     stepper = collector.stepper
     stepper.returns = tensors["now/returns"].numpy().copy()
     stepper.lengths = tensors["now/lengths"].numpy().copy()

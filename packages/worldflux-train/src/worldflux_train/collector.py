@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldflux.columns import OBS, STORED
 from worldflux.core.agent import Agent
+from worldflux.core.rand import Rand, randint, uniform
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_train.stepping import Stepper
@@ -33,15 +34,13 @@ class Collector:
     """One row per environment and vector step: the observation, what came with it, the action.
 
     The terminal observation is a row of its own (its action means nothing and is not counted as
-    a step); the next row is the reset. Everything random comes from `generator`.
+    a step); the next row is the reset. Everything random comes from `rand`.
     """
 
-    def __init__(
-        self, agent: Agent, stepper: Stepper, generator: torch.Generator, device: torch.device
-    ) -> None:
+    def __init__(self, agent: Agent, stepper: Stepper, rand: Rand, device: torch.device) -> None:
         self.agent = agent.requires_grad_(False)
         self.stepper = stepper
-        self.generator = generator
+        self.rand = rand
         self.device = device
         self.state: State | None = None
         self.forgets: bool | None = None
@@ -68,7 +67,7 @@ class Collector:
         stored: Mapping[str, Tensor] = {}
         if random and self._forgets():
             self.state = None  # what it held belongs to steps before these
-            action = random_action(self.action_spec, len(is_first), self.generator)
+            action = random_action(self.action_spec, len(is_first), self.rand)
         else:
             action, stored = self._act(obs, is_first, random)
         chunk.rows.append(self._rows(action, stored))
@@ -88,13 +87,11 @@ class Collector:
         """The agent's action, or a random one it is told of, and what replay keeps of its state."""
         action: Tensor | None
         if random:
-            state = self.agent.observe(obs, self.state, is_first, generator=self.generator)
-            action = random_action(self.action_spec, len(is_first), self.generator)
+            state = self.agent.observe(obs, self.state, is_first, rand=self.rand)
+            action = random_action(self.action_spec, len(is_first), self.rand)
             state = self.agent.took(state, action)  # its next state is conditioned on it
         else:
-            payload, state = self.agent.act(
-                obs, self.state, is_first, "train", generator=self.generator
-            )
+            payload, state = self.agent.act(obs, self.state, is_first, "train", rand=self.rand)
             action = payload.primary()
             assert action is not None, type(self.agent)
         self.state = state
@@ -125,10 +122,11 @@ class Collector:
             )
 
 
-def random_action(spec: TensorSpec, rows: int, generator: torch.Generator) -> Tensor:
+def random_action(spec: TensorSpec, rows: int, rand: Rand) -> Tensor:
     """Uniform actions (rows, ...): [-1, 1], or any of the choices."""
-    device = generator.device
     if not spec.discrete:
-        return torch.rand(rows, *spec.shape, generator=generator, device=device) * 2 - 1
-    parts = [torch.randint(n, (rows,), generator=generator, device=device) for n in spec.counts]
+        return rand.draw("action", (rows, *spec.shape), uniform) * 2 - 1
+    parts = [
+        rand.draw(f"action{i}", (rows,), randint(count)) for i, count in enumerate(spec.counts)
+    ]
     return torch.stack(parts, -1).reshape(rows, *spec.shape)

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes in environments of their own, with a generator of its own."""
+"""Evaluation: whole episodes in environments of their own, with random numbers of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from worldflux.core.agent import Agent
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux_train.seeding import derived, generator
+from worldflux_train.seeding import derived
 from worldflux_train.stepping import Stepper
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _play(
 ) -> Evaluation | None:
     count = envs.num_envs
     games = _Games([episodes // count + (i < episodes % count) for i in range(count)], max_steps)
-    random = generator(seed, "evaluator", device=device)
+    rand = Rand.seeded(derived(seed, "evaluator"), device)
     passes = 0
     while games.missing().any():
         # An environment cannot drop a running episode: what a cut leaves is played after a reset.
@@ -96,7 +97,7 @@ def _play(
             if stop():
                 return None
             obs, first = stepper.tensors(device)
-            payload, state = agent.act(obs, state, first, "eval", generator=random)
+            payload, state = agent.act(obs, state, first, "eval", rand=rand)
             action = payload.primary()
             assert action is not None, type(agent)
             stepper.step(action.cpu().numpy())

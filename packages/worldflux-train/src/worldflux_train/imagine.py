@@ -13,13 +13,14 @@ from torch import Tensor
 from worldflux.atomic import write_file
 from worldflux.core.agent import Agent
 from worldflux.core.model import WorldModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import CapabilityError, StorageError
 from worldflux.runs import Run
 from worldflux.specs import Capability
 from worldflux_train.recording import Array, Episode, tensors_of
-from worldflux_train.seeding import generator
+from worldflux_train.seeding import derived
 
 MOST_STARTS = 256
 Curves = dict[str, list[list[float]]]
@@ -85,30 +86,28 @@ def imagine(
     horizon = min(horizon, len(shown) - context)
     if horizon < 1:
         raise CapabilityError(f"The longest episode has {len(shown)} steps: too few to imagine.")
-    random = generator(seed, "imagination", device=next(model.parameters()).device)
+    rand = Rand.seeded(derived(seed, "imagination"), next(model.parameters()).device)
     states, pieces = [], []
     for episode in sorted(episodes, key=lambda item: item is not shown):  # the shown one first
-        filtered = _filter(model, episode, random)
+        filtered = _filter(model, episode, rand)
         first = context - 1
         for begin in range(first, len(episode) - horizon, max(1, horizon // 4)):
             states.append(filtered[begin])
             pieces.append((episode, begin))
-    return _compare(
-        model, states[:MOST_STARTS], pieces[:MOST_STARTS], step, context, horizon, random
-    )
+    return _compare(model, states[:MOST_STARTS], pieces[:MOST_STARTS], step, context, horizon, rand)
 
 
-def _filter(model: WorldModel, episode: Episode, random: torch.Generator) -> list[State]:
+def _filter(model: WorldModel, episode: Episode, rand: Rand) -> list[State]:
     """The posterior State (1, ...) at every step of an episode."""
     device = next(model.parameters()).device
     states: list[State] = []
     for t in range(len(episode)):
         obs = tensors_of({key: value[t] for key, value in episode.obs.items()}, device)
         if not states:
-            states.append(model.encode(obs, generator=random))
+            states.append(model.encode(obs, rand=rand))
             continue
         action = torch.as_tensor(episode.action[t - 1][None]).to(device)
-        states.append(model.update(states[-1], action, obs, generator=random))
+        states.append(model.update(states[-1], action, obs, rand=rand))
     return states
 
 
@@ -119,13 +118,13 @@ def _compare(
     step: int,
     context: int,
     horizon: int,
-    random: torch.Generator,
+    rand: Rand,
 ) -> Imagination:
     device = states[0].device
     start = State.cat(states)
     actions = np.stack([e.action[t : t + horizon] for e, t in pieces], 1)  # (H, B, ...)
     path: Trajectory = model.rollout(
-        start, torch.as_tensor(actions).to(device), decode=True, generator=random
+        start, torch.as_tensor(actions).to(device), decode=True, rand=rand
     )
     result = Imagination(step, context, horizon, len(pieces), frames=pieces[0][0].frames)
     for key, tensor in _predicted(path).items():

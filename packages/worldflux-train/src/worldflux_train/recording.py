@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from worldflux.core.agent import Agent
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import EnvError
 from worldflux.factory import get_env_spec, make_env
 from worldflux_train.assembly import evaluation_options
 from worldflux_train.config import RunConfig
-from worldflux_train.seeding import derived, generator
+from worldflux_train.seeding import derived
 
 Array = NDArray[Any]
 
@@ -52,12 +53,12 @@ def record_episodes(
     `KeyboardInterrupt` as soon as `stop` is true.
     """
     env = _drawing_env(config)
-    random = generator(seed, "recorder", device=_device(agent))
+    rand = Rand.seeded(derived(seed, "recorder"), _device(agent))
     try:
         seeds = [derived(seed, "recorded episode", i) for i in range(count)]
         found: list[Episode] = []
         for each in seeds:
-            found.append(_record(env, agent, most_steps, each, random, stop))
+            found.append(_record(env, agent, most_steps, each, rand, stop))
             if stop():
                 raise KeyboardInterrupt
         return found
@@ -70,7 +71,7 @@ def _record(
     agent: Agent,
     most_steps: int,
     seed: int,
-    random: torch.Generator,
+    rand: Rand,
     stop: Callable[[], bool],
 ) -> Episode:
     obs, _ = env.reset(seed=seed)
@@ -81,7 +82,7 @@ def _record(
     while not over and len(actions) < most_steps:
         tensors = tensors_of(obs, _device(agent))
         first = torch.full((1,), not actions, device=_device(agent))
-        payload, state = agent.act(tensors, state, first, "eval", generator=random)
+        payload, state = agent.act(tensors, state, first, "eval", rand=rand)
         action = payload.primary()
         assert action is not None, type(agent)
         chosen = action[0].cpu().numpy()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from worldflux.core.rand import Rand
 from worldflux.errors import ConfigError
 from worldflux.plugins import fire
 from worldflux.runs import Run
@@ -33,7 +34,7 @@ from worldflux_train.interrupt import Interrupt
 from worldflux_train.learner import Learner
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.schedule import Schedule, crossed
-from worldflux_train.seeding import derived, generator
+from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import Sink
 from worldflux_train.stepping import Stepper
 
@@ -67,10 +68,10 @@ class Trainer:
         self.replay = replay
         self.progress = Progress()
         self.collector = Collector(
-            acting, self.stepper, generator(seed, "collector", device=device), device
+            acting, self.stepper, Rand.seeded(derived(seed, "collector"), device), device
         )
         self.learner = Learner(
-            self.agent, replay, generator(seed, "learner", device=device), device,
+            self.agent, replay, Rand.seeded(derived(seed, "learner"), device), device,
             self.settings.precision,
         )  # fmt: skip
         self.parts = Parts(self.progress, self.schedule, self.collector, self.learner, replay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from worldflux.columns import Columns, step_columns
 from worldflux.config import Config
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, UpdateResult
 from worldflux.core.payloads import ActionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import StorageError
 from worldflux.saving import save_pretrained
@@ -24,6 +24,7 @@ from worldflux.specs import TensorSpec
 from worldflux.training import TrainingPlan
 
 Mode = Literal["train", "eval"]
+_Rows = TypeVar("_Rows")  # a Batch, a State or a mapping of them
 Computed = LossOutput | tuple[Tensor, Mapping[str, Any]]
 """What `Learner.step` minimises: a LossOutput, or the loss with outputs to hand back."""
 
@@ -81,8 +82,7 @@ class Learner(nn.Module, ABC):
         batch: Batch,
         phase: str,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> UpdateResult:
         """One gradient update of `phase` (a name in the training plan)."""
 
@@ -91,13 +91,20 @@ class Learner(nn.Module, ABC):
         device = next((p.device.type for p in self.parameters()), "cpu")
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def step(self, name: str, compute: Callable[[Batch], Computed], batch: Batch) -> dict[str, Any]:
-        """One step of optimiser `name` on what `compute(batch)` returns, a scalar loss first.
+    def step(
+        self,
+        name: str,
+        compute: Callable[[_Rows, Rand | None], Computed],
+        batch: _Rows,
+        rand: Rand | None = None,
+    ) -> dict[str, Any]:
+        """One step of optimiser `name` on what `compute(batch, rand)` returns, a scalar loss first.
 
-        `compute` runs under autocast, its backward pass outside; only the parameters of `name`
-        get gradients, which `clip` may limit. Afterwards autocast's copies of the old weights
-        are dropped, so that what an update computes next uses the new ones. Returns the outputs,
-        detached, with "loss" and "grad_norm"; a LossOutput's parts are under "loss/<part>".
+        `batch` is a Batch, a State or a mapping of them, rows first. `compute` runs under
+        autocast, its backward pass outside; only the parameters of `name` get gradients, which
+        `clip` may limit. Afterwards autocast's copies of the old weights are dropped, so that
+        what an update computes next uses the new ones. Returns the outputs, detached, with "loss"
+        and "grad_norm"; a LossOutput's parts are under "loss/<part>".
         """
         optimizer = self.optimizers[name]
         params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -105,7 +112,7 @@ class Learner(nn.Module, ABC):
             parameter.grad = None
         with torch.enable_grad():
             with self.autocast():
-                loss, outputs = _loss_and_outputs(compute(batch))
+                loss, outputs = _loss_and_outputs(compute(batch, rand))
             loss.backward(inputs=params)  # type: ignore[no-untyped-call]
         norm = self.clip(name, params)
         optimizer.step()
@@ -169,8 +176,7 @@ class Agent(Learner):
         is_first: Tensor,
         mode: Mode = "eval",
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:
         """Actions (B, ...) for observations (B, ...), and the State to hand back next time.
 
@@ -193,9 +199,8 @@ class Agent(Learner):
             for key, spec in self.obs_spec.items()
         }
         first = torch.ones(1, dtype=torch.bool, device=device)
-        generator = torch.Generator(device).manual_seed(0)
         with torch.no_grad():
-            _, state = self.act(zeros, None, first, generator=generator)
+            _, state = self.act(zeros, None, first, rand=Rand.seeded(0, device))
         return bool(state.tensors)
 
     def observe(
@@ -204,14 +209,13 @@ class Agent(Learner):
         state: State | None,
         is_first: Tensor,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The State after an observation whose action comes from elsewhere: tell it to `took`.
 
         Override it where choosing an action costs more than keeping the State up.
         """
-        return self.act(obs, state, is_first, "train", draws=draws, generator=generator)[1]
+        return self.act(obs, state, is_first, "train", rand=rand)[1]
 
     def took(self, state: State, action: Tensor) -> State:
         """`state` told of the action (B, ...) that was really executed, by its "action"."""

@@ -84,11 +84,6 @@ class Batch:
             extras={f"wf.data.{key}": value[:, cut] for key, value in self.extra.items()}
         )
 
-    def without_context(self) -> Batch:
-        """The steps after the context (B, T - context, ...), without what is stored of it."""
-        steps = replace(self, context=0, stored={})
-        return steps.map(lambda tensor: tensor[:, self.context :])
-
     def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Batch:
         """A copy on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -103,6 +98,13 @@ class Batch:
             elif isinstance(value, Mapping):
                 changed[item.name] = {key: function(tensor) for key, tensor in value.items()}
         return replace(self, **changed)  # type: ignore[arg-type]
+
+    def without_context(self) -> Batch:
+        """The steps (B, T - context, ...) after the context: what a loss compares with."""
+        if not self.context:
+            return self
+        bare = replace(self, context=0, stored={})
+        return bare.map(lambda tensor: tensor[:, self.context :])
 
     def transitions(self) -> Transitions:
         """Pairs (t, t+1); `valid = ~is_first[:, 1:]`, and False where either step is padding."""

@@ -2,9 +2,9 @@
 
 A slot is any `nn.Module` with these methods; the classes here are convenient bases. Everything
 works on a flat batch (B, ...); sequence forms add a time axis (B, T, ...) and agree with the step
-form to float precision. Functions that sample take `draws` (named tensors to use instead of
-sampling), else they draw from `generator`. A slot class given by name (`"package.module:Class"`)
-is constructed as `Class(model)`, with the model it will sit in.
+form to float precision. Functions that sample ask `rand` for tensors by name (see `core/rand.py`).
+A slot class given by name (`"package.module:Class"`) is constructed as `Class(model)`, with the
+model it will sit in.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from worldflux.core.output import ModelOutput
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 
@@ -33,9 +34,12 @@ SLOTS = (
     "rollout_executor",
 )
 
-Draws = Mapping[str, Tensor]
-Policy = Callable[[State, int], Tensor]
-"""Chooses actions (B, ...) from a State at imagined step t."""
+Policy = Callable[[State, int], Tensor | tuple[Tensor, State]]
+"""Chooses actions (B, ...) from a State (B, ...) at imagined step t.
+
+It may also return the State with tensors of its own (an LSTM's, a frame it decoded): they go on in
+the rollout, so that the next call finds them.
+"""
 
 
 class ObservationEncoder(nn.Module, ABC):
@@ -63,15 +67,6 @@ class DynamicsModel(nn.Module, ABC):
 
     recurrent: bool = False
 
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """The `draws` that steps of leading shape `lead` consume; empty if nothing is sampled."""
-        return {}
-
     def initial(self, batch_size: int, device: torch.device) -> State:
         """The State (B, ...) before anything was seen."""
         raise NotImplementedError(f"{type(self).__name__} is not recurrent: it has no initial.")
@@ -83,8 +78,7 @@ class DynamicsModel(nn.Module, ABC):
         action: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The next State predicted from State (B, ...) and conditioned action (B, A')."""
 
@@ -96,8 +90,7 @@ class DynamicsModel(nn.Module, ABC):
         is_first: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The posterior after `action` (B, A') and the observation's features (B, ...).
 
@@ -112,12 +105,12 @@ class DynamicsModel(nn.Module, ABC):
         features: State,
         is_first: Tensor,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """`observe` over (B, T, ...); `action[:, t]` precedes `features[:, t]`.
 
-        This slow form makes every recurrent dynamics trainable; families override it.
+        This slow form makes every recurrent dynamics trainable; families override it. Tensors
+        that `rand` forces are (B, T, ...).
         """
         states = []
         for t in range(is_first.shape[1]):
@@ -126,8 +119,7 @@ class DynamicsModel(nn.Module, ABC):
                 action[:, t],
                 features.at(t),
                 is_first[:, t],
-                draws=None if draws is None else {key: x[:, t] for key, x in draws.items()},
-                generator=generator,
+                rand=None if rand is None else rand.at(t, dim=1),
             )
             states.append(state)
         return State.stack(states)
@@ -136,7 +128,7 @@ class DynamicsModel(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """A State to predictions: observations by their key, "reward", "continue" (probability).
 
-    A decoder that draws also has the arguments `draws` and `generator`.
+    A decoder that draws also has the keyword-only argument `rand`.
     """
 
     arguments: frozenset[str] = frozenset()
@@ -164,7 +156,7 @@ def forward_arguments(decoder: nn.Module) -> frozenset[str]:
 def _arguments(function: Callable[..., Any]) -> frozenset[str]:
     parameters = inspect.signature(function).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return frozenset({*parameters, "conditions", "draws", "generator"})
+        return frozenset({*parameters, "conditions", "rand"})
     return frozenset(parameters)
 
 

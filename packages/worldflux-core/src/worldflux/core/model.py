@@ -17,7 +17,6 @@ from worldflux.core.batch import Batch
 from worldflux.core.contract import ModelContract
 from worldflux.core.interfaces import (
     SLOTS,
-    Draws,
     Policy,
     forward_arguments,
 )
@@ -25,7 +24,9 @@ from worldflux.core.observations import BARE_KEY as OBS
 from worldflux.core.observations import Observation, image_or_first, observed
 from worldflux.core.output import LossOutput, ModelOutput
 from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.rollout import AutoregressiveRollout
+from worldflux.core.sequence import observe_sequence
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import CapabilityError, ContractError, did_you_mean
@@ -135,8 +136,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         obs: Observation,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """Observations (B, ...) to a State, as the first of an episode."""
         encoder = self._slot("observation_encoder", "encode")
@@ -150,8 +150,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
             features,
             first,
             deterministic,
-            draws,
-            generator,
+            rand,
         )
 
     def transition(
@@ -161,8 +160,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The next State (B, ...) predicted without an observation (the prior)."""
         dynamics = self._slot("dynamics_model", "transition")
@@ -170,8 +168,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
             state,
             self.condition(action, conditions),
             deterministic=deterministic,
-            draws=draws,
-            generator=generator,
+            rand=rand,
         )
 
     def observe(
@@ -183,8 +180,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The State after `action` led to `obs`; rows with `is_first` (B,) start anew."""
         if not self.recurrent:
@@ -193,12 +189,10 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
                     f"{type(self).__name__} does not define update. Give it a recurrent "
                     "dynamics_model, or declare Capability.STATELESS if encode(obs) is its update."
                 )
-            return self.encode(obs, deterministic, draws=draws, generator=generator)
+            return self.encode(obs, deterministic, rand=rand)
         features: State = self._slot("observation_encoder", "update")(self.observations(obs))
         conditioned = self.condition(action, conditions)
-        return self._posterior(
-            state, conditioned, features, is_first, deterministic, draws, generator
-        )
+        return self._posterior(state, conditioned, features, is_first, deterministic, rand)
 
     def update(
         self,
@@ -208,8 +202,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The State after `action` led to `obs` (the posterior)."""
         going_on = torch.zeros(state.batch_size, dtype=torch.bool, device=state.device)
@@ -220,8 +213,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
             going_on,
             conditions,
             deterministic,
-            draws=draws,
-            generator=generator,
+            rand=rand,
         )
 
     def decode(
@@ -230,8 +222,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         *,
         keys: Collection[str] | None = None,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> ModelOutput:
         """Predictions (B, ...) from a State; only `keys`, where given (images are costly).
 
@@ -245,7 +236,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         wanted = keys
         if keys is not None and alias is not None and OBS in keys:
             wanted = [key for key in {*keys, alias} if key != OBS]
-        given = {"conditions": conditions, "draws": draws, "generator": generator}
+        given = {"conditions": conditions, "rand": rand}
         taken = forward_arguments(self.decoder_module)
         passed = {k: v for k, v in given.items() if v is not None and k in taken}
         output = self.decoder_module(state, wanted, **passed)
@@ -274,7 +265,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
     ) -> Trajectory:
         """Imagine from `initial_state` along actions (T, B, ...), or a policy with `horizon=`.
 
-        Options: `decode=True` also decodes observations; `draws` (T, B, ...) and `generator`.
+        Options: `decode=True` also decodes observations; forced tensors of `rand` are (T, B, ...).
         """
         if mode != "autoregressive":
             raise ValueError(f"Unknown rollout mode {mode!r}. The only mode is 'autoregressive'.")
@@ -292,6 +283,25 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         )
         return trajectory
 
+    def observe_sequence(
+        self, batch: Batch, start: State | None = None, *, rand: Rand | None = None
+    ) -> State:
+        """The States (B, T', ...) of the steps after `batch.context`, each given what came before.
+
+        Actions are shifted here: `action[t-1]` precedes `obs[t]`, zeros precede the first. `start`
+        is the State (B, ...) before the first step. Context steps are replaced by the latents
+        stored with them where the family defines `restored`, else observed without gradient. A
+        model that is not recurrent encodes every step by itself.
+        """
+        return observe_sequence(self, batch, start, rand)
+
+    def restored(self, stored: Mapping[str, Tensor]) -> State | None:
+        """The State (B, ...) that `stored` values (B, ...) of one step stand for.
+
+        None, as by default, where this model's States cannot be had from what replay keeps.
+        """
+        return None
+
     def plan_step(
         self,
         state: State,
@@ -299,13 +309,10 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """One step as a planner takes it; a family may have a cheaper one than `transition`."""
-        return self.transition(
-            state, action, conditions, deterministic, draws=draws, generator=generator
-        )
+        return self.transition(state, action, conditions, deterministic, rand=rand)
 
     def sample_step(
         self,
@@ -314,15 +321,12 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> ModelOutput:
         """Step with `action` if one is given, then decode."""
         if action is not None:
-            state = self.transition(
-                state, action, conditions, deterministic, draws=draws, generator=generator
-            )
-        return self.decode(state, conditions, draws=draws, generator=generator)
+            state = self.transition(state, action, conditions, deterministic, rand=rand)
+        return self.decode(state, conditions, rand=rand)
 
     def teacher_forcing_step(
         self,
@@ -340,11 +344,14 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
     def loss(
         self,
         batch: Batch,
+        part: str | None = None,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> LossOutput:
-        """The model's loss on a Batch, through the same slots as inference."""
+        """The model's loss on a Batch, through the same slots as inference.
+
+        `part` is the name of a phase that trains the model; None stands for the sum of all.
+        """
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write weights, configuration and identity to folder `path` (see `worldflux.saving`)."""
@@ -365,8 +372,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         features: State,
         is_first: Tensor,
         deterministic: bool,
-        draws: Draws | None,
-        generator: torch.Generator | None,
+        rand: Rand | None,
     ) -> State:
         return self.dynamics_model.observe(  # type: ignore[no-any-return,operator,union-attr]
             state,
@@ -374,8 +380,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
             features,
             is_first,
             deterministic=deterministic,
-            draws=draws,
-            generator=generator,
+            rand=rand,
         )
 
     def _no_action(self, batch_size: int, device: torch.device) -> Tensor:

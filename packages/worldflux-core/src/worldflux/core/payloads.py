@@ -99,7 +99,10 @@ class ActionPayload:
 class ConditionPayload:
     """Side conditions: text, a goal representation, spatial maps, camera poses, and extras.
 
-    Keys of `extras` are `wf.<domain>.<name>`.
+    Keys of `extras` are `wf.<domain>.<name>`. The named fields, extras `wf.row.*` and `wf.data.*`,
+    the action mask and extras that are States have a value for each of the B rows: they are
+    repeated where a plan or a rollout repeats rows. All other extras are shared by all rows and
+    reach the model as they are, whatever their shapes.
     """
 
     text_condition: Tensor | list[str] | None = None

@@ -185,6 +185,19 @@ class Rand:
             )
         return replace(self, _drawn=tensors)
 
+    def asked(self, function: Callable[..., Any], *args: Any) -> dict[str, Tensor]:
+        """The tensors that `function(*args, rand=...)` asks for, by full name, to force elsewhere.
+
+        It runs `function` once, whose own numbers come from torch's global generator.
+        """
+        requests: dict[Key, _Request] = {}
+        function(*args, rand=replace(self, _requests=requests))
+        found = replace(self, _requests=requests).redrawn()._drawn or {}
+        names = {name: tensor for (name, steps), tensor in found.items() if not steps}
+        if len(names) < len(found):
+            raise ContractError("`asked` tells of one step: the function took several (`at`).")
+        return names
+
     def parts(self, count: int) -> Iterator[Rand]:
         """One Rand for each of `count` equal parts of a batch: draws of the whole batch, cut.
 

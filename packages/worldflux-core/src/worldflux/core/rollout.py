@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from worldflux.core.interfaces import Draws, Policy, RolloutExecutor
+from worldflux.core.conditions import tiled_conditions
+from worldflux.core.interfaces import Policy, RolloutExecutor
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import ContractError
@@ -44,30 +46,46 @@ def unroll(
     *,
     horizon: int | None = None,
     deterministic: bool = False,
-    draws: Draws | None = None,
-    generator: torch.Generator | None = None,
+    rand: Rand | None = None,
 ) -> tuple[list[State], Tensor]:
-    """H+1 states (B, ...) and H actions (H, B, ...); `draws` have a leading H axis."""
+    """H+1 states (B, ...) and H actions (H, B, ...); forced draws have a leading H axis.
+
+    Tensors that a policy puts into its State go on until the model or the policy replaces them.
+    Caches are kept in the last State only.
+    """
     if isinstance(actions, Tensor):
         horizon = int(actions.shape[0])
     if horizon is None:
         raise ContractError("A rollout from a policy or without actions needs `horizon`.")
-    states, chosen = [state], []
+    states, chosen = [state], list[Tensor]()
+    own: set[str] = set()  # what the policy put into its State
     for t in range(horizon):
-        action = actions(state, t) if callable(actions) else None if actions is None else actions[t]
-        state = model.transition(
+        action, state = _choice(actions, state, t)
+        own |= {k for k, v in state.tensors.items() if states[-1].get(k) is not v}
+        states[-1] = state.without_caches()
+        following = model.transition(
             state,
             action,
             conditions,
             deterministic=deterministic,
-            draws=None if draws is None else {key: value[t] for key, value in draws.items()},
-            generator=generator,
+            rand=None if rand is None else rand.at(t),
         )
+        kept = {key: state[key] for key in own if key not in following}
+        state = following.with_(kept) if kept else following
         states.append(state)
-        chosen.append(state.batch_size if action is None else action)
+        if action is not None:
+            chosen.append(action)
     if actions is None:
         return states, torch.zeros(horizon, state.batch_size, 0, device=state.device)
-    return states, actions if isinstance(actions, Tensor) else torch.stack(chosen)  # type: ignore[arg-type]
+    return states, actions if isinstance(actions, Tensor) else torch.stack(chosen)
+
+
+def _choice(actions: Tensor | Policy | None, state: State, t: int) -> tuple[Tensor | None, State]:
+    """The action (B, ...) of step t, and the State it was chosen in, with what the policy added."""
+    if not callable(actions):
+        return None if actions is None else actions[t], state
+    choice = actions(state, t)
+    return choice if isinstance(choice, tuple) else (choice, state)
 
 
 def decoded(
@@ -84,7 +102,7 @@ def decoded(
     batch = states[0].batch_size
     keys: Collection[str] | None = None if images else _SCALARS
     flat = State.stack(states, 0).flat()
-    along = None if conditions is None else _each_step(conditions, batch, len(states))
+    along = tiled_conditions(conditions, batch, len(states))
     predictions = model.decode(flat, along, keys=keys).predictions
     alias = model.obs_alias()
     if alias in predictions and predictions.get("obs") is predictions[alias]:
@@ -101,21 +119,4 @@ def decoded(
         values=found.get("value"),
         continues=found["continue"][1:] if "continue" in found else None,
         observations=observations if images else None,
-    )
-
-
-def _each_step(conditions: ConditionPayload, batch: int, steps: int) -> ConditionPayload:
-    """Conditions of B rows for the rows of `steps` States one after another (steps * B)."""
-
-    def rows(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
-            return value.repeat(steps, *[1] * (value.ndim - 1))
-        return value * steps if isinstance(value, list) and len(value) == batch else value
-
-    return ConditionPayload(
-        text_condition=rows(conditions.text_condition),
-        goal=rows(conditions.goal),
-        spatial=rows(conditions.spatial),
-        camera_pose=rows(conditions.camera_pose),
-        extras={key: rows(value) for key, value in conditions.extras.items()},
     )

@@ -119,6 +119,10 @@ class State:
         self._require_open()
         return State({k: t for k, t in self.tensors.items() if k in keys}, dict(self.meta))
 
+    def without_caches(self) -> State:
+        """This State as a step before the last is kept: its latent alone."""
+        return self._picked(lambda tensor: tensor, caches=False)
+
     def flat(self) -> State:
         """A sequence (B, T, ...) as rows (B * T, ...), a row's steps adjacent; without caches."""
         return self._picked(lambda tensor: tensor.flatten(0, 1), caches=False)

@@ -107,9 +107,12 @@ class ActionSpace:
 
     def _on(self, values: tuple[float, ...], device: torch.device) -> Tensor:
         found = self._tensors.setdefault(values, {})
-        if device not in found:
-            found[device] = torch.tensor(values, device=device)
-        return found[device]
+        if device in found:
+            return found[device]
+        made = torch.tensor(values, device=device)
+        if type(made) is Tensor:  # not one without data, of a trial run
+            found[device] = made
+        return made
 
 
 def gumbel(noise: Tensor) -> Tensor:

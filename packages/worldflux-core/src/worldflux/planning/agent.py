@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,19 +11,20 @@ from torch import Tensor
 from worldflux.config import Config
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
 from worldflux.core.model import WorldModel
-from worldflux.core.output import UpdateResult, metrics
+from worldflux.core.output import LossOutput, UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.planning.config import PlanningAgentConfig
 from worldflux.planning.create import create_planner
-from worldflux.planning.planner import MEMORY, without_prefix
+from worldflux.planning.planner import MEMORY
 from worldflux.planning.score import goal_tensor
 from worldflux.training import Phase, TrainingPlan
 
 _OWN = "planner."
+_MEMORY = "memory."
 
 
 class PlanningAgent(Agent):
@@ -43,7 +43,7 @@ class PlanningAgent(Agent):
         self.settings = settings
         self.planner = create_planner(settings.planner.kind, self.action_spec, settings.planner)
         parameters = inspect.signature(world_model.loss).parameters
-        self._samples = "generator" in parameters  # a loss that samples nothing takes a batch only
+        self._samples = "rand" in parameters  # a loss that samples nothing takes a batch only
         trainable = [p for p in world_model.parameters() if p.requires_grad]
         if trainable:
             adam = torch.optim.Adam(trainable, lr=settings.lr, eps=settings.eps)
@@ -62,17 +62,13 @@ class PlanningAgent(Agent):
         )
         return TrainingPlan([phase], prefill=settings.prefill)
 
-    def update(
-        self,
-        batch: Batch,
-        phase: str,
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
-    ) -> UpdateResult:
-        given: dict[str, Any] = {"draws": draws, "generator": generator} if self._samples else {}
-        found = self.step("model", lambda b: self.world_model.loss(b, **given), batch)
-        return UpdateResult(metrics(found))
+    def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
+        """One step on the world model's loss."""
+        return UpdateResult(metrics(self.step("model", self._loss, batch, rand)))
+
+    def _loss(self, batch: Batch, rand: Rand | None) -> LossOutput:
+        model = self.world_model
+        return model.loss(batch, rand=rand) if self._samples else model.loss(batch)
 
     def conditions(self, obs: Mapping[str, Tensor]) -> ConditionPayload | None:
         """What plans are conditioned on: the encoded `obs["goal"]`, where there is one."""
@@ -96,14 +92,14 @@ class PlanningAgent(Agent):
         is_first: Tensor,
         mode: Mode = "eval",
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:
         """Observe, plan where a plan is due, execute its next action.
 
-        Draws named `model/NAME` go to the model's `observe`, all others to the planner.
+        The model's `observe` asks `rand` for "model/NAME"; all other draws are the planner's.
         """
-        latent = self._observed(obs, state, is_first, without_prefix(draws, "model/"), generator)
+        rand = rand or Rand()
+        latent = self._observed(obs, state, is_first, rand)
         under_way = self._under_way(state, is_first)
         due = under_way["step"] >= self.settings.planner.execute
         if self.settings.planner.execute == 1 or bool(due.any()):
@@ -111,15 +107,14 @@ class PlanningAgent(Agent):
                 self.world_model,
                 latent,
                 conditions=self.conditions(obs),
-                previous=State(without_prefix(under_way, "memory.") or {}),
-                draws={k: v for k, v in (draws or {}).items() if not k.startswith("model/")},
-                generator=generator,
+                previous=_under(under_way, _MEMORY),
+                rand=rand,
                 explore=mode == "train",
             )
-            under_way = _where(due, self._begun(plan), under_way)
+            under_way = self._begun(plan).where(due, under_way)
         step = under_way["step"]
         action = under_way["plan"][torch.arange(len(step), device=step.device), step]
-        after = {**under_way, "step": step + 1, "action": action}
+        after = under_way.with_({"step": step + 1, "action": action})
         return ActionPayload(self.planner.space.kind, tensor=action), _with_own(latent, after)
 
     @property
@@ -134,11 +129,10 @@ class PlanningAgent(Agent):
         state: State | None,
         is_first: Tensor,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         """The State after an observation, without planning; its action is what `took` is told."""
-        latent = self._observed(obs, state, is_first, without_prefix(draws, "model/"), generator)
+        latent = self._observed(obs, state, is_first, rand or Rand())
         return _with_own(latent, self._under_way(state, is_first))
 
     def took(self, state: State, action: Tensor) -> State:
@@ -151,64 +145,45 @@ class PlanningAgent(Agent):
         return state.with_(told)
 
     def _observed(
-        self,
-        obs: Mapping[str, Tensor],
-        state: State | None,
-        is_first: Tensor,
-        draws: Draws | None,
-        generator: torch.Generator | None,
+        self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor, rand: Rand
     ) -> State:
         """The model's State after this observation."""
+        rand = rand.under("model/")
         if state is None:
-            return self.world_model.encode(dict(obs), draws=draws, generator=generator)
-        own = {k: v for k, v in state.tensors.items() if not k.startswith(_OWN)}
-        return self.world_model.observe(
-            State(own, state.meta),
-            state[_OWN + "action"],
-            dict(obs),
-            is_first,
-            draws=draws,
-            generator=generator,
-        )
+            return self.world_model.encode(dict(obs), rand=rand)
+        latent = state.only({key for key in state.tensors if not key.startswith(_OWN)})
+        action = state[_OWN + "action"]
+        return self.world_model.observe(latent, action, dict(obs), is_first, rand=rand)
 
-    def _under_way(self, state: State | None, is_first: Tensor) -> dict[str, Tensor]:
+    def _under_way(self, state: State | None, is_first: Tensor) -> State:
         """The plan each row is executing; rows that start anew have none, so one is due."""
         rows, device = is_first.shape[0], is_first.device
-        memory = self.planner.initial_memory(rows, device).tensors
         space, horizon = self.planner.space, self.settings.planner.horizon
         nothing = space.to_env(space.initial_mean(rows, horizon, device=device))
-        fresh = {
-            "action": nothing[:, 0],
-            "plan": nothing,
-            "step": torch.full((rows,), self.settings.planner.execute, device=device),
-            **{f"memory.{key}": value for key, value in memory.items()},
-        }
-        if state is None:
-            return fresh
-        kept = {key: state[_OWN + key] for key in fresh}
-        return _where(is_first, fresh, kept)
+        none = torch.full((rows,), self.settings.planner.execute, device=device)
+        fresh = _planned(nothing, none, self.planner.initial_memory(rows, device))
+        return fresh if state is None else fresh.where(is_first, _under(state, _OWN))
 
-    def _begun(self, plan: ActionPayload) -> dict[str, Tensor]:
+    def _begun(self, plan: ActionPayload) -> State:
+        """A plan of which nothing is executed yet."""
         assert plan.tensor is not None
         actions = plan.tensor.transpose(0, 1)  # (B, H, ...)
-        step = torch.zeros(len(actions), dtype=torch.int64, device=actions.device)
-        memory = plan.extras[MEMORY].tensors
-        return {
-            "action": actions[:, 0],
-            "plan": actions,
-            "step": step,
-            **{f"memory.{key}": value for key, value in memory.items()},
-        }
+        none = torch.zeros(len(actions), dtype=torch.int64, device=actions.device)
+        return _planned(actions, none, plan.extras[MEMORY])
 
 
-def _with_own(latent: State, under_way: Mapping[str, Tensor]) -> State:
+def _planned(actions: Tensor, step: Tensor, memory: State) -> State:
+    """Planned actions (B, H, ...), the step (B,) that is next, and the planner's memory."""
+    kept = {_MEMORY + key: value for key, value in memory.tensors.items()}
+    return State({"action": actions[:, 0], "plan": actions, "step": step, **kept})
+
+
+def _under(state: State, prefix: str) -> State:
+    """The tensors of a State named `prefix...`, without the prefix."""
+    named = state.tensors.items()
+    return State({k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)})
+
+
+def _with_own(latent: State, under_way: State) -> State:
     """The model's State with what the planner keeps beside it."""
-    return latent.with_({_OWN + key: value for key, value in under_way.items()})
-
-
-def _where(rows: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`new` in the given rows (B,), `old` in the others."""
-    return {
-        key: torch.where(rows.reshape(-1, *[1] * (value.ndim - 1)), value, old[key])
-        for key, value in new.items()
-    }
+    return latent.with_({_OWN + key: value for key, value in under_way.tensors.items()})

@@ -10,19 +10,16 @@ from torch import Tensor
 
 from worldflux.planning.config import CEMConfig
 from worldflux.planning.elites import best, moments
-from worldflux.planning.planner import DrawSpec, Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, Problem
 
 
 class CEM(Planner[CEMConfig]):
-    """Refits a diagonal Gaussian, or a categorical per step, to the best K of N candidates."""
+    """Refits a diagonal Gaussian, or a categorical per step, to the best K of N candidates.
+
+    Draws: "noise" (B, N - proposals, H, A) in each iteration.
+    """
 
     name: ClassVar[str] = "cem"
-
-    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
-        config = self.config
-        sampled = config.candidates - config.proposals
-        shape = (config.iterations, batch, sampled, config.horizon, self.space.size)
-        return {"noise": DrawSpec(shape)}
 
     def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
         config = self.config
@@ -30,7 +27,9 @@ class CEM(Planner[CEMConfig]):
         std = torch.full_like(mean, config.init_std)
         proposals = problem.proposals()
         weights = mean.new_full((problem.batch, config.elites), 1.0 / config.elites)
-        for i, noise in enumerate(problem.draws["noise"].unbind(0)):
+        shape = (config.candidates - config.proposals, config.horizon, self.space.size)
+        for i in range(config.iterations):
+            noise = problem.draw("noise", *shape, iteration=i)
             candidates = self._candidates(mean, std, noise, proposals, problem.mask)
             scores = problem.score(candidates, i)
             elites, values, index = best(candidates, scores, config.elites)

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldflux.errors import CapabilityError, ConfigError
 from worldflux.planning.config import GradientConfig
 from worldflux.planning.elites import best
-from worldflux.planning.planner import DrawSpec, Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, Problem
 from worldflux.specs import TensorSpec
 
 
@@ -19,7 +19,8 @@ class GradientPlanner(Planner[GradientConfig]):
     """Adam on every candidate's actions; each keeps its best iterate, the best one is the plan.
 
     Continuous actions are projected back into their bounds after each step. Discrete ones are
-    relaxed to softmax(logits) when `relaxed` (1705.07177), and made one-hot at the end.
+    relaxed to softmax(logits) when `relaxed` (1705.07177), and made one-hot at the end. Draws:
+    "noise" (B, N - 1, H, A), where the candidates but the first begin.
     """
 
     name: ClassVar[str] = "gradient"
@@ -34,10 +35,6 @@ class GradientPlanner(Planner[GradientConfig]):
                 f"(n={self.space.spec.n}). Set relaxed=True if the model accepts mixtures of "
                 "one-hot actions, or use cem, icem, mppi or random_shooting."
             )
-
-    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
-        restarts = self.config.candidates - 1
-        return {"noise": DrawSpec((batch, restarts, self.config.horizon, self.space.size))}
 
     def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
         x = self._starts(problem, memory)
@@ -68,7 +65,8 @@ class GradientPlanner(Planner[GradientConfig]):
         if self.space.discrete:
             flat = self.space.initial_mean(1, 1, 1, device=given.device)
             given = torch.lerp(given, flat, 0.1).log()
-        restarts = given[:, :1] + self.config.init_std * problem.draws["noise"]
+        noise = problem.draw("noise", self.config.candidates - 1, *given.shape[2:])
+        restarts = given[:, :1] + self.config.init_std * noise
         x = torch.cat([given, restarts], 1)
         return (x if self.space.discrete else x.clamp(-1.0, 1.0)).detach().requires_grad_()
 

@@ -12,14 +12,16 @@ from worldflux.core.state import State
 from worldflux.planning.config import ICEMConfig
 from worldflux.planning.elites import best, moments
 from worldflux.planning.noise import colored
-from worldflux.planning.planner import DrawSpec, Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, Problem
 
 
 class ICEM(Planner[ICEMConfig]):
     """CEM with noise coloured in time, fewer samples per iteration and remembered elites.
 
     The best of the kept elites and the last samples is the plan, the mean is one of the last
-    iteration's candidates, and the shifted mean repeats its last action.
+    iteration's candidates, and the shifted mean repeats its last action. Draws: "noise"
+    (B, N, H, A) in each iteration, of which later ones use fewer, and "tail" (B, kept, execute, A),
+    the kept elites' actions after the shift.
     """
 
     name: ClassVar[str] = "icem"
@@ -36,12 +38,6 @@ class ICEM(Planner[ICEMConfig]):
         for _ in range(self.config.iterations - 1):
             sizes.append(max(2 * self.config.elites, int(sizes[-1] / self.config.decay)))
         return sizes
-
-    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
-        config = self.config
-        shape = (config.iterations, batch, config.candidates, config.horizon, self.space.size)
-        tail = (batch, self.kept, config.execute, self.space.size)
-        return {"noise": DrawSpec(shape), "tail": DrawSpec(tail)}
 
     def initial_memory(self, batch: int, device: torch.device | str = "cpu") -> State:
         memory = super().initial_memory(batch, device)
@@ -79,7 +75,9 @@ class ICEM(Planner[ICEMConfig]):
         return Plan(elites[:, 0], values[:, 0], {"mean": mean, "elites": remembered})
 
     def _sampled(self, mean: Tensor, std: Tensor, problem: Problem, i: int, size: int) -> Tensor:
-        noise = colored(problem.draws["noise"][i, :, :size], self.config.beta)
+        shape = (self.config.candidates, self.config.horizon, self.space.size)
+        noise = problem.draw("noise", *shape, iteration=i)[:, :size]
+        noise = colored(noise, self.config.beta)
         center, mask = mean.unsqueeze(1), problem.mask
         sampled = self.space.sample(center, std.unsqueeze(1), noise, mask)
         if i < self.config.iterations - 1:
@@ -94,7 +92,7 @@ class ICEM(Planner[ICEMConfig]):
         end = self.space.sample(
             mean[:, None, -steps:],
             std[:, None, -steps:],
-            problem.draws["tail"],
+            problem.draw("tail", self.kept, steps, self.space.size),
             problem.mask,
         )
         earlier = torch.cat([memory["elites"][:, :, steps:], end], 2)

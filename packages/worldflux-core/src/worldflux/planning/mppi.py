@@ -8,35 +8,30 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from worldflux.core.rand import exponential
 from worldflux.planning.config import MPPIConfig
 from worldflux.planning.elites import best, moments, pick
-from worldflux.planning.planner import DrawSpec, Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, Problem
 
 
 class MPPI(Planner[MPPIConfig]):
     """Refits the distribution to the best K of N candidates, weighted by their score.
 
     The model's proposals stay candidates in every iteration; the std starts anew at each plan
-    while the mean is shifted. Draws: `noise`, and `choice` (exponential) for the elite drawn.
+    while the mean is shifted. Draws: "noise" (B, N - proposals, H, A) in each iteration, and
+    "choice" (B, K), exponential, for the elite drawn.
     """
 
     name: ClassVar[str] = "mppi"
-
-    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
-        config = self.config
-        sampled = config.candidates - config.proposals
-        shape = (config.iterations, batch, sampled, config.horizon, self.space.size)
-        return {
-            "noise": DrawSpec(shape),
-            "choice": DrawSpec((batch, config.elites), "exponential"),
-        }
 
     def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
         config = self.config
         mean = self.shifted(memory["mean"])
         std = torch.full_like(mean, config.init_std)
         proposals = problem.proposals()
-        for i, noise in enumerate(problem.draws["noise"].unbind(0)):
+        shape = (config.candidates - config.proposals, config.horizon, self.space.size)
+        for i in range(config.iterations):
+            noise = problem.draw("noise", *shape, iteration=i)
             candidates = self.space.sample(mean.unsqueeze(1), std.unsqueeze(1), noise, problem.mask)
             if proposals is not None:
                 candidates = torch.cat([proposals, candidates], 1)
@@ -55,12 +50,13 @@ class MPPI(Planner[MPPIConfig]):
                 std=std,
             )
         if config.select == "sample":
-            plan = pick(elites, drawn(weights, problem.draws["choice"]))[:, 0]
+            choice = problem.draw("choice", config.elites, sampler=exponential)
+            plan = pick(elites, drawn(weights, choice))[:, 0]
         else:
             plan = self.space.project(mean.unsqueeze(1), problem.mask)[:, 0]
         return Plan(plan, values[:, 0], {"mean": mean}, None if self.space.discrete else std[:, 0])
 
 
-def drawn(weights: Tensor, exponential: Tensor) -> Tensor:
-    """One index (B, 1) per row with probability `weights` (B, K): the Gumbel-max trick."""
-    return (weights.log() - exponential.log()).argmax(1, keepdim=True)
+def drawn(weights: Tensor, choice: Tensor) -> Tensor:
+    """One index (B, 1) per row, of probability `weights` (B, K); `choice` (B, K) is exponential."""
+    return (weights.log() - choice.log()).argmax(1, keepdim=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from worldflux.core.interfaces import Draws
+from worldflux.core.conditions import ACTION_MASK
 from worldflux.core.model import WorldModel
 from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand, Sampler, normal
 from worldflux.core.state import State
-from worldflux.errors import CapabilityError, ContractError, did_you_mean
+from worldflux.errors import CapabilityError, ContractError
 from worldflux.planning.action_space import ActionSpace
 from worldflux.planning.config import PlannerConfig
 from worldflux.planning.elites import shift
@@ -24,17 +25,9 @@ from worldflux.specs import Capability, TensorSpec
 HORIZON = "wf.planner.horizon"
 MEMORY = "wf.planner.memory"
 SCORE = "wf.planner.score"
-ACTION_MASK = "wf.action.mask"
 
 Trace = list[dict[str, Tensor]]
 _ConfigT = TypeVar("_ConfigT", bound=PlannerConfig)
-
-
-class DrawSpec(NamedTuple):
-    """Shape and distribution of one named draw."""
-
-    shape: tuple[int, ...]
-    kind: Literal["normal", "exponential"] = "normal"
 
 
 @dataclass(frozen=True)
@@ -60,8 +53,7 @@ class Problem:
     conditions: ConditionPayload | None
     space: ActionSpace
     config: PlannerConfig
-    draws: Mapping[str, Tensor]
-    generator: torch.Generator | None
+    rand: Rand
     trace: Trace | None = field(default=None)
 
     @property
@@ -76,17 +68,20 @@ class Problem:
         mask: Tensor | None = extras.get(ACTION_MASK)
         return None if mask is None else mask.to(self.state.device)[:, None, None, :]
 
+    def draw(
+        self, name: str, *shape: int, sampler: Sampler = normal, iteration: int | None = None
+    ) -> Tensor:
+        """The random tensor (B, *shape) called `name`, once a plan or once an iteration."""
+        rand = self.rand if iteration is None else self.rand.at(iteration)
+        return rand.draw(name, (self.batch, *shape), sampler, device=self.state.device)
+
     def score(self, candidates: Tensor, iteration: int) -> Tensor:
         """Scores (B, N) of candidates (B, N, H, A); not-a-number counts as the worst."""
         actions = self.space.to_model(candidates)
-        draws = without_prefix(self.draws, "score/")
-        if draws is not None:
-            draws = {name: value[iteration] for name, value in draws.items()}
+        rand = self.rand.under("score/").at(iteration)
         own = getattr(self.model, "score", None)
         if own is not None:
-            scores = own(
-                self.state, actions, self.conditions, draws=draws, generator=self.generator
-            )
+            scores = own(self.state, actions, self.conditions, rand=rand)
         else:
             shape = actions.shape[:-1] + (self.space.spec.shape or (-1,))
             scores = default_score(
@@ -94,9 +89,8 @@ class Problem:
                 self.state,
                 actions if self.space.discrete else actions.reshape(shape),
                 self.conditions,
-                draws,
-                self.generator,
                 self.config.score,
+                rand=rand,
             )
         if scores.shape != candidates.shape[:2]:
             raise ContractError(
@@ -119,12 +113,7 @@ class Problem:
                 "horizon)`. Set proposals=0."
             )
         actions = propose(
-            self.state,
-            count,
-            horizon,
-            conditions=self.conditions,
-            draws=without_prefix(self.draws, "propose/"),
-            generator=self.generator,
+            self.state, count, horizon, self.conditions, rand=self.rand.under("propose/")
         )
         wanted = (self.batch, count, horizon, self.space.size)
         if tuple(actions.shape) != wanted:
@@ -140,17 +129,11 @@ class Problem:
             self.trace.append({key: value.detach() for key, value in tensors.items()})
 
 
-def without_prefix(tensors: Draws | None, prefix: str) -> dict[str, Tensor] | None:
-    """The tensors named `prefix...`, without the prefix; None if there are none."""
-    named = (tensors or {}).items()
-    return {k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)} or None
-
-
 class Planner(ABC, Generic[_ConfigT]):
     """Searches the actions (H) that a model scores highest, for B environments at once.
 
-    A subclass implements `optimize`, names its draws in `draw_specs` and its warm start in
-    `initial_memory`. Every row is planned on its own: it depends on no other row.
+    A subclass implements `optimize`, and what it remembers in `initial_memory`. Every row is
+    planned on its own: it depends on no other row.
     """
 
     name: ClassVar[str]
@@ -168,24 +151,21 @@ class Planner(ABC, Generic[_ConfigT]):
         *,
         conditions: ConditionPayload | None = None,
         previous: State | None = None,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
         explore: bool = False,
         trace: Trace | None = None,
     ) -> ActionPayload:
         """Plan from State (B, ...): a payload (H, B, A), or indices (H, B) for one choice.
 
         Its extras hold the plan's length, its predicted score (B,) and, as a State, the memory
-        to pass as `previous` next time. `draws` replaces the draws of `draw_specs` by name;
-        `score/NAME` (iterations, ...) and `propose/NAME` go to the model. `explore` perturbs the
-        first action. `trace` collects each iteration's tensors.
+        to pass as `previous` next time. `rand` is asked for the draws that the planner's class
+        names, and for "explore" (B, A); the model's `score` asks for "score/NAME", forced tensors
+        having one leading axis for the iterations, and its `propose` for "propose/NAME". `explore`
+        perturbs the first action. `trace` collects each iteration's tensors.
         """
         model.require(Capability.PLANNING)
-        known = self._complete(draws or {}, state.batch_size, state.device, generator)
         memory = self._memory(previous, state.batch_size, state.device)
-        problem = Problem(
-            model, state, conditions, self.space, self.config, known, generator, trace
-        )
+        problem = Problem(model, state, conditions, self.space, self.config, rand or Rand(), trace)
         with torch.no_grad():
             plan = self.optimize(problem, memory)
             actions = self._explored(plan, problem) if explore else plan.actions
@@ -210,20 +190,6 @@ class Planner(ABC, Generic[_ConfigT]):
         mean = self.space.initial_mean(batch, self.config.horizon, device=device).clone()
         return State({"mean": mean, "warm": torch.zeros(batch, dtype=torch.bool, device=device)})
 
-    @abstractmethod
-    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
-        """The random tensors one call consumes, by name."""
-
-    def sample_draws(
-        self, batch: int, device: torch.device | str, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """Fresh draws for one call; compiled callers pass them in."""
-        return self._complete({}, batch, torch.device(device), generator)
-
-    def explore_spec(self, batch: int) -> dict[str, DrawSpec]:
-        """The draw that exploration consumes."""
-        return {"explore": DrawSpec((batch, self.space.size))}
-
     def shifted(self, mean: Tensor, fill: Tensor | None = None) -> Tensor:
         """The previous plan's mean (B, H, A) moved on by the actions executed since."""
         if fill is None:
@@ -240,38 +206,10 @@ class Planner(ABC, Generic[_ConfigT]):
         first = self.space.perturb(
             plan.actions[:, 0],
             scale,
-            problem.draws["explore"],
+            problem.draw("explore", self.space.size),
             None if mask is None else mask[:, 0, 0],
         )
         return torch.cat([first.unsqueeze(1), plan.actions[:, 1:]], 1)
-
-    def _complete(
-        self,
-        draws: Draws,
-        batch: int,
-        device: torch.device,
-        generator: torch.Generator | None,
-    ) -> dict[str, Tensor]:
-        """The caller's draws, checked, and fresh ones for the rest."""
-        specs = {**self.draw_specs(batch), **self.explore_spec(batch)}
-        complete = dict(draws)
-        for name, value in draws.items():
-            if name.startswith(("score/", "propose/")):
-                continue
-            if name not in specs:
-                raise ContractError(
-                    f"{type(self).__name__} has no draw {name!r}.{did_you_mean(name, specs)} "
-                    f"Draws: {', '.join(specs)}, score/..., propose/...."
-                )
-            if tuple(value.shape) != specs[name].shape:
-                raise ContractError(
-                    f"{type(self).__name__} draw {name!r} has shape {tuple(value.shape)}, "
-                    f"expected {specs[name].shape}."
-                )
-        for name, spec in specs.items():
-            if name not in complete:
-                complete[name] = _fresh(spec, device, generator)
-        return complete
 
     def _memory(
         self, previous: State | None, batch: int, device: torch.device
@@ -287,11 +225,3 @@ class Planner(ABC, Generic[_ConfigT]):
                 f"{actual}. Pass the State under {MEMORY!r} of this planner's last plan."
             )
         return previous.tensors
-
-
-def _fresh(spec: DrawSpec, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    source = generator.device if generator is not None else device
-    if spec.kind == "normal":
-        return torch.randn(spec.shape, device=source, generator=generator).to(device)
-    empty = torch.empty(spec.shape, device=source)
-    return empty.exponential_(generator=generator).to(device)

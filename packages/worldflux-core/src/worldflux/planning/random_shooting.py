@@ -10,22 +10,22 @@ from torch import Tensor
 
 from worldflux.planning.config import RandomShootingConfig
 from worldflux.planning.elites import best
-from worldflux.planning.planner import DrawSpec, Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, Problem
 
 
 class RandomShooting(Planner[RandomShootingConfig]):
-    """The best of the previous plan, the proposals and N uniform candidates."""
+    """The best of the previous plan, the proposals and N uniform candidates.
+
+    Draws: "noise" (B, N, H, A).
+    """
 
     name: ClassVar[str] = "random_shooting"
-
-    def draw_specs(self, batch: int) -> dict[str, DrawSpec]:
-        shape = (batch, self.config.candidates, self.config.horizon, self.space.size)
-        return {"noise": DrawSpec(shape)}
 
     def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
         mask = problem.mask
         earlier = self.space.project(self.shifted(memory["mean"]).unsqueeze(1), mask)
-        uniform = self.space.uniform(problem.draws["noise"], mask)
+        shape = (self.config.candidates, self.config.horizon, self.space.size)
+        uniform = self.space.uniform(problem.draw("noise", *shape), mask)
         given = [part for part in (earlier, problem.proposals()) if part is not None]
         candidates = torch.cat([*given, uniform], 1)  # (B, 1 + P + N, H, A)
         scores = problem.score(candidates, 0)

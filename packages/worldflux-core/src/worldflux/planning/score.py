@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from worldflux.core.interfaces import Draws
+from worldflux.core.conditions import repeated_conditions
 from worldflux.core.payloads import ConditionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError, did_you_mean
 from worldflux.planning.config import ScoreConfig
@@ -28,48 +28,24 @@ def default_score(
     state: State,
     actions: Tensor,
     conditions: ConditionPayload | None = None,
-    draws: Draws | None = None,
-    generator: torch.Generator | None = None,
     config: ScoreConfig | None = None,
+    *,
+    rand: Rand | None = None,
 ) -> Tensor:
     """Scores (B, N) of plans (B, N, H, *action): towards `conditions.goal`, else the return.
 
-    `draws` are handed to the model's steps, named tensors (H, B * N, ...).
+    `rand` is handed to the model's steps; tensors forced for them are (H, B * N, ...).
     """
-    config = config or ScoreConfig()
+    config, rand = config or ScoreConfig(), rand or Rand()
     batch, count = actions.shape[:2]
     steps = actions.flatten(0, 1).transpose(0, 1)  # (H, B*N, ...)
     many = repeated_conditions(conditions, batch, count)
-    states = _imagine(model, state.repeat(count), steps, many, config, draws, generator)
+    states = _imagine(model, state.repeat(count), steps, many, config, rand)
     if many is not None and many.goal is not None:
         score = -goal_distance(list(states), many.goal, config)
     else:
         score = _imagined_return(model, states, batch * count, many, config)
     return score.reshape(batch, count)
-
-
-def repeated_conditions(
-    conditions: ConditionPayload | None, batch: int, count: int
-) -> ConditionPayload | None:
-    """Conditions of B rows for B * count rows; whatever has no batch axis stays as it is."""
-    if conditions is None:
-        return None
-
-    def rows(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
-            return value.repeat_interleave(count, 0)
-        if isinstance(value, list) and len(value) == batch:
-            return [item for item in value for _ in range(count)]
-        return value
-
-    return replace(
-        conditions,
-        text_condition=rows(conditions.text_condition),
-        goal=rows(conditions.goal),
-        spatial=rows(conditions.spatial),
-        camera_pose=rows(conditions.camera_pose),
-        extras={key: rows(value) for key, value in conditions.extras.items()},
-    )
 
 
 def discounted_return(
@@ -107,19 +83,11 @@ def _imagine(
     actions: Tensor,
     conditions: ConditionPayload | None,
     config: ScoreConfig,
-    draws: Draws | None,
-    generator: torch.Generator | None,
+    rand: Rand,
 ) -> Iterator[State]:
     """The H states reached along actions (H, M, ...), through the model's planner step."""
     for t, action in enumerate(actions.unbind(0)):
-        state = model.plan_step(
-            state,
-            action,
-            conditions,
-            config.deterministic,
-            draws={key: value[t] for key, value in draws.items()} if draws else None,
-            generator=generator,
-        )
+        state = model.plan_step(state, action, conditions, config.deterministic, rand=rand.at(t))
         yield state
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from worldflux.core.agent import Agent, Learner, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.testing.batches import random_obs, random_steps
 from worldflux.testing.inputs import check_constructor_leaves_seeds_alone, randomise
@@ -66,8 +67,7 @@ def _zeros(dtype: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _update(learner: Learner, phase: Phase, seed: int = 0) -> UpdateResult:
-    generator = torch.Generator().manual_seed(seed)
-    return learner.update(phase_batch(learner, phase), phase.name, generator=generator)
+    return learner.update(phase_batch(learner, phase), phase.name, rand=Rand.seeded(seed))
 
 
 def check_training_plan(learner: Learner) -> None:
@@ -121,7 +121,7 @@ def check_frozen_parts_stay(learner: Learner) -> None:
 
 
 def check_updates_are_reproducible(learner: Learner) -> None:
-    """The same generator seed gives the same update, another seed or batch a different one."""
+    """The same seed of `rand` gives the same update, another seed or batch a different one."""
     phase = learner.training_plan().phases[0]
     twin = copy.deepcopy(learner)
     first, second = _update(learner, phase), _update(twin, phase)
@@ -155,7 +155,7 @@ def check_replay_writes(learner: Learner) -> None:
     """Values to write back belong to `replay_spec` and have its shapes."""
     for phase in learner.training_plan().phases:
         batch = phase_batch(learner, phase)
-        result = learner.update(batch, phase.name, generator=torch.Generator().manual_seed(0))
+        result = learner.update(batch, phase.name, rand=Rand.seeded(0))
         for key, value in result.replay_writes.items():
             assert key in learner.replay_spec, f"writes {key!r}, which is not in replay_spec"
             expected = (_ROWS, batch.length - batch.context, *learner.replay_spec[key].shape)
@@ -167,11 +167,10 @@ def _act(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> Tens
 
 
 def _acted(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> tuple[Tensor, State]:
-    obs = random_obs(agent.obs_spec, (rows,), torch.Generator().manual_seed(obs_seed))
+    obs = random_obs(agent.obs_spec, (rows,), Rand.seeded(obs_seed))
     first = torch.ones(rows, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        payload, state = agent.act(obs, None, first, mode, generator=generator)
+        payload, state = agent.act(obs, None, first, mode, rand=Rand.seeded(0))
     payload.validate(api_version="v3")
     action = payload.primary()
     assert action is not None, "act returned a payload without data"
@@ -179,7 +178,7 @@ def _acted(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> tu
 
 
 def check_acts(learner: Learner) -> None:
-    """Actions have the space's shape and bounds in both modes, and depend on the generator."""
+    """Actions have the space's shape and bounds in both modes; the same `rand` gives the same."""
     assert isinstance(learner, Agent)
     spec = next(iter(learner.action_spec.values()))
     modes: tuple[Mode, Mode] = ("train", "eval")
@@ -220,14 +219,13 @@ def check_acts_on_observations(learner: Learner) -> None:
 def check_acting_resets(learner: Learner) -> None:
     """`is_first` makes its row forget the acting State, and leaves the other rows alone."""
     assert isinstance(learner, Agent)
-    obs = [random_obs(learner.obs_spec, (_ROWS,), torch.Generator().manual_seed(s)) for s in (1, 2)]
+    obs = [random_obs(learner.obs_spec, (_ROWS,), Rand.seeded(s)) for s in (1, 2)]
     all_first = torch.ones(_ROWS, dtype=torch.bool)
 
     def after(rows_first: Tensor, state: State | None) -> State:
-        generator = torch.Generator().manual_seed(3)
-        return learner.act(obs[1], state, rows_first, "eval", generator=generator)[1]
+        return learner.act(obs[1], state, rows_first, "eval", rand=Rand.seeded(3))[1]
 
-    _, state = learner.act(obs[0], None, all_first, "eval", generator=torch.Generator())
+    _, state = learner.act(obs[0], None, all_first, "eval", rand=Rand.seeded(0))
     going_on = after(torch.zeros(_ROWS, dtype=torch.bool), state)
     mixed = after(torch.tensor([True, False, False]), state)
     fresh = after(all_first, None)
@@ -244,10 +242,10 @@ def check_acting_resets(learner: Learner) -> None:
 def check_replay_values(learner: Learner) -> None:
     """`replay_values` gives exactly the columns of `replay_spec`."""
     assert isinstance(learner, Agent)
-    obs = random_obs(learner.obs_spec, (_ROWS,), torch.Generator().manual_seed(1))
+    obs = random_obs(learner.obs_spec, (_ROWS,), Rand.seeded(1))
     with torch.no_grad():
         first = torch.ones(_ROWS, dtype=torch.bool)
-        _, state = learner.act(obs, None, first, "train", generator=torch.Generator())
+        _, state = learner.act(obs, None, first, "train", rand=Rand.seeded(0))
     values = learner.replay_values(state)
     assert values.keys() == learner.replay_spec.keys(), f"{set(values)} are not replay_spec"
     for key, spec in learner.replay_spec.items():

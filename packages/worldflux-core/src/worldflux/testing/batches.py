@@ -9,26 +9,28 @@ from torch import Tensor
 
 from worldflux.columns import ACTION, FLAGS, REWARD, STORED, Columns, parts, step_columns
 from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand, normal, randint, uniform
 from worldflux.specs import TensorSpec
 
 
-def random_values(spec: TensorSpec, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def random_values(
+    spec: TensorSpec, lead: tuple[int, ...], rand: Rand, name: str = "values"
+) -> Tensor:
     """Values (lead, *shape) of `spec`: indices, uint8 pixels, or floats within [-1, 1]."""
+    shape = (*lead, *spec.shape)
     if spec.discrete:
         choices = torch.tensor(spec.counts).reshape(spec.shape)
-        uniform = torch.rand(*lead, *spec.shape, generator=generator)
-        return (uniform * choices).long()
+        return (rand.draw(name, shape, uniform) * choices).long()
     if spec.dtype == "uint8":
-        shape = (*lead, *spec.shape)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return torch.rand(*lead, *spec.shape, generator=generator) * 2 - 1
+        return rand.draw(name, shape, randint(256)).to(torch.uint8)
+    return rand.draw(name, shape, uniform) * 2 - 1
 
 
 def random_obs(
-    obs_spec: Mapping[str, TensorSpec], lead: tuple[int, ...], generator: torch.Generator
+    obs_spec: Mapping[str, TensorSpec], lead: tuple[int, ...], rand: Rand
 ) -> dict[str, Tensor]:
     """Random observations (lead, ...) by key."""
-    return {key: random_values(spec, lead, generator) for key, spec in obs_spec.items()}
+    return {key: random_values(spec, lead, rand, key) for key, spec in obs_spec.items()}
 
 
 def random_batch(
@@ -52,7 +54,7 @@ def random_steps(
     columns: Columns, batch: int = 2, length: int = 6, *, boundary: bool = True, seed: int = 0
 ) -> Batch:
     """As `random_batch`, of the given columns; what is stored is left out."""
-    generator = torch.Generator().manual_seed(seed)
+    rand = Rand.seeded(seed)
     lead = (batch, length)
     first, last, terminal = (torch.zeros(lead, dtype=torch.bool) for _ in FLAGS)
     first[:, 0] = True
@@ -62,11 +64,11 @@ def random_steps(
         first[0, middle] = True
     found: dict[str, Tensor] = dict(zip(FLAGS, (first, last, terminal), strict=True))
     if ACTION in columns:
-        found[ACTION] = random_values(columns[ACTION], lead, generator)
+        found[ACTION] = random_values(columns[ACTION], lead, rand, ACTION)
         found[ACTION][last] = 0
     if REWARD in columns:
-        found[REWARD] = torch.randn(lead, generator=generator).masked_fill(first, 0.0)
+        found[REWARD] = rand.draw(REWARD, lead, normal).masked_fill(first, 0.0)
     for name, spec in columns.items():
         if name not in found and not name.startswith(STORED):
-            found[name] = random_values(spec, lead, generator)
+            found[name] = random_values(spec, lead, rand, name)
     return Batch(**parts(found))

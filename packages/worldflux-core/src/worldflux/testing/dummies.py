@@ -12,10 +12,11 @@ from worldflux.config import Config
 from worldflux.core.actions import VectorActions
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Decoder, Draws, DynamicsModel, ObservationEncoder
+from worldflux.core.interfaces import Decoder, DynamicsModel, ObservationEncoder
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, UpdateResult, metrics
 from worldflux.core.payloads import ActionKind, ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand, exponential, normal
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.specs import Capability, TensorSpec
@@ -58,14 +59,6 @@ class TinyDynamics(DynamicsModel):
         self.prior = nn.Linear(width, width)
         self.post = nn.Linear(2 * width, width)
 
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        return {"stoch": torch.randn(*lead, self.width, device=device, generator=generator)}
-
     def initial(self, batch_size: int, device: torch.device) -> State:
         zeros = torch.zeros(batch_size, self.width, device=device)
         return State({"deter": zeros, "stoch": zeros.clone(), "mean": zeros.clone()})
@@ -76,11 +69,10 @@ class TinyDynamics(DynamicsModel):
         action: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         deter = self.cell(torch.cat([state["stoch"], action], -1), state["deter"])
-        return self._sample(deter, self.prior(deter), deterministic, draws, generator)
+        return self._sample(deter, self.prior(deter), deterministic, rand)
 
     def observe(
         self,
@@ -90,28 +82,26 @@ class TinyDynamics(DynamicsModel):
         is_first: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         keep = (~is_first).float()[:, None]
         joined = torch.cat([state["stoch"] * keep, action * keep], -1)
         deter = self.cell(joined, state["deter"] * keep)
         mean = self.post(torch.cat([deter, features["embed"]], -1))
-        return self._sample(deter, mean, deterministic, draws, generator)
+        return self._sample(deter, mean, deterministic, rand)
 
     def _sample(
         self,
         deter: Tensor,
         mean: Tensor,
         deterministic: bool,
-        draws: Draws | None,
-        generator: torch.Generator | None,
+        rand: Rand | None,
     ) -> State:
         mean = torch.tanh(mean)
         if deterministic:
             return State({"deter": deter, "stoch": mean, "mean": mean})
-        draws = draws or self.noise((deter.shape[0],), deter.device, generator)
-        return State({"deter": deter, "stoch": mean + 0.1 * draws["stoch"], "mean": mean})
+        noise = (rand or Rand()).draw("stoch", tuple(mean.shape), normal, device=mean.device)
+        return State({"deter": deter, "stoch": mean + 0.1 * noise, "mean": mean})
 
 
 class TinyDecoder(Decoder):
@@ -190,12 +180,12 @@ class TinyModel(WorldModel):
     def loss(
         self,
         batch: Batch,
+        part: str | None = None,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> LossOutput:
-        lead = (batch.batch_size, batch.length)
-        post = self._posteriors(batch, draws, generator)
+        post = self.observe_sequence(batch, rand=rand)
+        batch = batch.without_context()
         flat = post.flat()
         predicted = self.decode(flat).predictions
         parts = {
@@ -209,24 +199,7 @@ class TinyModel(WorldModel):
         parts["continue"] = F.binary_cross_entropy(predicted["continue"], going_on)
         prior = torch.tanh(self.dynamics_model.prior(post["deter"]))  # type: ignore[union-attr,operator]
         parts["dynamics"] = F.mse_loss(prior, post["mean"])
-        assert prior.shape[:2] == lead, prior.shape
         return LossOutput(sum(parts.values(), torch.zeros(())), parts)
-
-    def _posteriors(
-        self, batch: Batch, draws: Draws | None, generator: torch.Generator | None
-    ) -> State:
-        lead = (batch.batch_size, batch.length)
-        features = self.observation_encoder({k: v.flatten(0, 1) for k, v in batch.obs.items()})  # type: ignore[misc]
-        action = self.condition(batch.require("action").flatten(0, 1)).unflatten(0, lead)
-        previous = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        return self.dynamics_model.observe_sequence(  # type: ignore[no-any-return,union-attr,operator]
-            self.initial(lead[0], action.device),
-            previous,
-            features.unflat(lead),
-            batch.is_first,
-            draws=draws,
-            generator=generator,
-        )
 
 
 class TinyAgent(Agent):
@@ -262,8 +235,7 @@ class TinyAgent(Agent):
         is_first: Tensor,
         mode: Mode = "eval",
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:
         model, rows = self.world_model, is_first.shape[0]
         if state is None:
@@ -272,10 +244,8 @@ class TinyAgent(Agent):
                 rows, *self.spec.shape, dtype=torch.int64 if self.spec.discrete else torch.float32
             )
         latent = State({key: state[key] for key in ("deter", "stoch", "mean")})
-        after = model.observe(
-            latent, state["action"], dict(obs), is_first, draws=draws, generator=generator
-        )
-        action = self._sample(self._logits(after), generator)
+        after = model.observe(latent, state["action"], dict(obs), is_first, rand=rand)
+        action = self._sample(self._logits(after), rand)
         kind: ActionKind = "discrete" if self.spec.discrete else "continuous"
         return ActionPayload(kind, tensor=action), State({**after.tensors, "action": action})
 
@@ -284,28 +254,29 @@ class TinyAgent(Agent):
         batch: Batch,
         phase: str,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> UpdateResult:
-        start = self.world_model._posteriors(batch, draws, generator).detach()
+        rand = rand or Rand()
+        start = self.world_model.observe_sequence(batch, rand=rand.under("start/")).detach()
 
-        def compute(b: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            output = self.world_model.loss(b, draws=draws, generator=generator)
-            policy = self._policy_loss(start, generator)
+        def compute(b: Batch, r: Rand | None) -> tuple[Tensor, dict[str, Tensor]]:
+            output = self.world_model.loss(b, rand=r)
+            policy = self._policy_loss(start, r or Rand())
             parts = {f"loss/{key}": value for key, value in output.items()}
             return output.loss + policy, {**parts, "loss/policy": policy}
 
-        found = self.step("adam", compute, batch)
-        return UpdateResult(metrics(found), {"deter": start["deter"][:, batch.context :]})
+        found = self.step("adam", compute, batch, rand)
+        return UpdateResult(metrics(found), {"deter": start["deter"]})
 
-    def _policy_loss(self, start: State, generator: torch.Generator | None) -> Tensor:
+    def _policy_loss(self, start: State, rand: Rand) -> Tensor:
         """REINFORCE on three imagined steps from every State (B, T, ...)."""
         flat = start.flat()
+        chosen = rand.under("policy/")
         imagined = self.world_model.rollout(
             flat,
-            lambda state, t: self._sample(self._logits(state), generator),
+            lambda state, t: self._sample(self._logits(state), chosen.at(t)),
             horizon=3,
-            generator=generator,
+            rand=rand.under("imagined/"),
         )
         assert imagined.rewards is not None
         logp = self._logp(self._logits(flat), imagined.actions[0])
@@ -316,14 +287,17 @@ class TinyAgent(Agent):
         logits: Tensor = self.policy(torch.cat([state["deter"], state["stoch"]], -1))
         return logits
 
-    def _sample(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _sample(self, logits: Tensor, rand: Rand | None) -> Tensor:
+        sampler = exponential if self.spec.discrete else normal
+        noise = (rand or Rand()).draw("action", tuple(logits.shape), sampler, device=logits.device)
         if not self.spec.discrete:
-            noise = torch.randn(logits.shape, generator=generator)
             flat = (torch.tanh(logits) + 0.3 * noise).clamp(-1, 1).detach()
             return flat.unflatten(-1, self.spec.shape)
         parts = [
-            torch.multinomial(part.softmax(-1).detach(), 1, generator=generator)
-            for part in logits.split(self.spec.counts, -1)
+            (part.softmax(-1) / by).argmax(-1, keepdim=True)
+            for part, by in zip(
+                logits.split(self.spec.counts, -1), noise.split(self.spec.counts, -1), strict=True
+            )
         ]
         return torch.cat(parts, -1).reshape(-1, *self.spec.shape)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.core.model import WorldModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.specs import Capability, TensorSpec
 from worldflux.testing.batches import random_obs, random_values
@@ -35,12 +36,12 @@ def randomise(module: nn.Module, seed: int = 0, gain: float = 1.0) -> None:
 
 
 def _obs(model: WorldModel, seed: int) -> dict[str, Tensor]:
-    return random_obs(model.obs_spec, (_ROWS,), torch.Generator().manual_seed(seed))
+    return random_obs(model.obs_spec, (_ROWS,), Rand.seeded(seed))
 
 
 def other_actions(spec: TensorSpec, rows: int, seed: int = 2) -> tuple[Tensor, Tensor]:
     """Two actions (rows, ...) that differ in every row and every number."""
-    action = random_values(spec, (rows,), torch.Generator().manual_seed(seed))
+    action = random_values(spec, (rows,), Rand.seeded(seed))
     if spec.discrete:
         return action, (action + 1) % torch.tensor(spec.counts).reshape(spec.shape)
     return action, torch.where(action > 0, action - 0.9, action + 0.9)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.errors import CapabilityError
+from worldflux.errors import CapabilityError, ContractError
 from worldflux.specs import Capability
 from worldflux.testing.batches import random_batch, random_obs, random_values
 from worldflux.testing.boundaries import check_loss_respects_episodes
@@ -78,20 +79,16 @@ def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
     return needs.get(check, True)
 
 
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def _batch(model: WorldModel, **options: int) -> Batch:
     return random_batch(model.obs_spec, model.action_spec, **options)  # type: ignore[arg-type]
 
 
 def _obs(model: WorldModel, rows: int = 3, seed: int = 1) -> dict[str, Tensor]:
-    return random_obs(model.obs_spec, (rows,), _generator(seed))
+    return random_obs(model.obs_spec, (rows,), Rand.seeded(seed))
 
 
 def _actions(model: WorldModel, *lead: int, seed: int = 2) -> Tensor:
-    return random_values(next(iter(model.action_spec.values())), lead, _generator(seed))
+    return random_values(next(iter(model.action_spec.values())), lead, Rand.seeded(seed))
 
 
 def _start(model: WorldModel, rows: int = 3) -> State:
@@ -128,10 +125,11 @@ def check_state_contract(model: WorldModel) -> None:
 
 
 def check_transition_keeps_shapes(model: WorldModel) -> None:
-    """A transition gives a State of the same keys and shapes."""
+    """A transition gives a State of the declared keys, with the shapes they had."""
     state = _start(model)
     following = model.transition(state, _actions(model, 3))
-    for key, value in state.tensors.items():
+    for key in model.state_spec().tensors:
+        value = state[key]
         assert key in following, f"transition lost {key!r}"
         assert following[key].shape == value.shape, f"transition changed the shape of {key!r}"
 
@@ -161,7 +159,8 @@ def check_rollout_is_causal(model: WorldModel) -> None:
     for t in range(3):
         _same(first.states[t], second.states[t], f"action 2 changed state {t}")
     changed = [
-        not torch.equal(first.states[3][key], second.states[3][key]) for key in start.tensors
+        not torch.equal(first.states[3][key], second.states[3][key])
+        for key in model.state_spec().tensors
     ]
     assert any(changed), "the action at step 2 changed nothing in state 3: it is ignored"
 
@@ -188,28 +187,38 @@ def check_reset_touches_only_its_rows(model: WorldModel) -> None:
 def check_sequence_equals_steps(model: WorldModel) -> None:
     """`observe_sequence` over (B, T) equals T calls of `observe` with the same draws."""
     batch = _batch(model, batch=2, length=5)
-    dynamics, encoder = model.dynamics_model, model.observation_encoder
+    encoder = model.observation_encoder
+    dynamics: Any = model.dynamics_model
     assert dynamics is not None and encoder is not None
     features = encoder({key: value.flatten(0, 1) for key, value in batch.obs.items()})
-    features = State({k: v.unflatten(0, (2, 5)) for k, v in features.tensors.items()})
+    features = features.unflat((2, 5))
     action = model.condition(batch.require("action").flatten(0, 1)).unflatten(0, (2, 5))
-    draws = dynamics.noise((2, 5), action.device, _generator())  # type: ignore[operator]
     state = model.initial(2)
-    sequence = dynamics.observe_sequence(  # type: ignore[operator]
-        state, action, features, batch.is_first, draws=draws
+    rand = _sequence_draws(
+        5, dynamics.observe, state, action[:, 0], features.at(0), batch.is_first[:, 0]
     )
+    sequence = dynamics.observe_sequence(state, action, features, batch.is_first, rand=rand)
+    try:
+        rand.check_used()
+    except ContractError as error:
+        raise AssertionError(
+            f"observe_sequence does not draw by the names that observe uses: {error}"
+        ) from error
     for t in range(5):
-        state = dynamics.observe(  # type: ignore[operator]
-            state,
-            action[:, t],
-            State({key: value[:, t] for key, value in features.tensors.items()}),
-            batch.is_first[:, t],
-            draws={key: value[:, t] for key, value in draws.items()},
+        state = dynamics.observe(
+            state, action[:, t], features.at(t), batch.is_first[:, t], rand=rand.at(t, dim=1)
         )
         for key, value in state.tensors.items():
             torch.testing.assert_close(
                 sequence[key][:, t], value, **_CLOSE, msg=f"{key} differs at step {t}"
             )
+
+
+def _sequence_draws(steps: int, function: Callable[..., Any], *args: Any) -> Rand:
+    """A Rand that forces, for `steps` steps (B, T, ...), what `function` asks for in one."""
+    rand = Rand.seeded(0)
+    each = [rand.asked(function, *args) for _ in range(steps)]
+    return Rand(draws={name: torch.stack([d[name] for d in each], 1) for name in each[0]})
 
 
 @torch.no_grad()
@@ -231,19 +240,19 @@ def check_decode(model: WorldModel) -> None:
 
 @torch.no_grad()
 def check_generators_decide(model: WorldModel) -> None:
-    """The same generator seed gives the same states; the global generator is not consumed."""
+    """The same seed of `rand` gives the same states; the global generator is not consumed."""
     obs, action = _obs(model), _actions(model, 3)
     before = torch.random.get_rng_state()
     runs = []
     for _ in range(2):
-        generator = _generator(7)
-        state = model.encode(obs, generator=generator)
+        rand = Rand.seeded(7)
+        state = model.encode(obs, rand=rand)
         if model.dynamics_model is not None:
-            state = model.transition(state, action, generator=generator)
+            state = model.transition(state, action, rand=rand)
         runs.append(state)
     _same(runs[0], runs[1], "same seed")
     untouched = torch.equal(before, torch.random.get_rng_state())
-    assert untouched, "sampling consumed torch's global generator: draw from `generator`"
+    assert untouched, "sampling consumed torch's global generator: draw from `rand`"
 
 
 def check_async_twins(model: WorldModel) -> None:

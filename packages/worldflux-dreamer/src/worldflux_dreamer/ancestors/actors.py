@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldflux.core.rand import Rand, normal, uniform
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors.layers import dense, mlp
 from worldflux_dreamer.losses import categorical_entropy, sample_index, straight_through
@@ -29,9 +30,10 @@ class TanhNormal:
     mean: Tensor
     std: Tensor
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """Reparameterised samples from standard normal noise (..., A)."""
-        return torch.tanh(self.mean + self.std * noise)
+    def sample(self, rand: Rand) -> Tensor:
+        """Reparameterised samples (..., A), from the normal draw "action_noise" (..., A)."""
+        shape, device = tuple(self.mean.shape), self.mean.device
+        return self._squashed(rand.draw("action_noise", shape, normal, device=device))
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log density (...) of actions within (-1, 1)."""
@@ -41,16 +43,16 @@ class TanhNormal:
         slope = 2 * (math.log(2) - raw - F.softplus(-2 * raw))  # log(1 - tanh^2)
         return (normal - slope).sum(-1)
 
-    def entropy(self, noise: Tensor) -> Tensor:
-        """Estimate (...) from noise (samples, ..., A): there is no closed form."""
-        return -self.log_prob(self.sample(noise)).mean(0)
+    def mode(self, rand: Rand) -> Tensor:
+        """The most likely (B, A) of the samples that "action_noise" (B, samples, A) gives."""
+        shape = (len(self.mean), MODE_SAMPLES, self.mean.shape[-1])
+        noise = rand.draw("action_noise", shape, normal, device=self.mean.device)
+        samples = self._squashed(noise.transpose(0, 1))  # (samples, B, A)
+        best = self.log_prob(samples).argmax(0)  # (B,)
+        return samples[best, torch.arange(len(best), device=best.device)]
 
-    def mode(self, noise: Tensor) -> Tensor:
-        """The most likely of the samples that noise (samples, ..., A) gives."""
-        samples = self.sample(noise)
-        best = self.log_prob(samples).argmax(0)  # (...)
-        index = best[None, ..., None].expand(1, *samples.shape[1:])
-        return samples.gather(0, index)[0]
+    def _squashed(self, noise: Tensor) -> Tensor:
+        return torch.tanh(self.mean + self.std * noise)
 
 
 @dataclass
@@ -60,8 +62,10 @@ class TruncatedNormal:
     mean: Tensor
     std: Tensor
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """Samples from uniform noise (..., A) by the inverse distribution function."""
+    def sample(self, rand: Rand) -> Tensor:
+        """Samples (..., A) by the inverse distribution function of uniform "action_noise"."""
+        shape, device = tuple(self.mean.shape), self.mean.device
+        noise = rand.draw("action_noise", shape, uniform, device=device)
         low, high = self._bounds()
         share = (low + noise * (high - low)).clamp(1e-6, 1 - 1e-6)
         value = self.mean + self.std * math.sqrt(2) * torch.erfinv(2 * share - 1)
@@ -81,7 +85,7 @@ class TruncatedNormal:
         tails = (a * _density(a) - b * _density(b)) / (2 * mass)
         return (0.5 * math.log(2 * math.pi * math.e) + self.std.log() + mass.log() + tails).sum(-1)
 
-    def mode(self) -> Tensor:
+    def mode(self, rand: Rand | None = None) -> Tensor:
         """The most likely action: the mean is inside."""
         return self.mean
 
@@ -101,9 +105,11 @@ class Choices:
 
     logits: tuple[Tensor, ...]
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """One-hots from uniform noise (..., N), one number per choice."""
-        hots = []
+    def sample(self, rand: Rand) -> Tensor:
+        """One-hots (..., A), from uniform "action_noise" (..., N), one number per choice."""
+        like, hots = self.logits[0], []
+        shape = (*like.shape[:-1], len(self.logits))
+        noise = rand.draw("action_noise", shape, uniform, device=like.device)
         for i, logit in enumerate(self.logits):
             probs = torch.softmax(logit, -1)
             hots.append(straight_through(sample_index(probs, noise[..., i]), probs))
@@ -120,7 +126,7 @@ class Choices:
         logs = [torch.log_softmax(logit, -1) for logit in self.logits]
         return torch.stack([categorical_entropy(log) for log in logs]).sum(0)
 
-    def mode(self) -> Tensor:
+    def mode(self, rand: Rand | None = None) -> Tensor:
         """The likeliest one-hots."""
         hots = [F.one_hot(logit.argmax(-1), logit.shape[-1]).float() for logit in self.logits]
         return torch.cat(hots, -1)
@@ -162,18 +168,6 @@ class Actor(nn.Module):
         mean = self.mean_scale * torch.tanh(mean / self.mean_scale)
         return TanhNormal(mean, F.softplus(raw + self.raw_init) + self.min_std)
 
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """What `sample` consumes."""
-        if self.kind == "tanh_normal":
-            return torch.randn(*lead, self.spec.size, device=device, generator=generator)
-        size = len(self.spec.counts) if self.kind == "choices" else self.spec.size
-        return torch.rand(*lead, size, device=device, generator=generator)
-
 
 def to_env(action: Tensor, spec: TensorSpec) -> Tensor:
     """Flat actions (..., A) as an environment takes them: indices, or values in [-1, 1]."""
@@ -183,25 +177,19 @@ def to_env(action: Tensor, spec: TensorSpec) -> Tensor:
     return best[0] if isinstance(spec.n, int) else torch.stack(best, -1)
 
 
-def explored(action: Tensor, spec: TensorSpec, amount: float, noise: Tensor) -> Tensor:
+def explored(action: Tensor, spec: TensorSpec, amount: float, rand: Rand) -> Tensor:
     """Actions (B, ...) with noise of std `amount`, or random with that probability.
 
-    `noise` is as `explore_noise` gives it.
+    Draws: "explore", normal (B, ...) for continuous actions, uniform (B, N, 2) for N choices.
     """
     if not spec.discrete:
+        noise = rand.draw("explore", tuple(action.shape), normal, device=action.device)
         return (action + amount * noise).clamp(-1, 1)
+    shape = (len(action), len(spec.counts), 2)
+    noise = rand.draw("explore", shape, uniform, device=action.device)
     counts = torch.tensor(spec.counts, device=action.device)
     other = (noise[..., 1] * counts).long().reshape(action.shape)
     return torch.where((noise[..., 0] < amount).reshape(action.shape), other, action)
-
-
-def explore_noise(
-    spec: TensorSpec, rows: int, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """Standard normal (B, ...) for continuous actions, uniform (B, N, 2) for N choices."""
-    if spec.discrete:
-        return torch.rand(rows, len(spec.counts), 2, device=device, generator=generator)
-    return torch.randn(rows, *spec.shape, device=device, generator=generator)
 
 
 def _density(x: Tensor) -> Tensor:

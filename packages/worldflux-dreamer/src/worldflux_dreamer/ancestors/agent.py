@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worldflux.config import Config
 from worldflux.core.agent import Agent, Mode
-from worldflux.core.interfaces import Draws
+from worldflux.core.batch import Batch
+from worldflux.core.output import metrics
 from worldflux.core.payloads import ActionKind, ActionPayload
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.training import Phase, TrainingPlan
-from worldflux_dreamer.ancestors.actors import (
-    MODE_SAMPLES,
-    Actor,
-    TanhNormal,
-    explore_noise,
-    explored,
-    to_env,
-)
+from worldflux_dreamer.ancestors.actors import Actor, explored, to_env
 from worldflux_dreamer.ancestors.config import BehaviorConfig
 from worldflux_dreamer.ancestors.layers import Head
+from worldflux_dreamer.ancestors.losses import critic_loss
 from worldflux_dreamer.ancestors.rssm import features
 from worldflux_dreamer.ancestors.world_model import DiscountedWorldModel, single_action
-from worldflux_dreamer.sequences import Sequences
+
+FEATURES = ("deter", "stoch")
+"""What actor and critic see of a State."""
 
 
 @dataclass
@@ -45,8 +45,12 @@ class Imagined:
 
 
 class ImaginingAgent(Agent):
-    """Draws of `update`: the dynamics' for (B, T), the same under "imagined_" for (H, N), and
-    "imagined_action_noise" (H, N, ...). N = B * T, row b * T + t starts at step (b, t)."""
+    """Draws of `update`: the dynamics' (B, T, ...), the same by imagined step under "imagined/"
+    (H, N, ...), and "imagined/action_noise" (H, N, ...). N = B * T, row b * T + t starts at (b, t).
+
+    One Adam each for "model", "actor" and "critic". A family defines `make_actor`, `actor_loss`
+    and `update`, which puts together `model_step` and `behavior_steps`.
+    """
 
     world_model: DiscountedWorldModel
     updates: Tensor
@@ -62,6 +66,7 @@ class ImaginingAgent(Agent):
         self.critic = Head(width, 1, sizes.units, layers, sizes.activation)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         c = self.behavior
+        self.clip_norm = dict.fromkeys(("model", "actor", "critic"), c.clip)
         self.optimizers = {
             "model": self._adam(world_model, c.model_lr),
             "actor": self._adam(self.actor, c.actor_lr),
@@ -100,36 +105,22 @@ class ImaginingAgent(Agent):
         is_first: Tensor,
         mode: Mode = "eval",
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:
         """Train: a sample with exploration noise; eval: the actor's mode. State holds the action.
 
         Draws: the dynamics' and "action_noise" (B, ...); "explore" where there is exploration.
         """
-        rows, device = len(is_first), is_first.device
-        state = self._nothing(rows, device) if state is None else state
-        posterior = self.world_model.observe(
-            state, state["action"], dict(obs), is_first, draws=draws, generator=generator
-        )
-        given, policy = draws or {}, self.actor(features(posterior))
-        squashed = isinstance(policy, TanhNormal)
-        lead = (MODE_SAMPLES, rows) if squashed and mode == "eval" else (rows,)
-        noise = given.get("action_noise")
-        if noise is None:
-            noise = self.actor.noise(lead, device, generator)
-        if mode == "train":
-            flat = policy.sample(noise)
-        else:
-            flat = policy.mode(noise) if isinstance(policy, TanhNormal) else policy.mode()
-        action, amount = to_env(flat, self.spec), self.exploration()
-        if mode == "train" and amount > 0:
-            noise = given.get("explore")
-            if noise is None:
-                noise = explore_noise(self.spec, rows, device, generator)
-            action = explored(action, self.spec, amount, noise)
+        rand = rand or Rand()
+        state = self._nothing(len(is_first), is_first.device) if state is None else state
+        posterior = self.world_model.observe(state, state["action"], dict(obs), is_first, rand=rand)
+        policy, train = self.actor(features(posterior)), mode == "train"
+        action = to_env(policy.sample(rand) if train else policy.mode(rand), self.spec)
+        amount = self.exploration()
+        if train and amount > 0:
+            action = explored(action, self.spec, amount, rand)
         kind: ActionKind = "discrete" if self.spec.discrete else "continuous"
-        return ActionPayload(kind, tensor=action), State({**posterior.tensors, "action": action})
+        return ActionPayload(kind, tensor=action), posterior.with_({"action": action})
 
     def exploration(self) -> float:
         """How much the next action explores: it falls linearly with the updates done."""
@@ -142,41 +133,74 @@ class ImaginingAgent(Agent):
     def _nothing(self, rows: int, device: torch.device) -> State:
         dtype = torch.int64 if self.spec.discrete else torch.float32
         action = torch.zeros(rows, *self.spec.shape, dtype=dtype, device=device)
-        return State({**self.world_model.initial(rows, device).tensors, "action": action})
+        return self.world_model.initial(rows, device).with_({"action": action})
 
     # Learning
 
-    def noise(self, data: Sequences, generator: torch.Generator | None = None) -> Draws:
-        """Everything random in one update, drawn beforehand."""
-        (b, t), h, device = data.shape, self.behavior.horizon, data.reward.device
-        dynamics = self.world_model.dynamics_model
-        assert dynamics is not None
-        imagined = dynamics.noise((h, b * t), device, generator)  # type: ignore[operator]
-        return {
-            **dynamics.noise((b, t), device, generator),  # type: ignore[operator]
-            **{f"imagined_{key}": value for key, value in imagined.items()},
-            "imagined_action_noise": self.actor.noise((h, b * t), device, generator),
-        }
+    def model_step(self, batch: Batch, rand: Rand | None) -> dict[str, Any]:
+        """One step of the world model; "posterior" is the State (B, T, ...) under old weights."""
 
-    def imagine(self, posterior: State, is_terminal: Tensor, draws: Draws) -> Imagined:
-        """Follow the actor from every posterior state; gradients flow along the imagined path."""
-        keys = self.world_model.state_spec().tensors
-        start = State({key: posterior[key].detach().flatten(0, 1) for key in keys})
+        def loss(batch: Batch, rand: Rand | None) -> tuple[Tensor, dict[str, Any]]:
+            model = self.world_model
+            posterior = model.observe_sequence(batch, rand=rand)
+            found = model.reduced(model.targets(batch), posterior)
+            parts = {f"loss/{name}": term for name, term in found.items()}
+            return found.loss, {**parts, "posterior": self._latent(posterior)}
+
+        return self.step("model", loss, batch, rand)
+
+    def behavior_steps(
+        self, batch: Batch, posterior: State, rand: Rand | None
+    ) -> dict[str, dict[str, Any]]:
+        """One step of the actor, in dreams from posterior States (B, T, ...), one of the critic.
+
+        The critic learns from what the actor imagined; it bootstraps by weights before its step.
+        """
+        # what one step hands to the next is part of its batch, so that both are cut by rows alike
+        starts = replace(batch.without_context(), stored=posterior.tensors)
+        actor = self.step("actor", self._actor_step, starts, rand)
+        seen: State = actor.pop("imagined")
+        critic = self.step("critic", self._critic_step, replace(starts, stored=seen.tensors), rand)
+        return {"actor": actor, "critic": critic}
+
+    def _actor_step(self, starts: Batch, rand: Rand | None) -> tuple[Tensor, dict[str, Any]]:
+        dreams = (rand or Rand()).under("imagined/")
+        with torch.set_grad_enabled(self.through_dynamics):
+            imagined = self.imagine(State(starts.stored), starts.is_terminal, dreams)
+        loss, seen, measured = self.actor_loss(imagined)
+        return loss, {**measured, "imagined": seen.unflat(starts.is_first.shape)}
+
+    def _critic_step(self, seen: Batch, rand: Rand | None) -> tuple[Tensor, dict[str, Any]]:
+        return self.critic_loss(State(seen.stored).flat())
+
+    @property
+    def through_dynamics(self) -> bool:
+        """Whether the actor learns by gradients through imagined steps."""
+        return True
+
+    @abstractmethod
+    def actor_loss(self, imagined: Imagined) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """The actor's loss, what the critic learns from as `critic_loss` takes it, and metrics."""
+
+    def critic_loss(self, seen: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """Regression of values at "feat" (N, T, F) to "target", by "weight" (N, T); metrics."""
+        value = self.value(seen["feat"])
+        return critic_loss(value, seen["target"], seen["weight"]), {"value": value.mean()}
+
+    def imagine(self, posterior: State, is_terminal: Tensor, rand: Rand) -> Imagined:
+        """Follow the actor from every posterior state (B, T); gradients flow along the path."""
+        start = self._latent(posterior).detach().flat()
 
         def policy(state: State, step: int) -> Tensor:
             dist = self.actor(features(state).detach())
-            action: Tensor = dist.sample(draws["imagined_action_noise"][step])
+            action: Tensor = dist.sample(rand.at(step))
             return action if self.spec.discrete else action.unflatten(-1, self.spec.shape)
 
-        prefix = "imagined_"
-        noise = {k.removeprefix(prefix): x for k, x in draws.items() if k.startswith(prefix)}
-        noise.pop("action_noise")
         horizon = self.behavior.horizon
-        path = self.world_model.rollout(start, policy, horizon=horizon, draws=noise)
+        path = self.world_model.rollout(start, policy, horizon=horizon, rand=rand)
         assert path.rewards is not None and path.continues is not None
-        seen = {key: path.to_tensor(key).transpose(0, 1) for key in ("deter", "stoch")}
         return Imagined(
-            feat=features(State(seen)),
+            feat=features(State.stack([state.only(FEATURES) for state in path.states])),
             action=path.actions.transpose(0, 1).flatten(2),
             reward=path.rewards.T,
             going_on=path.continues.T,
@@ -184,21 +208,14 @@ class ImaginingAgent(Agent):
             live=(~is_terminal).float().flatten(),
         )
 
+    def _latent(self, posterior: State) -> State:
+        """What a State goes on from, without the statistics it was drawn from."""
+        return posterior.only(self.world_model.state_spec().tensors)
+
     def value(self, feat: Tensor) -> Tensor:
         """The critic's values (...)."""
         values: Tensor = self.critic(feat).squeeze(-1)
         return values
-
-    def differentiate(self, name: str, loss: Tensor) -> Tensor:
-        """Put the gradients of `loss` on what the optimiser `name` trains, and nowhere else.
-
-        Returns their norm before it was clipped.
-        """
-        params = [p for p in _params(self.optimizers[name]) if p.requires_grad]
-        grads = torch.autograd.grad(loss, params, allow_unused=True)
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad
-        return torch.nn.utils.clip_grad_norm_(params, self.behavior.clip)
 
     def _adam(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
         c = self.behavior
@@ -210,6 +227,11 @@ class ImaginingAgent(Agent):
         return start["deter"].size + start["stoch"].size
 
 
-def _params(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    groups: Iterable[dict[str, list[nn.Parameter]]] = optimizer.param_groups
-    return [param for group in groups for param in group["params"]]
+def measured(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor | float]:
+    """Metrics of several steps by their optimiser's name: "loss/<name>", "grad_norm/<name>"."""
+    every: dict[str, Tensor | float] = {}
+    for name, outputs in found.items():
+        own = metrics(outputs)
+        every[f"loss/{name}"], every[f"grad_norm/{name}"] = own.pop("loss"), own.pop("grad_norm")
+        every |= own
+    return every

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldflux.core.rand import Rand, Sampler, normal, uniform
 from worldflux_dreamer.ancestors.config import SizesConfig
 from worldflux_dreamer.losses import categorical_kl, sample_index, straight_through
 
@@ -30,13 +31,16 @@ class Latent(Protocol):
     def stats(self, output: Tensor) -> Stats:
         """The distribution a layer's output (..., outputs) stands for."""
 
-    def noise(
-        self, lead: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-    ) -> Tensor:
-        """What `sample` consumes."""
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise that one sample consumes."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """How that noise is distributed."""
 
     def sample(self, stats: Stats, noise: Tensor) -> Tensor:
-        """Differentiable samples (..., *shape)."""
+        """Differentiable samples (..., *shape), from noise (..., *noise_shape)."""
 
     def mode(self, stats: Stats) -> Tensor:
         """The most likely latents (..., *shape)."""
@@ -66,10 +70,13 @@ class Gaussian:
         std = F.softplus(raw) if self.squash == "softplus" else 2 * torch.sigmoid(raw / 2)
         return {"mean": mean, "std": std + self.min_std}
 
-    def noise(
-        self, lead: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-    ) -> Tensor:
-        return torch.randn(*lead, self.size, device=device, generator=generator)
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def sampler(self) -> Sampler:
+        return normal
 
     def sample(self, stats: Stats, noise: Tensor) -> Tensor:
         return stats["mean"] + stats["std"] * noise
@@ -101,10 +108,13 @@ class Categorical:
     def stats(self, output: Tensor) -> Stats:
         return {"logit": output.float().unflatten(-1, self.shape)}
 
-    def noise(
-        self, lead: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-    ) -> Tensor:
-        return torch.rand(*lead, self.groups, device=device, generator=generator)
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.groups,)
+
+    @property
+    def sampler(self) -> Sampler:
+        return uniform
 
     def sample(self, stats: Stats, noise: Tensor) -> Tensor:
         """Samples from uniform noise (..., S); integers are the classes themselves."""
@@ -126,6 +136,14 @@ def make_latent(config: SizesConfig) -> Latent:
     if config.latent == "gaussian":
         return Gaussian(config.stoch, config.min_std, config.std)
     return Categorical(config.stoch, config.classes)
+
+
+def latent_noise(
+    latent: Latent, lead: tuple[int, ...], device: torch.device, rand: Rand | None
+) -> Tensor:
+    """The draw "stoch" (*lead, *noise_shape) that samples of leading shape `lead` consume."""
+    shape = (*lead, *latent.noise_shape)
+    return (rand or Rand()).draw("stoch", shape, latent.sampler, device=device)
 
 
 def detached(stats: Stats) -> Stats:

@@ -14,6 +14,11 @@ def normal_loss(mean: Tensor, target: Tensor, event: int) -> Tensor:
     return squares.flatten(squares.ndim - event).sum(-1) if event else squares
 
 
+def critic_loss(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted regression (scalar) of values (N, T) to targets, which get no gradient."""
+    return (weight.detach() * normal_loss(value, target.detach(), 0)).mean()
+
+
 def lambda_targets(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -> Tensor:
     """Lambda-returns (N, T) of states 0..T-1, from reward, discount (N, T) and value (N, T+1).
 

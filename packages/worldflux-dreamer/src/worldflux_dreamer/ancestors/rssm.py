@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldflux.core.interfaces import Draws, DynamicsModel
+from worldflux.core.interfaces import DynamicsModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux_dreamer.ancestors.config import SizesConfig
 from worldflux_dreamer.ancestors.cores import CORES, MakeCore, Memory
-from worldflux_dreamer.ancestors.latents import Stats, make_latent
+from worldflux_dreamer.ancestors.latents import Stats, latent_noise, make_latent
 from worldflux_dreamer.ancestors.layers import ACTIVATIONS, Head, dense
 
 
 class RSSM(DynamicsModel):
     """State: the core's memory with "deter" (B, D), "stoch", and the stats it was drawn from.
 
-    Draws: "stoch", what the latent's `sample` consumes. `core` names one of `cores.CORES`, or is
-    any class constructed like them, a `cores.LatentCore`.
+    Draws: "stoch", noise as the latent's `sample` takes it. `core` names one of `cores.CORES`, or
+    is any class constructed like them, a `cores.LatentCore`.
     """
 
     recurrent = True
@@ -44,14 +44,6 @@ class RSSM(DynamicsModel):
         self.posterior_out = dense(config.hidden, outputs)
         self.deter = config.deter
 
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        return {"stoch": self.latent.noise(lead, device, generator)}
-
     def initial(self, batch_size: int, device: torch.device) -> State:
         stoch = torch.zeros(batch_size, *self.latent.shape, device=device)
         return State({**self.core.initial(batch_size, device), "stoch": stoch})
@@ -66,13 +58,12 @@ class RSSM(DynamicsModel):
         action: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         memory = {key: state[key] for key in self.core.keys}
         stoch = state["stoch"].flatten(1)
         memory = self.core(memory, stoch, self.core.action_input(action))
-        noise = None if deterministic else self._noise((len(stoch),), stoch, draws, generator)
+        noise = None if deterministic else self._noise((len(stoch),), stoch.device, rand)
         return self._state(memory, self.prior(State(memory)), noise)
 
     def observe(
@@ -83,13 +74,10 @@ class RSSM(DynamicsModel):
         is_first: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         moved = self.core.action_input(action.masked_fill(is_first[:, None], 0))
-        noise = None
-        if not deterministic:
-            noise = self._noise(tuple(is_first.shape), moved, draws, generator)
+        noise = None if deterministic else self._noise(is_first.shape, moved.device, rand)
         return self._observe(state, moved, self._embedded(features["embed"]), is_first, noise)
 
     def observe_sequence(
@@ -99,18 +87,17 @@ class RSSM(DynamicsModel):
         features: State,
         is_first: Tensor,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         # what does not depend on the state is computed for all steps at once
         moved = self.core.action_input(action.masked_fill(is_first[..., None], 0))
         embedded = self._embedded(features["embed"]).unbind(1)
-        noise = self._noise(tuple(is_first.shape), moved, draws, generator).unbind(1)
+        noise = self._noise(is_first.shape, moved.device, rand).unbind(1)
         states = []
         for t, (now, first) in enumerate(zip(moved.unbind(1), is_first.unbind(1), strict=True)):
             state = self._observe(state, now, embedded[t], first, noise[t])
-            states.append(state.tensors)
-        return State({key: torch.stack([s[key] for s in states], 1) for key in states[0]})
+            states.append(state)
+        return State.stack(states)
 
     def _embedded(self, embed: Tensor) -> Tensor:
         """What observations (..., E) contribute to the posterior's hidden layer."""
@@ -129,15 +116,8 @@ class RSSM(DynamicsModel):
         stoch = self.latent.mode(stats) if noise is None else self.latent.sample(stats, noise)
         return State({**memory, "stoch": stoch, **stats})
 
-    def _noise(
-        self,
-        lead: tuple[int, ...],
-        like: Tensor,
-        draws: Draws | None,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        known: Mapping[str, Tensor] = draws or self.noise(lead, like.device, generator)
-        return known["stoch"]
+    def _noise(self, lead: tuple[int, ...], device: torch.device, rand: Rand | None) -> Tensor:
+        return latent_noise(self.latent, lead, device, rand)
 
 
 def _forget(value: Tensor, rows: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from worldflux.config import Config
 from worldflux.core.actions import VectorActions
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import SLOTS, Decoder, Draws, DynamicsModel
+from worldflux.core.interfaces import SLOTS, Decoder, DynamicsModel
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, ModelOutput
+from worldflux.core.rand import Rand
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.errors import ContractError
@@ -27,7 +28,6 @@ from worldflux_dreamer.ancestors.losses import freed, normal_loss
 from worldflux_dreamer.ancestors.networks import ConstantContinue, Encoder, LatentDecoder
 from worldflux_dreamer.ancestors.rssm import RSSM
 from worldflux_dreamer.losses import binary_cross_entropy, choice_loss
-from worldflux_dreamer.sequences import Sequences, sequences
 from worldflux_dreamer.world_model import masked_mean
 
 Specs = Mapping[str, TensorSpec]
@@ -86,44 +86,24 @@ class LatentWorldModel(WorldModel):
     # Learning
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, part: str | None = None, *, rand: Rand | None = None
     ) -> LossOutput:
-        """Terms averaged over the batch, weighted and summed; `draws` as the dynamics' `noise`."""
-        data = self.sequences(batch)
-        return self.reduced(data, self.observe_sequence(data, draws, generator))
+        """Terms averaged over the batch, weighted and summed; draws: the dynamics' (B, T, ...)."""
+        return self.reduced(self.targets(batch), self.observe_sequence(batch, rand=rand))
 
-    def sequences(self, batch: Batch) -> Sequences:
-        """The batch with actions shifted to precede their observations, checked."""
+    def targets(self, batch: Batch) -> Batch:
+        """What losses compare with (B, T, ...): the steps after the context, checked."""
         self.validate_batch_contract(batch)
-        return sequences(batch, self.initial(batch.batch_size, batch.is_first.device))
+        return batch.without_context()
 
-    def observe_sequence(
-        self, data: Sequences, draws: Draws | None, generator: torch.Generator | None
-    ) -> State:
-        """Posterior State (B, T, ...), through encoder and dynamics slots."""
-        embedded = self._slot("observation_encoder", "loss")(data.obs)
-        posterior: State = self._slot("dynamics_model", "loss").observe_sequence(  # type: ignore[operator]
-            data.start,
-            self.condition(data.prev_action),
-            embedded,
-            data.is_first,
-            draws=draws,
-            generator=generator,
-        )
-        return posterior
-
-    def reduced(self, data: Sequences, posterior: State) -> LossOutput:
-        """The loss of posterior States (B, T, ...)."""
+    def reduced(self, data: Batch, posterior: State) -> LossOutput:
+        """The loss of posterior States (B, T, ...), compared with `targets`."""
         output = self.decode(posterior)
         stats = {key: posterior[key] for key in self.latent_keys()}
         prior: Stats = self.dynamics_model.prior(posterior)  # type: ignore[union-attr,operator]
         terms = {**self.divergences(stats, prior), **self.prediction_losses(data, output)}
         for name, term in terms.items():
-            assert term.shape == data.shape, (name, term.shape, data.shape)
+            assert term.shape == data.is_first.shape, (name, term.shape, data.is_first.shape)
         means = {name: masked_mean(term, data.mask) for name, term in terms.items()}
         means = self.freed(means)
         scales = self.loss_scales()
@@ -143,13 +123,13 @@ class LatentWorldModel(WorldModel):
         """Batch means of all terms with free nats taken into account, where they apply to means."""
         return means
 
-    def prediction_losses(self, data: Sequences, output: ModelOutput) -> dict[str, Tensor]:
+    def prediction_losses(self, data: Batch, output: ModelOutput) -> dict[str, Tensor]:
         """Negative log likelihoods (B, T) of observations and reward."""
         terms = {
             key: observation_loss(output, key, data.obs[key], spec, self.sizes.bits)
             for key, spec in self.obs_spec.items()
         }
-        terms["reward"] = normal_loss(output.predictions["reward"], data.reward, 0)
+        terms["reward"] = normal_loss(output.predictions["reward"], data.require("reward"), 0)
         return terms
 
     def loss_scales(self) -> dict[str, float]:
@@ -207,7 +187,7 @@ class DiscountedWorldModel(LatentWorldModel):
             self.constant_predictions = frozenset({"continue"})
         return LatentDecoder(sizes, obs_spec, self.latent.shape, going_on)
 
-    def prediction_losses(self, data: Sequences, output: ModelOutput) -> dict[str, Tensor]:
+    def prediction_losses(self, data: Batch, output: ModelOutput) -> dict[str, Tensor]:
         terms = super().prediction_losses(data, output)
         if self.sizes.continue_head:
             target = self.sizes.discount * (~data.is_terminal).float()

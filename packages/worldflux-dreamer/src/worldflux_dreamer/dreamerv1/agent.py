@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
 from worldflux.core.output import UpdateResult
+from worldflux.core.rand import Rand
+from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors.actors import Actor
-from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent
+from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent, measured
 from worldflux_dreamer.dreamerv1 import losses
 from worldflux_dreamer.dreamerv1.config import DreamerV1Config
 from worldflux_dreamer.dreamerv1.world_model import DreamerV1WorldModel
 
 
 class DreamerV1Agent(ImaginingAgent):
-    """tanh-normal actor or straight-through choices; all three optimisers step at once."""
+    """tanh-normal actor or straight-through choices; all three learn under the same weights."""
 
     config: DreamerV1Config
 
@@ -46,40 +47,26 @@ class DreamerV1Agent(ImaginingAgent):
         )
 
     def update(
-        self,
-        batch: Batch,
-        phase: str = "train",
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, phase: str = "train", *, rand: Rand | None = None
     ) -> UpdateResult:
-        """All three losses under the same weights, then one step of each optimiser."""
-        data = self.world_model.sequences(batch)
-        draws = draws or self.noise(data, generator)
-        with self.autocast():
-            posterior = self.world_model.observe_sequence(data, draws, None)
-            model = self.world_model.reduced(data, posterior)
-            imagined = self.imagine(posterior, data.is_terminal, draws)
-            actor, critic, metrics = self.behavior_losses(imagined)
-        found = {"model": model.loss, "actor": actor, "critic": critic}
-        norms = {name: self.differentiate(name, loss) for name, loss in found.items()}
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-        metrics |= {f"loss/{name}": loss.detach() for name, loss in found.items()}
-        metrics |= {f"loss/{name}": term.detach() for name, term in model.items()}
-        metrics |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
-        return UpdateResult(metrics)
+        """One step of each optimiser; every gradient is that of the weights before the update.
 
-    def behavior_losses(self, imagined: Imagined) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Actor and critic loss and metrics; the return's gradient is the actor's."""
+        So the model, in which the others learn, steps last: the dreams begin at States that are
+        sampled beforehand without gradient.
+        """
+        with torch.no_grad(), self.autocast():
+            posterior = self.world_model.observe_sequence(batch, rand=rand)
+        found = self.behavior_steps(batch, self._latent(posterior), rand)
+        found["model"] = self.model_step(batch, rand)
+        self.updates += 1
+        return UpdateResult(measured(found))
+
+    def actor_loss(self, imagined: Imagined) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """The return's gradient is the actor's; the critic learns the same returns."""
         feat = imagined.feat[:, 1:]  # (N, H, F)
         returns, weight = losses.imagined_returns(
             imagined.reward, imagined.going_on, self.value(feat), imagined.live, self.behavior.lam
         )
-        value = self.value(feat[:, :-1].detach())
-        metrics = {"return": returns.mean().detach(), "value": value.mean().detach()}
-        metrics |= {"reward": imagined.reward.mean().detach(), "weight": weight.mean()}
-        critic = losses.critic_loss(value, returns, weight)
-        return losses.actor_loss(returns, weight), critic, metrics
+        seen = State({"feat": feat[:, :-1].detach(), "target": returns, "weight": weight})
+        found = {"return": returns.mean(), "reward": imagined.reward.mean()}
+        return losses.actor_loss(returns, weight), seen, {**found, "weight": weight.mean()}

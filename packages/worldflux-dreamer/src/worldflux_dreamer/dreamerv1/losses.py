@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worldflux_dreamer.ancestors.losses import lambda_targets, normal_loss, reach_weights
+from worldflux_dreamer.ancestors.losses import lambda_targets, reach_weights
 
 
 def imagined_returns(
@@ -22,8 +22,3 @@ def imagined_returns(
 def actor_loss(returns: Tensor, weight: Tensor) -> Tensor:
     """Minus the weighted returns (scalar): their gradient flows back through the dynamics."""
     return -(weight * returns).mean()
-
-
-def critic_loss(value: Tensor, returns: Tensor, weight: Tensor) -> Tensor:
-    """Regression (scalar) of values to the returns (N, H-1), which get no gradient."""
-    return (weight * normal_loss(value, returns.detach(), 0)).mean()

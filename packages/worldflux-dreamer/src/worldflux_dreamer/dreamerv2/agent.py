@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
 from worldflux.core.output import UpdateResult
+from worldflux.core.rand import Rand
+from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors.actors import Actor, TanhNormal
-from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent
+from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent, measured
 from worldflux_dreamer.ancestors.losses import lambda_targets, reach_weights
 from worldflux_dreamer.dreamerv2 import losses
 from worldflux_dreamer.dreamerv2.config import DreamerV2Config
@@ -54,42 +54,24 @@ class DreamerV2Agent(ImaginingAgent):
         auto = 0.0 if self.spec.discrete else 1.0
         return {"auto": auto, "reinforce": 0.0, "dynamics": 1.0, "both": c.mix}[c.gradient]
 
+    @property
+    def through_dynamics(self) -> bool:
+        return self.mix != 0
+
     def update(
-        self,
-        batch: Batch,
-        phase: str = "train",
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, phase: str = "train", *, rand: Rand | None = None
     ) -> UpdateResult:
         """One step of each optimiser, the model's first; then perhaps the target follows."""
-        data = self.world_model.sequences(batch)
-        draws = draws or self.noise(data, generator)
-        with self.autocast():
-            posterior = self.world_model.observe_sequence(data, draws, None)
-            model = self.world_model.reduced(data, posterior)
-        norms = {"model": self._stepped("model", model.loss)}
-        with self.autocast():
-            with torch.no_grad() if self.mix == 0 else nullcontext():
-                imagined = self.imagine(posterior, data.is_terminal, draws)
-            actor, critic, metrics = self.behavior_losses(imagined)
-        norms |= {
-            name: self.differentiate(name, loss)
-            for name, loss in (("actor", actor), ("critic", critic))
-        }
-        for name in ("actor", "critic"):
-            self._finish(name)
+        model = self.model_step(batch, rand)
+        found = self.behavior_steps(batch, model.pop("posterior"), rand)
         self._follow()
-        found = {"model": model.loss, "actor": actor, "critic": critic, **model.components}
-        metrics |= {f"loss/{name}": loss.detach() for name, loss in found.items()}
-        metrics |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
-        return UpdateResult(metrics)
+        return UpdateResult(measured({"model": model, **found}))
 
-    def behavior_losses(self, imagined: Imagined) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Actor and critic loss and metrics (agent.py:ActorCritic).
+    def actor_loss(self, imagined: Imagined) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Targets begin at state 0 (agent.py:ActorCritic).
 
-        Targets begin at state 0, whose reward is the model's too; its discount is the true one.
-        The action at state t is judged by the target of state t+1.
+        Its reward is the model's too, its discount the true one. The action at state t is judged
+        by the target of state t+1.
         """
         c, gamma = self.config.agent, self.config.model.discount
         root = self.world_model.decode(imagined.start, keys=("reward",)).predictions["reward"]
@@ -103,22 +85,11 @@ class DreamerV2Agent(ImaginingAgent):
         log_prob = policy.log_prob(imagined.action[:, :-1].detach())
         objective = losses.actor_objective(log_prob, target[:, 1:], slow[:, :-2], self.mix)
         entropy = policy.entropy()
-        actor = losses.actor_loss(objective, entropy, weight[:, :-2], c.entropy)
-        value = self.value(imagined.feat[:, :-1].detach())
-        critic = losses.critic_loss(value, target, weight[:, :-1])
-        metrics = {"return": target.mean().detach(), "value": value.mean().detach()}
-        metrics |= {"reward": reward.mean().detach(), "weight": weight.mean()}
-        return actor, critic, {**metrics, "entropy": entropy.mean().detach()}
-
-    def _stepped(self, name: str, loss: Tensor) -> Tensor:
-        norm = self.differentiate(name, loss)
-        self._finish(name)
-        return norm
-
-    def _finish(self, name: str) -> None:
-        self.optimizers[name].step()
-        self.optimizers[name].zero_grad(set_to_none=True)
-        torch.clear_autocast_cache()  # which holds the old weights wherever a caller autocasts too
+        loss = losses.actor_loss(objective, entropy, weight[:, :-2], c.entropy)
+        feat = imagined.feat[:, :-1].detach()
+        seen = State({"feat": feat, "target": target.detach(), "weight": weight[:, :-1]})
+        found = {"return": target.mean(), "reward": reward.mean(), "weight": weight.mean()}
+        return loss, seen, {**found, "entropy": entropy.mean()}
 
     follows = ("slow_critic", "updates")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldflux_dreamer.ancestors.losses import normal_loss
-
 
 def transformed_reward(reward: Tensor, how: str) -> Tensor:
     """Rewards as the model learns them: `identity`, `tanh` or `sign`."""
@@ -27,8 +25,3 @@ def actor_objective(log_prob: Tensor, target: Tensor, baseline: Tensor, mix: flo
 def actor_loss(objective: Tensor, entropy: Tensor, weight: Tensor, scale: float) -> Tensor:
     """Minus the weighted objective and entropy bonus (scalar)."""
     return -(weight.detach() * (objective + scale * entropy)).mean()
-
-
-def critic_loss(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Regression (scalar) of values (N, T) to returns, which get no gradient."""
-    return (weight.detach() * normal_loss(value, target.detach(), 0)).mean()

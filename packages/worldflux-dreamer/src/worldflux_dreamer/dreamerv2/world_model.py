@@ -8,7 +8,6 @@ from worldflux.core.batch import Batch
 from worldflux_dreamer.ancestors.world_model import BalancedKL, DiscountedWorldModel
 from worldflux_dreamer.dreamerv2.config import DreamerV2Config
 from worldflux_dreamer.dreamerv2.losses import transformed_reward
-from worldflux_dreamer.sequences import Sequences
 
 
 class DreamerV2WorldModel(BalancedKL, DiscountedWorldModel):
@@ -16,9 +15,11 @@ class DreamerV2WorldModel(BalancedKL, DiscountedWorldModel):
 
     config: DreamerV2Config
 
-    def sequences(self, batch: Batch) -> Sequences:
-        data = super().sequences(batch)
-        return replace(data, reward=transformed_reward(data.reward, self.config.model.rewards))
+    def targets(self, batch: Batch) -> Batch:
+        data = super().targets(batch)
+        return replace(
+            data, reward=transformed_reward(data.require("reward"), self.config.model.rewards)
+        )
 
     @property
     def balance(self) -> float:

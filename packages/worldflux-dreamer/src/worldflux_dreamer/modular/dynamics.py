@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.core.interfaces import Draws, DynamicsModel
+from worldflux.core.interfaces import DynamicsModel
+from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux_dreamer.ancestors.latents import Stats, make_latent
+from worldflux_dreamer.ancestors.latents import Stats, latent_noise, make_latent
 from worldflux_dreamer.ancestors.layers import ACTIVATIONS, Head, dense
 from worldflux_dreamer.modular.config import ModelConfig
 
@@ -136,14 +137,6 @@ class TransformerDynamics(DynamicsModel):
         self.prior_head = Head(config.deter, outputs, config.hidden, 1, config.activation)
         self.posterior = Head(embed_size, outputs, config.hidden, 1, config.activation)
 
-    def noise(
-        self,
-        lead: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        return {"stoch": self.latent.noise(lead, device, generator)}
-
     def initial(self, batch_size: int, device: torch.device) -> State:
         c = self.config
         zeros = torch.zeros(batch_size, c.memory, c.layers, c.deter, device=device)
@@ -167,14 +160,13 @@ class TransformerDynamics(DynamicsModel):
         action: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         going_on = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
         moved = self._remember(state, state["stoch"][:, None], action[:, None], going_on)
         stats = self.prior(State(moved))
-        stoch = self._drawn(stats, (len(action), 1), deterministic, draws, generator, step=True)
-        return _first({**moved, "stoch": stoch, **stats})
+        stoch = self._sampled(stats, (len(action),), rand, deterministic)
+        return State({**moved, "stoch": stoch, **stats}).at(0)
 
     def observe(
         self,
@@ -184,15 +176,13 @@ class TransformerDynamics(DynamicsModel):
         is_first: Tensor,
         *,
         deterministic: bool = False,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         stats = self.latent.stats(self.posterior(features["embed"][:, None]))
-        lead = (len(is_first), 1)
-        stoch = self._drawn(stats, lead, deterministic, draws, generator, step=True)
+        stoch = self._sampled(stats, is_first.shape, rand, deterministic)
         before = state["stoch"][:, None]
         moved = self._remember(state, before, action[:, None], is_first[:, None])
-        return _first({**moved, "stoch": stoch, **stats})
+        return State({**moved, "stoch": stoch, **stats}).at(0)
 
     def observe_sequence(
         self,
@@ -201,11 +191,10 @@ class TransformerDynamics(DynamicsModel):
         features: State,
         is_first: Tensor,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         stats = self.latent.stats(self.posterior(features["embed"]))
-        stoch = self._drawn(stats, tuple(is_first.shape), False, draws, generator)
+        stoch = self._sampled(stats, is_first.shape, rand)
         before = torch.cat([state["stoch"][:, None], stoch[:, :-1]], 1)
         moved = self._remember(state, before, action, is_first)
         return State({**moved, "stoch": stoch, **stats})
@@ -220,24 +209,16 @@ class TransformerDynamics(DynamicsModel):
         kept = {"keys": after.keys, "values": after.values, "filled": after.filled}
         return {"deter": deter.float(), **kept}
 
-    def _drawn(
+    def _sampled(
         self,
         stats: Stats,
         lead: tuple[int, ...],
-        deterministic: bool,
-        draws: Draws | None,
-        generator: torch.Generator | None,
-        step: bool = False,
+        rand: Rand | None,
+        deterministic: bool = False,
     ) -> Tensor:
+        """Latents (B, T, ...); `lead` (B,) draws for one step, whose stats are (B, 1, ...)."""
         if deterministic:
             return self.latent.mode(stats)
-        if draws is not None:
-            given = draws["stoch"]
-            return self.latent.sample(stats, given[:, None] if step else given)
         device = next(iter(stats.values())).device
-        return self.latent.sample(stats, self.latent.noise(lead, device, generator))
-
-
-def _first(tensors: dict[str, Tensor]) -> State:
-    """A State (B, ...) out of a sequence (B, 1, ...) of one step."""
-    return State({key: value[:, 0] for key, value in tensors.items()})
+        noise = latent_noise(self.latent, lead, device, rand)
+        return self.latent.sample(stats, noise if len(lead) == 2 else noise[:, None])

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.interfaces import Draws
 from worldflux.core.model import Observation
 from worldflux.core.output import LossOutput
 from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
 from worldflux_dreamer.ancestors.images import quantised
 from worldflux_dreamer.ancestors.latents import Stats
@@ -24,35 +23,29 @@ from worldflux_dreamer.planet.losses import beyond_free_nats
 class PlaNetWorldModel(LatentWorldModel):
     """State: "deter" (B, D), "stoch" (B, S); "mean", "std" of what it was drawn from.
 
-    Draws: the dynamics', and "pixels/<key>", uniform noise of an image's shape. Where draws lack
-    it, or `deterministic` is asked for, pixels lie in the middle of their bins.
+    Draws: the dynamics', and "pixels/<key>", uniform noise of an image's shape. Where
+    `deterministic` is asked for, pixels lie in the middle of their bins.
     """
 
     def divergences(self, posterior: Stats, prior: Stats) -> dict[str, Tensor]:
         return {"kl": beyond_free_nats(self.latent.kl(posterior, prior), self.sizes.free_nats)}
 
     def loss(
-        self,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, part: str | None = None, *, rand: Rand | None = None
     ) -> LossOutput:
         self.validate_batch_contract(batch)
-        batch = replace(batch, obs=self._filled(batch.obs, draws, generator))
-        return super().loss(batch, draws=draws, generator=generator)
+        return super().loss(replace(batch, obs=self._filled(batch.obs, rand)), part, rand=rand)
 
     def encode(
         self,
         obs: Observation,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         seen = self.observations(obs)
-        seen = seen if deterministic else self._filled(seen, draws, generator)
-        return super().encode(seen, deterministic, draws=draws, generator=generator)
+        seen = seen if deterministic else self._filled(seen, rand)
+        return super().encode(seen, deterministic, rand=rand)
 
     def observe(
         self,
@@ -63,11 +56,10 @@ class PlaNetWorldModel(LatentWorldModel):
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         *,
-        draws: Draws | None = None,
-        generator: torch.Generator | None = None,
+        rand: Rand | None = None,
     ) -> State:
         seen = self.observations(obs)
-        seen = seen if deterministic else self._filled(seen, draws, generator)
+        seen = seen if deterministic else self._filled(seen, rand)
         return super().observe(
             state,
             action,
@@ -75,18 +67,14 @@ class PlaNetWorldModel(LatentWorldModel):
             is_first,
             conditions,
             deterministic,
-            draws=draws,
-            generator=generator,
+            rand=rand,
         )
 
-    def _filled(
-        self, obs: Mapping[str, Tensor], draws: Draws | None, generator: torch.Generator | None
-    ) -> dict[str, Tensor]:
+    def _filled(self, obs: Mapping[str, Tensor], rand: Rand | None) -> dict[str, Tensor]:
         """Observations with their images cut to a few bits and dequantised, as floats."""
-        filled = dict(obs)
+        filled, rand = dict(obs), (rand or Rand()).under("pixels/")
         for key in image_keys(self.obs_spec):
-            image, noise = obs[key], (draws or {}).get(f"pixels/{key}")
-            if draws is None:
-                noise = torch.rand(image.shape, device=image.device, generator=generator)
+            image = obs[key]
+            noise = rand.draw(key, tuple(image.shape), uniform, device=image.device)
             filled[key] = quantised(image, self.sizes.bits, noise)
         return filled

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
-from worldflux_dreamer.sequences import Sequences
 
 
 class Representation(nn.Module, ABC):
@@ -28,6 +28,6 @@ class Representation(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Batch
     ) -> dict[str, Tensor]:
         """Terms (B, T) by name, of features and embeddings (B, T, ...)."""

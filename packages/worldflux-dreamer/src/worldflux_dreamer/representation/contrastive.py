@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.config import ModelConfig
 from worldflux_dreamer.representation.base import Representation
 from worldflux_dreamer.representation.projection import projection
-from worldflux_dreamer.sequences import Sequences
 
 
 class Contrast(Representation):
@@ -33,11 +33,11 @@ class Contrast(Representation):
         return {"contrastive": self.scale}
 
     def forward(
-        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Batch
     ) -> dict[str, Tensor]:
         """Losses (B, T): each step against all B * T of the batch."""
         left, right = self.projector(feat).flatten(0, 1), embed.detach().flatten(0, 1)
-        return {"contrastive": info_nce(left.float(), right.float()).view(data.shape)}
+        return {"contrastive": info_nce(left.float(), right.float()).view(data.is_first.shape)}
 
 
 def info_nce(left: Tensor, right: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.config import ModelConfig
 from worldflux_dreamer.representation.base import Representation
 from worldflux_dreamer.representation.projection import projection
-from worldflux_dreamer.sequences import Sequences
 
 
 class RedundancyReduction(Representation):
@@ -32,12 +32,12 @@ class RedundancyReduction(Representation):
         return {"r2": self.scale}
 
     def forward(
-        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Batch
     ) -> dict[str, Tensor]:
         """The batch's loss at every step (B, T)."""
         left, right = self.projector(feat).flatten(0, 1), embed.detach().flatten(0, 1)
         loss = barlow_loss(left.float(), right.float(), self.off_diagonal)
-        return {"r2": loss.expand(data.shape)}
+        return {"r2": loss.expand(data.is_first.shape)}
 
 
 def barlow_loss(left: Tensor, right: Tensor, off_diagonal: float) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
 from worldflux_dreamer import losses
 from worldflux_dreamer.config import ModelConfig
 from worldflux_dreamer.representation.base import Representation
-from worldflux_dreamer.sequences import Sequences
 
 
 class Reconstruction(Representation):
@@ -30,7 +30,7 @@ class Reconstruction(Representation):
         return {key: self.scale for key in self.obs_spec}
 
     def forward(
-        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Sequences
+        self, feat: Tensor, embed: Tensor, output: ModelOutput, data: Batch
     ) -> dict[str, Tensor]:
         """Terms (B, T) by name."""
         return {

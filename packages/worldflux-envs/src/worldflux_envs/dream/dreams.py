@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldflux.core.model import WorldModel
 from worldflux.core.output import ModelOutput
+from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
 from worldflux.errors import EnvError
 from worldflux.specs import Capability, TensorSpec
@@ -44,8 +45,12 @@ class Dreams:
         self.model, self.samples = model.eval(), samples
         self.starts = StartStates(model, starts)
         self.device = next(model.parameters()).device
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.seed(seed)
         self.state = State({})
+
+    def seed(self, seed: int) -> None:
+        """All random numbers from now on follow from `seed`."""
+        self.rand = Rand.seeded(seed, self.device)
 
     def observation_space(self) -> spaces.Dict:
         """As the model's observations; floats unbounded."""
@@ -64,7 +69,7 @@ class Dreams:
     def begin(self, rows: Tensor | None, count: int) -> dict[str, Tensor]:
         """Fresh dreams in `rows` (all for None); observations of all."""
         number = count if rows is None else int(rows.sum())
-        fresh = self.starts.sample(number, self.generator)
+        fresh = self.starts.sample(number, self.rand)
         if rows is None:
             self.state = fresh
         else:
@@ -78,14 +83,13 @@ class Dreams:
     def step(self, action: Tensor) -> Dreamt:
         """One imagined step of every dream."""
         before = self.state
-        self.state = self.model.transition(before, action.to(self.device), generator=self.generator)
+        self.state = self.model.transition(before, action.to(self.device), rand=self.rand)
         output = self.model.decode(self.state)
         reward = output.predictions["reward"]
         go_on = output.predictions.get("continue")
         ended = torch.zeros_like(reward, dtype=torch.bool)
         if go_on is not None:
-            draw = torch.rand(go_on.shape, generator=self.generator, device=self.device)
-            ended = draw >= go_on
+            ended = self.rand.draw("continue", tuple(go_on.shape), uniform) >= go_on
         return Dreamt(self._obs(output), reward, ended, self._uncertainty(before, action, output))
 
     def _uncertainty(self, before: State, action: Tensor, output: ModelOutput) -> Tensor:
@@ -93,8 +97,9 @@ class Dreams:
             return output.uncertainty
         reward = output.predictions["reward"]
         others = [reward]
-        for _ in range(self.samples - 1):
-            state = self.model.transition(before, action.to(self.device), generator=self.generator)
+        for i in range(self.samples - 1):
+            rand = self.rand.under(f"other{i}/")
+            state = self.model.transition(before, action.to(self.device), rand=rand)
             others.append(self.model.decode(state, keys=("reward",)).predictions["reward"])
         return torch.stack(others).std(0, correction=0)
 

@@ -44,7 +44,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
-        self.dreams.generator.manual_seed(int(self.np_random.integers(2**31)))
+        self.dreams.seed(int(self.np_random.integers(2**31)))
         self._t = 0
         self._last = {k: x[0].cpu().numpy() for k, x in self.dreams.begin(None, 1).items()}
         return self._last, {"uncertainty": 0.0}

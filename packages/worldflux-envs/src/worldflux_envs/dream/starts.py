@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.model import WorldModel
+from worldflux.core.rand import Rand, randint
 from worldflux.core.state import State
 from worldflux.errors import EnvError, StorageError
 
@@ -34,18 +35,18 @@ class StartStates:
                 "starts=: observations, a folder of episodes, or an environment id."
             )
 
-    def sample(self, count: int, generator: torch.Generator) -> State:
+    def sample(self, count: int, rand: Rand) -> State:
         """Start states (count, ...)."""
         model, device = self.model, next(self.model.parameters()).device
         if self.observations is None:
             spec = next(iter(model.action_spec.values()))
             dtype = torch.int64 if spec.discrete else torch.float32
             nothing = torch.zeros(count, *spec.shape, dtype=dtype, device=device)
-            return model.transition(model.initial(count, device), nothing, generator=generator)
+            return model.transition(model.initial(count, device), nothing, rand=rand)
         total = len(next(iter(self.observations.values())))
-        rows = torch.randint(total, (count,), generator=generator, device=generator.device)
+        rows = rand.draw("start", (count,), randint(total))
         picked = {key: value[rows].to(device) for key, value in self.observations.items()}
-        return model.encode(picked, generator=generator)
+        return model.encode(picked, rand=rand)
 
 
 def _observations(model: WorldModel, source: Starts) -> dict[str, Tensor] | None:

@@ -50,7 +50,7 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(seed, list):
             raise EnvError("All dreams share one generator: give one seed, not a list.")
         if seed is not None:
-            self.dreams.generator.manual_seed(seed)
+            self.dreams.seed(seed)
         self._t.zero_()
         self._ended.zero_()
         obs = self.dreams.begin(None, self.num_envs)

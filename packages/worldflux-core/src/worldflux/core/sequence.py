@@ -1,0 +1,82 @@
+"""States of whole sequences: what a loss compares with, and where dreams and plans start from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.rand import Rand
+from worldflux.core.state import State
+
+if TYPE_CHECKING:
+    from worldflux.core.model import WorldModel
+
+
+def observe_sequence(
+    model: WorldModel, batch: Batch, start: State | None, rand: Rand | None
+) -> State:
+    """`WorldModel.observe_sequence`: States (B, T', ...) of the steps after the context."""
+    if not model.recurrent:
+        return _encoded(model, batch.without_context(), rand)
+    if start is None and batch.context and batch.stored:
+        start = model.restored({key: value[:, -1] for key, value in batch.stored.items()})
+        if start is not None:
+            return _observed(model, batch, batch.context, batch.length, start, rand)
+    if start is None:
+        start = model.initial(batch.batch_size, batch.is_first.device)
+    if batch.context:
+        with torch.no_grad():
+            under = None if rand is None else rand.under("context/")
+            start = _observed(model, batch, 0, batch.context, start, under).at(-1)
+    return _observed(model, batch, batch.context, batch.length, start, rand)
+
+
+def _encoded(model: WorldModel, batch: Batch, rand: Rand | None) -> State:
+    """Each step by itself, all in one pass."""
+    lead = (batch.batch_size, batch.length)
+    obs = {key: value.flatten(0, 1) for key, value in batch.obs.items()}
+    return model.encode(obs, rand=rand).unflat(lead)
+
+
+def _observed(
+    model: WorldModel, batch: Batch, begin: int, end: int, start: State, rand: Rand | None
+) -> State:
+    """Steps `begin` to `end` of a recurrent model, after State `start` (B, ...)."""
+    encoder = model._slot("observation_encoder", "observe_sequence")
+    dynamics = model._slot("dynamics_model", "observe_sequence")
+    lead = (batch.batch_size, end - begin)
+    obs = {key: value[:, begin:end].flatten(0, 1) for key, value in batch.obs.items()}
+    features: State = encoder(model.observations(obs)).unflat(lead)
+    found: State = dynamics.observe_sequence(  # type: ignore[operator]
+        start,
+        _previous(model, batch, begin, end),
+        features,
+        batch.is_first[:, begin:end],
+        rand=rand,
+    )
+    return found
+
+
+def _previous(model: WorldModel, batch: Batch, begin: int, end: int) -> Tensor:
+    """Conditioned actions (B, end - begin, A') that led to steps `begin` to `end`."""
+    taken = _actions(model, batch)
+    action = taken[:, max(begin - 1, 0) : end - 1]
+    if begin:
+        return _conditioned(model, action)
+    first = torch.zeros_like(_conditioned(model, taken[:, :1]))
+    return torch.cat([first, _conditioned(model, action)], 1) if action.shape[1] else first
+
+
+def _actions(model: WorldModel, batch: Batch) -> Tensor:
+    """The batch's actions (B, T, ...); of no size for a model that has none."""
+    if batch.action is None and not model.action_spec:
+        return torch.zeros(batch.batch_size, batch.length, 0, device=batch.is_first.device)
+    return batch.require("action")
+
+
+def _conditioned(model: WorldModel, action: Tensor) -> Tensor:
+    """Conditioned actions (B, N, A'); the conditioner sees one leading axis."""
+    return model.condition(action.flatten(0, 1)).unflatten(0, action.shape[:2])
