@@ -69,6 +69,17 @@ class TrainConfig(Config):
     """Weights & Biases project that metrics also go to."""
 
 
+class DataConfig(Config):
+    """The room `data.*`: episodes on disk that a run trains on, and those it never trains on."""
+
+    path: str | None = None
+    """Folder of recorded episodes; None: the run has no data, only an environment."""
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] | str = 0.0
+    """Share of the episodes that is held out, drawn by the run's seed; or the folder of others."""
+    workers: NonNegativeInt = 2
+    """Threads that read a batch; how many changes no batch."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that defines a run. `env` holds the environment's id and its options."""

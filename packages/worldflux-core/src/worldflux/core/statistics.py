@@ -43,6 +43,15 @@ class Statistics:
             sums.add(value if skip is None else value[~np.asarray(rows[skip], bool)])
         return sums.result(column)
 
+    def joined(self, other: Statistics) -> Statistics:
+        """Those over the rows of both."""
+        total = self.count + other.count
+        share = other.count / total
+        apart = other.mean - self.mean
+        variance = (1 - share) * self.std**2 + share * other.std**2 + share * (1 - share) * apart**2
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Statistics(self.mean + share * apart, np.sqrt(variance), low, high, total)
+
 
 class _Sums:
     """Running count, mean and squared distance (Chan, Golub and LeVeque's merging)."""

@@ -1,0 +1,7 @@
+"""Data on disk as sources of batches: opening it, reading ahead, mixing it with a replay."""
+
+from worldflux_train.data.ahead import ReadAhead
+from worldflux_train.data.mixture import Mixture
+from worldflux_train.data.opened import Opened, open_data
+
+__all__ = ["Mixture", "Opened", "ReadAhead", "open_data"]
