@@ -144,7 +144,7 @@ def env_runs_code(env_id: str) -> str | None:
 
     For ids from other people's files; environments are not made and their packages not imported.
     """
-    parsed = EnvId.parse(env_id)
+    parsed = parse_env_id(env_id)
     spec = envs.get(parsed.backend, parsed.distribution)
     if spec.runs_code is not None:
         return cast("str | None", load_class(spec.runs_code)(parsed.task))

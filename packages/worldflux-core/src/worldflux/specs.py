@@ -117,7 +117,9 @@ class TensorSpec:
         """What `to_json` gave, as a TensorSpec; `ContractError` if it is none."""
         try:
             found: dict[str, Any] = {name: _nested(value) for name, value in values.items()}
-            bounds = {name: _numbers(found[name]) for name in ("low", "high") if name in found}
+            bounds: dict[str, Any] = {
+                name: _numbers(found[name]) for name in ("low", "high") if name in found
+            }
             found.update(bounds)
             return cls(**found)
         except (TypeError, ValueError, AttributeError) as error:
