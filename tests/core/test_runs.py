@@ -57,10 +57,26 @@ def test_a_line_cut_off_by_a_kill_is_left_out(run: Run) -> None:
     assert run.metrics() == [{"step": 1}]
 
 
-def test_a_damaged_line_is_named(run: Run) -> None:
-    run.metrics_path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(StorageError, match=r"metrics\.jsonl line 2 is damaged.*Delete that line"):
-        run.metrics()
+def test_damaged_lines_are_named_and_left_out(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    bad = [b'{"st', b'{"step": "\xff"}', b"[1]", b"{}", b'{"step": "x"}', b'{"step": true}', b"7"]
+    lines = [b'{"step": 1}', *bad, b"[" * 100_000, b'{"step": 3}', b""]
+    run.metrics_path.write_bytes(b"\n".join(lines))
+    assert run.metrics() == [{"step": 1}, {"step": 3}]
+    assert "8 damaged lines are left out, the first is line 2" in caplog.text
+
+
+def test_only_empty_folders_of_ours_may_be_there_before(tmp_path: Path) -> None:
+    Run.create(tmp_path / "killed")  # before its configuration was written
+    Run.create(tmp_path / "killed")
+    (tmp_path / "killed" / "videos" / "mine.txt").touch()
+    with pytest.raises(StorageError, match=r"is not empty\. Choose another --out\.$"):
+        Run.create(tmp_path / "killed")
+    (tmp_path / "killed" / "config.yaml").touch()
+    with pytest.raises(StorageError, match=r"or continue the run in it with --resume"):
+        Run.create(tmp_path / "killed")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file is a file\. Choose another --out"):
+        Run.create(tmp_path / "file")
 
 
 def test_rewinding_drops_what_came_after_the_step(run: Run) -> None:

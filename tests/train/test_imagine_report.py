@@ -18,8 +18,8 @@ from worldflux.errors import CapabilityError, ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux.specs import TensorSpec
 from worldflux.testing.dummies import TinyAgent, TinyConfig
-from worldflux_train import api
-from worldflux_train.imagine import imagine, load_imagination
+from worldflux_train import api, drawing, report
+from worldflux_train.imagine import Imagination, imagine, load_imagination
 from worldflux_train.picture import frames_of
 from worldflux_train.recording import Episode
 from worldflux_train.report import write_report
@@ -168,3 +168,54 @@ def test_a_damaged_imagination_says_how_to_make_it_anew(tmp_path: Path) -> None:
     (run.videos_path / "imagined-1.json").write_text("{")
     with pytest.raises(StorageError, match="is damaged: .*make it anew with: worldflux imagine"):
         load_imagination(run)
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that the functions of `drawing` make from now on."""
+    found: list[Any] = []
+    real = drawing.svg
+
+    def keep(fig: Any) -> str:
+        found.append(fig)
+        return real(fig)
+
+    monkeypatch.setattr(drawing, "svg", keep)
+    return found
+
+
+def test_legends_cover_no_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = _drawn(monkeypatch)
+    row = {f"eval/return{end}": 9.0 for end in ("", "_std", "_min", "_max")}
+    drawing.learning_curve([{"step": 0, **row}, {"step": 9, **row}], [(0, 1.0), (9, 30.0)])
+    curve = [[float(i)] for i in range(9)]
+    found = Imagination(1, 2, 3, 4, {"x": curve}, {"x": curve}, {"x": [1.0] * 3}, {"x": [2.0] * 3})
+    drawing.real_and_imagined(found)
+    drawing.error_over_horizon(found)
+    assert len(figures) == 3
+    for fig in figures:
+        [legend] = fig.legends
+        for axes in fig.axes:
+            assert axes.get_legend() is None
+            assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_a_curve_of_one_point_is_drawn_as_a_dot(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = _drawn(monkeypatch)
+    drawing.small_curves({"one": [(5, 1.0)], "two": [(5, 1.0), (6, 1.0)]})
+    one, two = (axes.get_lines()[0] for axes in figures[0].axes[:2])
+    assert (one.get_marker(), two.get_marker()) == ("o", "None")
+
+
+def test_cards_show_the_end_and_damaged_rows_are_passed_over() -> None:
+    evaluation = {f"eval/return{end}": 9.0 for end in ("", "_std", "_min", "_max")}
+    rows = [
+        {"step": 100, "updates": 7, "time/elapsed": 1.0, "time/wall": 2.0, "train/loss": 1.0},
+        {"step": 120, "eval/return": 9.0},  # an evaluation that lacks keys
+        {"step": 130, "episode/return": "x", "train/loss": None, "updates": "many"},
+        {"step": 150, **evaluation, "time/wall": 3600.0},
+    ]
+    text = report._tiles(rows)
+    assert '"value">150</div><div class="name">agent steps' in text
+    assert '"value">7</div><div class="name">updates, at step 100' in text
+    assert '"value">1:00:00</div><div class="name">time' in text
+    assert "<svg" in report._learning(rows) and "<svg" in report._losses(rows)

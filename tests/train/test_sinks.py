@@ -79,3 +79,44 @@ def test_missing_extras_say_what_to_install(
         ConfigError, match=r"wandb='mine' needs a package.*worldflux-train\[wandb\]"
     ):
         WandbSink("mine", tmp_path, {})
+
+
+class _Service:
+    """A stand-in for the package wandb: remembers what each id was sent."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.metrics: list[tuple[str, str | None]] = []
+
+    def init(self, *, id: str, **_: Any) -> Any:
+        self.current = self.rows.setdefault(id, [])
+        return self
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        self.metrics.append((name, step_metric))
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.current.append(row)
+
+    def finish(self) -> None:
+        pass
+
+
+def test_wandb_gets_every_row_once_under_the_runs_own_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = _Service()
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    rows = [{"step": s, "a": a} for s, a in ((1, 1.0), (2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0))]
+    first = WandbSink("mine", tmp_path, {})
+    for row in rows[:4]:
+        first.write(row)  # killed here, the newest checkpoint is of step 1
+    second = WandbSink("mine", tmp_path, {})
+    for row in rows[1:]:
+        second.write(row)
+    [(identity, sent)] = service.rows.items()
+    assert sent == rows
+    assert ("*", "step") in service.metrics
+    (tmp_path / "wandb.json").unlink()  # the folder is used for another run
+    WandbSink("mine", tmp_path, {}).write(rows[0])
+    assert len(service.rows) == 2 and len(service.rows[identity]) == len(rows)

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldflux.atomic import MANIFEST, check_seal, new_folder, read_json, seal, write_file
+from worldflux.atomic import (
+    MANIFEST,
+    check_seal,
+    make_folder,
+    new_folder,
+    read_json,
+    seal,
+    write_file,
+)
 from worldflux.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -32,13 +40,16 @@ class Run:
     def create(cls, path: str | Path) -> Run:
         """A new run in a folder that is absent or empty."""
         run = cls(Path(path))
-        if run.path.exists() and any(run.path.iterdir()):
-            raise StorageError(
-                f"{run.path} is not empty. Choose another --out, or continue the run in it with "
-                f"--resume {run.path}."
-            )
+        if run.path.exists() and not run.path.is_dir():
+            raise StorageError(f"{run.path} is a file. Choose another --out.")
+        # What was killed before it had a configuration left empty folders of ours.
+        if any(not inner.is_dir() or inner.is_symlink() for inner in run.path.rglob("*")):
+            advice = "Choose another --out"
+            if run.config_path.is_file():
+                advice += f", or continue the run in it with --resume {run.path}"
+            raise StorageError(f"{run.path} is not empty. {advice}.")
         for folder in (run.checkpoints_path, run.replay_path, run.videos_path):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         return run
 
     @classmethod
@@ -94,11 +105,21 @@ class Run:
             stream.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of the metrics; a last line cut off by a kill is left out."""
+        """Every line of the metrics; a last line cut off by a kill is left out.
+
+        So are damaged lines (no UTF-8, no JSON object, no number as "step"), with a warning.
+        """
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_text("utf-8").split("\n")[:-1]
-        return [self._parse(number, line) for number, line in enumerate(lines, 1)]
+        lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
+        rows = {number: _parsed(line) for number, line in enumerate(lines, 1)}
+        damaged = [number for number, row in rows.items() if row is None]
+        if damaged:
+            logger.warning(
+                "%s: %d damaged lines are left out, the first is line %d",
+                self.metrics_path, len(damaged), damaged[0],
+            )  # fmt: skip
+        return [row for row in rows.values() if row is not None]
 
     def rewind_metrics(self, step: int, *, drop: str | None = None) -> None:
         """Drop what was measured after `step` and rows with a true `drop`, in one atomic write."""
@@ -155,14 +176,17 @@ class Run:
                 return config
         return None
 
-    def _parse(self, number: int, line: str) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise StorageError(
-                f"{self.metrics_path} line {number} is damaged: {error}. Delete that line."
-            ) from error
-        return {key: _from_json(value) for key, value in row.items()}
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """One row; None where the line is none."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    if isinstance(step, bool) or not isinstance(step, int | float):
+        return None
+    return {key: _from_json(value) for key, value in row.items()}
 
 
 def _to_json(value: Any) -> Any:

@@ -56,6 +56,17 @@ def svg(fig: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def legend_above(fig: Figure, axes: Axes, size: float) -> None:
+    """What the lines of `axes` are called, above the panels, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper right", fontsize=size, ncols=max(1, len(labels)))
+
+
+def _mark(values: Any) -> str | None:
+    """A line through one point has no length: it is drawn as a dot."""
+    return "o" if len(values) == 1 else None
+
+
 def learning_curve(evaluations: Sequence[Mapping[str, float]], episodes: Points) -> str:
     """Evaluations with the range of their episodes, over the training episodes' returns."""
     with figure(8.6, 3.5) as fig:
@@ -78,7 +89,7 @@ def learning_curve(evaluations: Sequence[Mapping[str, float]], episodes: Points)
                 steps, mean, color=SERIES[0], lw=2.2, marker="o", ms=4, label="evaluation (mean)"
             )
         axes.set(xlabel="agent steps", ylabel="return")
-        axes.legend(loc="upper left", fontsize=8.5)
+        legend_above(fig, axes, 8.5)
         return svg(fig)
 
 
@@ -90,7 +101,7 @@ def small_curves(curves: Mapping[str, Points]) -> str:
         grid = fig.subplots(rows, columns, squeeze=False).ravel()
         for axes, (name, points) in zip(grid, curves.items(), strict=False):
             steps, values = np.array(points, float).T
-            axes.plot(steps, values, color=SERIES[0], lw=1.5)
+            axes.plot(steps, values, color=SERIES[0], lw=1.5, marker=_mark(values), ms=4)
             axes.set_title(name, fontsize=9)
             axes.tick_params(labelsize=7.5)
             axes.locator_params(nbins=4)
@@ -112,7 +123,7 @@ def real_and_imagined(found: Imagination) -> str:
             _panel(axes, name, real, imagined, found.context, len(real))
         for axes in grid[len(curves) :]:
             axes.set_visible(False)
-        grid[0].legend(loc="best", fontsize=7.5)
+        legend_above(fig, grid[0], 7.5)
         return svg(fig)
 
 
@@ -124,14 +135,14 @@ def error_over_horizon(found: Imagination) -> str:
     with figure(8.6, 2.5 * rows) as fig:
         grid = fig.subplots(rows, columns, squeeze=False).ravel()
         for axes, (key, error) in zip(grid, found.error.items(), strict=False):
-            axes.plot(ahead, error, color=IMAGINED, lw=2, label="imagined")
+            axes.plot(ahead, error, color=IMAGINED, lw=2, marker=_mark(error), label="imagined")
             axes.plot(ahead, found.still[key], color=MUTED, lw=1.5, ls=":", label="no change")
             axes.set_title(key)
             axes.set(xlabel="steps ahead", ylim=(0, None))
         for axes in grid[len(found.error) :]:
             axes.set_visible(False)
         grid[0].set_ylabel("error (std of real)")
-        grid[0].legend(loc="best", fontsize=8.5)
+        legend_above(fig, grid[0], 8.5)
         return svg(fig)
 
 

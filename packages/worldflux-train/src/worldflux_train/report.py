@@ -52,9 +52,16 @@ def page(template: str, **parts: str) -> str:
     return Template((folder / template).read_text("utf-8")).substitute(parts, style=style)
 
 
+EVALUATION = ("eval/return", "eval/return_std", "eval/return_min", "eval/return_max")
+
+
+def having(rows: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """Rows in which all of `keys` are numbers; others may lack them or be damaged."""
+    return [row for row in rows if all(isinstance(row.get(key), int | float) for key in keys)]
+
+
 def _tiles(rows: list[dict[str, Any]]) -> str:
-    evaluations = [row for row in rows if "eval/return" in row]
-    logged = [row for row in rows if "time/elapsed" in row]
+    evaluations, logged = having(rows, *EVALUATION), having(rows, "updates")
     found: dict[str, str] = {}
     if evaluations:
         best = max(evaluations, key=lambda row: row["eval/return"])
@@ -62,11 +69,16 @@ def _tiles(rows: list[dict[str, Any]]) -> str:
         found[f"best, at step {best['step']:,}"] = f"{best['eval/return']:.1f}"
         found["last evaluation"] = f"{last['eval/return']:.1f} ± {last['eval/return_std']:.1f}"
         found["before training"] = f"{evaluations[0]['eval/return']:.1f}"
-    if logged:
-        last = logged[-1]
-        found["agent steps"] = f"{last['step']:,}"
-        found["updates"] = f"{last['updates']:,}"
-        found["training time"] = str(timedelta(seconds=round(last["time/elapsed"])))
+    if rows:
+        end = rows[-1]["step"]
+        found["agent steps"] = f"{end:,}"
+        if logged:
+            at = logged[-1]["step"]
+            found["updates" if at == end else f"updates, at step {at:,}"] = (
+                f"{logged[-1]['updates']:,}"
+            )
+        if timed := having(rows, "time/wall"):
+            found["time"] = str(timedelta(seconds=round(timed[-1]["time/wall"])))
     return tiles(found)
 
 
@@ -80,8 +92,8 @@ def tiles(values: Mapping[str, str]) -> str:
 
 
 def _learning(rows: list[dict[str, Any]]) -> str:
-    evaluations = [row for row in rows if "eval/return" in row]
-    episodes = [(row["step"], row["episode/return"]) for row in rows if "episode/return" in row]
+    evaluations = having(rows, *EVALUATION)
+    episodes = [(row["step"], row["episode/return"]) for row in having(rows, "episode/return")]
     if not evaluations and not episodes:
         return _nothing("No episode has ended yet.")
     return drawing.learning_curve(evaluations, episodes)
@@ -92,6 +104,8 @@ def _losses(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         for key, value in row.items():
             name = key.removeprefix("train/")
+            if not isinstance(value, int | float):
+                continue
             if name != key and ("loss" in name or name in ("entropy", "grad_norm")):
                 curves.setdefault(name, []).append((row["step"], value))
     if not curves:

@@ -10,7 +10,7 @@ import numpy as np
 
 from worldflux_train.comparison.results import Finished, Interval, Scale, Standing
 from worldflux_train.comparison.tables import cells, duration, heads, number
-from worldflux_train.drawing import SERIES, figure, svg
+from worldflux_train.drawing import SERIES, figure, legend_above, svg
 from worldflux_train.report import page, table, tiles, versions
 
 TITLES = {"IQM": "IQM", "mean": "mean", "median": "median", "gap": "optimality gap"}
@@ -61,7 +61,7 @@ def _curves(found: Sequence[Standing]) -> str:
             axes.fill_between(steps, low, high, color=color, alpha=0.16, lw=0)
             axes.plot(steps, centre, color=color, lw=2.2, marker="o", ms=4, label=standing.label)
         axes.set(xlabel="agent steps", ylabel="evaluation return (IQM over seeds)")
-        axes.legend(loc="best", fontsize=8.5)
+        legend_above(fig, axes, 8.5)
         return svg(fig)
 
 

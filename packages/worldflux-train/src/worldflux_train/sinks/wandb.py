@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from worldflux.atomic import write_file
 from worldflux.errors import ConfigError
 from worldflux_train.sinks.base import Row, numbers
 
+SENT = "wandb.json"
+
 
 class WandbSink:
-    """Logs scalars into `project`; a resumed run continues, as its id follows from its folder."""
+    """Logs scalars over our `step` into `project`.
+
+    The run's folder holds its id and how far it was sent, so that a resumed run continues it and
+    sends no row twice, and another run in the same place gets an id of its own.
+    """
 
     def __init__(self, project: str, folder: Path, config: Mapping[str, Any]) -> None:
         try:
@@ -22,14 +30,35 @@ class WandbSink:
                 f"train.wandb={project!r} needs a package: {error}. "
                 'Run: pip install "worldflux-train[wandb]"'
             ) from error
-        identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        self._path = folder / SENT
+        sent = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
+        self._id = str(sent.get("id") or uuid.uuid4().hex[:12])
+        # The last step sent, and how many rows of it; a resumed run makes the same rows again.
+        self._step, self._rows = float(sent.get("step", -1)), int(sent.get("rows", 0))
+        self._again = self._rows
+        self._remember()
         self._run = wandb.init(
-            project=project, name=folder.name, id=identity, resume="allow", dir=str(folder),
+            project=project, name=folder.name, id=self._id, resume="allow", dir=str(folder),
             config=dict(config),
         )  # fmt: skip
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
 
     def write(self, row: Row) -> None:
+        step = float(row["step"])
+        if step < self._step:
+            return
+        if step == self._step and self._again > 0:
+            self._again -= 1
+            return
         self._run.log({**numbers(row), "step": row["step"]})
+        self._rows = self._rows + 1 if step == self._step else 1
+        self._step, self._again = step, 0
+        self._remember()
 
     def close(self) -> None:
         self._run.finish()
+
+    def _remember(self) -> None:
+        about = {"id": self._id, "step": self._step, "rows": self._rows}
+        write_file(self._path, json.dumps(about).encode())
