@@ -13,3 +13,5 @@ def test_the_reference_is_current():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.TARGET.read_text() == module.reference(), "run: python docs/cli_reference.py"
+    assert module.TRAINING.read_text() == module.training(), "run: python docs/cli_reference.py"
+    assert "| `train.keep_last` | `2` | integer > 0 | Checkpoints kept" in module.training()

@@ -225,3 +225,32 @@ def test_many_environments_say_what_is_being_done(
     with caplog.at_level("INFO", "worldflux_train"):
         assembly.make_envs(resolve("tiny", CARTPOLE), 2).close()
     assert "making 2 environments of gym/CartPole-v1" in caplog.text
+
+
+def test_a_key_that_one_room_alone_has_needs_no_room() -> None:
+    assert resolve("dreamerv3", CARTPOLE, overrides={"lr": 1e-3}).family.agent.lr == 1e-3
+    assert resolve("dreamerv3", CARTPOLE, overrides={"deter": 64}).family.model.deter == 64
+    assert resolve("tiny", CARTPOLE, overrides={"width": 5}).family.width == 5
+    assert resolve("tiny", CARTPOLE, overrides={"seed": 5}).train.seed == 5
+    config = resolve(config={"id": "tdmpc2", "env": {"id": CARTPOLE}}, overrides={"lr": 1e-3})
+    assert config.family.agent.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("learning_rate", "no key 'learning_rate'. Did you mean 'agent.lr'?"),
+        ("agent.learning_rate", "agent has no key 'learning_rate'. Did you mean 'lr'?"),
+        ("num_envs", "no key 'num_envs'. Did you mean 'train.envs'?"),
+        ("detr", "no key 'detr'. Did you mean 'model.deter'?"),
+    ],
+)
+def test_keys_by_other_names_get_ours(key: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve("dreamerv3", CARTPOLE, overrides={key: 1})
+    assert said in str(error.value)
+
+
+def test_a_task_without_its_backend_gets_it() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'gym/CartPole-v1'\?"):
+        resolve("tiny", "CartPole-v1")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
 from worldflux_train.comparison.cli import compare
-from worldflux_train.options import Changed, Device, Trust, asking_for_trust
+from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
 
 _log = logging.getLogger(__name__)
 Set = Annotated[
@@ -56,11 +55,22 @@ def train(
     device: Device = None,
     trust: Trust = False,
     changed_config: Changed = False,
+    help_config: Annotated[
+        bool,
+        typer.Option("--help-config", help="Explain every configuration key and exit."),
+    ] = False,
 ) -> None:
     """Train a model in an environment, or continue a run. Ctrl-C saves and exits."""
-    from worldflux_train import api
+    from rich.console import Console
+
     from worldflux_train.config import parse_overrides, resolve
 
+    if help_config:
+        from worldflux_train.help_config import explained
+
+        for text in explained(model, env):
+            typer.echo(text)
+        return
     console = Console()
     if resume is not None:
         if model or env or config or set_ or out:
@@ -68,6 +78,8 @@ def train(
                 "--resume takes the run's own configuration: only --steps, --device, --trust "
                 "and --changed-config may be added."
             )
+        from worldflux_train import api
+
         with asking_for_trust(typed):
             result = api.resume(
                 resume, steps=steps, device=device, trust=trust, changed=changed_config,
@@ -81,17 +93,20 @@ def train(
             resolved = resolve(
                 model, env, config=config, overrides=overrides, steps=steps, trust=trust
             )
+        # Only now, after every id and key was looked at: this imports torch.
+        from worldflux_train import api
+
         folder = out or _free_folder(resolved.id, resolved.env_id)
-        console.print(f"[bold]{resolved.id}[/] on [bold]{resolved.env_id}[/], run folder {folder}")
+        say(console, f"{resolved.id} on {resolved.env_id}, run folder {folder}", style="bold")
         result = api.train(resolved, folder, console=console)
     if result.outcome == "interrupted":
-        console.print(
+        say(
+            console,
             f"Interrupted at step {result.step:,} and saved. Continue with: "
             f"worldflux train --resume {result.run.path}{_trust_needed(result.run)}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
         raise typer.Exit(130)
-    console.print(f"Report: {_finishing(result.run.path)}", highlight=False, soft_wrap=True)
+    say(console, f"Report: {_finishing(result.run.path)}")
 
 
 def evaluate(
@@ -114,11 +129,10 @@ def evaluate(
             run, episodes, step, seed, device=device, trust=trust, changed=changed_config
         )
     row = result.row()
-    Console().print(
+    typer.echo(
         f"return {row['eval/return']:.1f} ± {row['eval/return_std']:.1f} "
         f"(min {row['eval/return_min']:.1f}, max {row['eval/return_max']:.1f}) "
-        f"over {row['eval/episodes']} episodes of {row['eval/length']:.0f} steps",
-        highlight=False,
+        f"over {row['eval/episodes']} episodes of {row['eval/length']:.0f} steps"
     )
 
 
@@ -143,19 +157,18 @@ def imagine(
             run, horizon=horizon, context=context, episodes=episodes, step=step, kind=format,
             seed=seed, device=device, trust=trust, changed=changed_config,
         )  # fmt: skip
-    console = Console()
     for key, error in found.error.items():
         marks = sorted({1, min(5, found.horizon), min(15, found.horizon), found.horizon})
         ahead = ", ".join(f"{error[h - 1]:.3f} at {h}" for h in marks)
-        console.print(f"{key}: error {ahead} steps ahead (std of the real)", highlight=False)
-    console.print(f"Video: {video}", highlight=False, soft_wrap=True)
+        typer.echo(f"{key}: error {ahead} steps ahead (std of the real)")
+    typer.echo(f"Video: {video}")
 
 
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
     """Write the run's report: one HTML file that opens offline."""
     from worldflux_train.report import write_report
 
-    Console().print(f"Report: {write_report(Run.open(run))}", highlight=False, soft_wrap=True)
+    typer.echo(f"Report: {write_report(Run.open(run))}")
 
 
 def _finishing(run: Path) -> Path:

@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from worldflux.config import Config
-from worldflux.errors import ConfigError, did_you_mean
-from worldflux.factory import get_env_spec, get_model_spec, preset_of
+from worldflux.errors import ConfigError, did_you_mean, nearest
+from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
 from worldflux.ids import ModelId
 from worldflux_train.trust import require_trust
 from worldflux_train.yaml_text import read_yaml, value_of
@@ -102,7 +102,7 @@ class RunConfig:
     def to_dict(self) -> Nested:
         """The four rooms and the model id as plain data."""
         family = self.family.to_dict()
-        rooms = family if _roomy(type(self.family)) else {"model": family}
+        rooms = family if _has_rooms(type(self.family)) else {"model": family}
         return {"id": self.id, "env": dict(self.env), "train": self.train.to_dict(), **rooms}
 
     def to_yaml(self) -> str:
@@ -128,9 +128,10 @@ def resolve(
     `model_id`, `env_id` and `steps` stand above all of them. A file that names a module or a
     program to run raises `TrustError` unless `trust` is true; nothing is run here either way.
     """
-    own = nest(overrides or {})
-    given = _merge(_from_file(config), own)
-    _check_keys(given)
+    file = _from_file(config)
+    own = nest(with_rooms(overrides or {}, str(model_id or file.get("id") or "")))
+    given = _merge(file, own)
+    _check_keys(given, str(model_id or given.get("id") or ""))
     if env_id is not None:
         own = _merge(own, {"env": {"id": env_id}})
         given = _merge(given, {"env": {"id": env_id}})
@@ -194,12 +195,42 @@ def _from_file(config: str | Path | Mapping[str, Any] | None) -> Nested:
     return read_yaml(path)
 
 
-def _check_keys(given: Nested) -> None:
+def with_rooms(overrides: Mapping[str, Any], model_id: str) -> Nested:
+    """Overrides by whole keys: `lr` is `agent.lr` where that room alone has it."""
+    found: Nested = {}
+    for key, value in overrides.items():
+        head = key.partition(".")[0]
+        rooms = [] if head in KEYS else [r for r, names in _rooms(model_id) if head in names]
+        if len(rooms) > 1:
+            written = " and ".join(f"{room}.{key}" for room in rooms)
+            raise ConfigError(f"{key!r} could be {written}: write which one.")
+        found[f"{rooms[0]}.{key}" if rooms else key] = value
+    return found
+
+
+def _rooms(model_id: str) -> Iterator[tuple[str, list[str]]]:
+    """The rooms whose keys are known before anything is made, and their keys."""
+    if model_id:
+        spec = get_model_spec(model_id)
+        preset = preset_of(spec, ModelId.parse(model_id).preset)[1]
+        if _has_rooms(spec.config):
+            for room in ("model", "agent"):
+                yield room, list(type(getattr(preset, room)).model_fields)
+        else:
+            yield "model", list(spec.config.model_fields)
+    yield "train", list(TrainConfig.model_fields)
+
+
+def _check_keys(given: Nested, model_id: str) -> None:
     for key, value in given.items():
         if key not in KEYS:
+            dotted = {name: f"{room}.{name}" for room, names in _rooms(model_id) for name in names}
+            found = nearest(key, [*KEYS, *dotted])
+            hint = "" if found is None else f" Did you mean {dotted.get(found, found)!r}?"
             raise ConfigError(
-                f"A run's configuration has no key {key!r}.{did_you_mean(key, KEYS)} "
-                f"Keys: {', '.join(KEYS)}; below the rooms, such as train.seed."
+                f"A run's configuration has no key {key!r}.{hint} "
+                f"Keys: {', '.join(KEYS)}; below the rooms, such as train.seed. "
+                "worldflux train ID --help-config explains all of them."
             )
         if key in ROOMS and not isinstance(value, Mapping):
             raise ConfigError(f"{key} is a room of keys, such as {key}.name; got {value!r}.")
@@ -216,6 +247,7 @@ def _check_env(env: Mapping[str, Any]) -> None:
             bad = isinstance(value, bool) or (isinstance(value, int | float) and value < 1)
             if bad:
                 raise ConfigError(f"env.{key} is at least 1, got {given!r}.")
+    parse_env_id(str(env["id"]))
     spec = get_env_spec(str(env["id"]))
     known = {**spec.options, **(spec.vector if spec.options else {})}
     for key in env:
@@ -229,7 +261,7 @@ def _check_env(env: Mapping[str, Any]) -> None:
 def _family(model_id: str, rooms: Mapping[str, Mapping[str, Any]]) -> Config:
     spec = get_model_spec(model_id)
     _, config = preset_of(spec, ModelId.parse(model_id).preset)
-    if _roomy(spec.config):
+    if _has_rooms(spec.config):
         for room, values in rooms.items():
             with _room(room, type(getattr(config, room))):
                 config = config.with_(**{room: values})
@@ -252,7 +284,7 @@ def _room(name: str, config: type[Config]) -> Iterator[None]:
         raise ConfigError(str(error).replace(config.__name__, name)) from None
 
 
-def _roomy(config: type[Config]) -> bool:
+def _has_rooms(config: type[Config]) -> bool:
     """Whether a family's configuration has the rooms `model` and `agent`, or is one flat room."""
     return {"model", "agent"} <= set(config.model_fields)
 

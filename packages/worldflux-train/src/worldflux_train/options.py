@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worldflux_train.trust import TrustError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Trust = Annotated[
     bool,
@@ -25,6 +28,11 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="cpu|cuda|...", help="In place of the configuration's train.device."),
 ]
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """One line as it is: names may hold what the console would read as markup, such as [/x]."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from worldflux.errors import ConfigError
 from worldflux_train.options import Trust, asking_for_trust
@@ -45,11 +44,19 @@ def compare(
     trust: Trust = False,
 ) -> None:
     """Train models with equal budgets and report them side by side. Run it again to continue."""
-    from worldflux_train.comparison.compare import compare as run
+    from rich.console import Console
+
+    from worldflux_train.comparison.entries import plan
     from worldflux_train.config import parse_overrides
 
     console = Console()
     with asking_for_trust(typed):
+        plan(  # every id and key is looked at before torch is imported
+            models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
+            overrides=parse_overrides(set_ or []), trust=trust, budgets=False,
+        )  # fmt: skip
+        from worldflux_train.comparison.compare import compare as run
+
         found = run(
             models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
             overrides=parse_overrides(set_ or []), target=target, trust=trust, console=console,

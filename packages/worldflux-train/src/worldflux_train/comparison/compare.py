@@ -12,6 +12,7 @@ from rich.console import Console
 from worldflux.atomic import write_file
 from worldflux_train.comparison import tables
 from worldflux_train.comparison.entries import Source, plan
+from worldflux_train.comparison.fit import require_fit
 from worldflux_train.comparison.report import comparison_page
 from worldflux_train.comparison.results import (
     Finished,
@@ -22,6 +23,7 @@ from worldflux_train.comparison.results import (
     standings,
 )
 from worldflux_train.comparison.running import bring_to_end
+from worldflux_train.options import say
 from worldflux_train.trainer import Outcome
 
 
@@ -63,11 +65,12 @@ def compare(
     entries = plan(
         models, env, seeds=numbers, steps=steps, configs=configs, overrides=overrides, trust=trust
     )
+    require_fit(entries)
     path, runs = Path(out), []
     for number, entry in enumerate(entries, 1):
         if console is not None:
             head = f"{entry.label}, seed {entry.seed} (run {number} of {len(entries)})"
-            console.print(f"[bold]{head}[/]", highlight=False)
+            say(console, head, style="bold")
         if bring_to_end(entry, path / entry.folder, console) == "interrupted":
             return Comparison(path, "interrupted", [])
         runs.append(read_run(entry, path / entry.folder))

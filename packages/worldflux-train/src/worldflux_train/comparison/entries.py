@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigError, UnknownIdError, did_you_mean
-from worldflux_train.assembly import choose_device
 from worldflux_train.config import RunConfig, resolve
 
 EVALUATIONS = 10
@@ -43,12 +42,14 @@ def plan(
     configs: Mapping[str, Source] | None = None,
     overrides: Mapping[str, Any] | None = None,
     trust: bool = False,
+    budgets: bool = True,
 ) -> list[Entry]:
     """Every run, one seed after another so that an unfinished comparison is a fair one.
 
     A model is `[NAME=]ID[:PRESET]`; NAME (by default the id) stands in `configs` and before the
     slash of an override that is for one model only. `trust` lets the files of `configs` name
-    code (see `worldflux_train.config.resolve`).
+    code (see `worldflux_train.config.resolve`). Without `budgets` they are not compared, and torch
+    is not imported.
     """
     ids = _labelled(models)
     if not seeds or len(set(seeds)) < len(seeds):
@@ -69,7 +70,8 @@ def plan(
         for seed in seeds
         for label, model in ids.items()
     ]  # fmt: skip
-    _require_equal_budgets(entries)
+    if budgets:
+        _require_equal_budgets(entries)
     return entries
 
 
@@ -134,6 +136,8 @@ def _require_equal_budgets(entries: Sequence[Entry]) -> None:
 
 def _budgets(one: RunConfig, other: RunConfig) -> list[tuple[str, Any, Any]]:
     """What has to be equal: its key, and the value of each."""
+    from worldflux_train.assembly import choose_device
+
     options = {**one.env_options, **other.env_options}
     devices = (str(choose_device(of.train.device)) for of in (one, other))
     return [
