@@ -11,10 +11,9 @@ from torch import nn
 import worldflux
 from worldflux.config import Config
 from worldflux.core.actions import VectorActions
-from worldflux.errors import ConfigError, ContractError, PluginLoadError, UnknownIdError
+from worldflux.errors import ConfigError, PluginLoadError, UnknownIdError
 from worldflux.factory import load_class, preset_of
 from worldflux.registry import models
-from worldflux.slots import apply_slots
 from worldflux.specs import TensorSpec
 
 SMALL: dict[str, Any] = {"obs_shape": (2,), "action_dim": 1, "units": 4}
@@ -59,16 +58,21 @@ REFUSED = [
      "Presets: small, large."),
     ("ring", {"unts": 3}, ConfigError, "'ring' has no option 'unts'. Did you mean 'units'?"),
     ("ring", {"obs_shap": (2,)}, ConfigError, "no option 'obs_shap'. Did you mean 'obs_shape'?"),
-    ("ring", {"dynamic_model": None}, ConfigError, "Did you mean 'dynamics_model'?"),
+    ("ring", {"slots": {"dynamic_model": None}}, ConfigError, "no slot 'dynamic_model'. Did you "
+     "mean 'dynamics_model'? Slots: observation_encoder,"),
+    ("ring", {"decoder_module": "a:B"}, ConfigError, "'decoder_module' is a slot: write slots="),
     ("ring", {"agent.lrr": 1}, ConfigError, "PlanningAgentConfig has no key 'lrr'."),
     ("ring", {"units": 0}, ConfigError, "ModelConfig.units: Input should be greater than 0, got 0"),
     ("ring", {"config": Config()}, ConfigError, "config is a Config, 'ring' takes a RingConfig."),
-    ("ring", {"dynamics_model": "no_such:Class"}, ConfigError, "dynamics_model='no_such:Class' "
+    ("ring", {"slots": {"dynamics_model": "no_such:Class"}}, ConfigError, "slots.dynamics_model="
+     "'no_such:Class' "
      "cannot be imported: No module named 'no_such'. Write 'package.module:Class'."),
-    ("ring", {"dynamics_model": "math:pi"}, ConfigError, "dynamics_model='math:pi' is a float, "
+    ("ring", {"slots": {"dynamics_model": "math:pi"}}, ConfigError, "'math:pi' is a float, "
      "not a class."),
-    ("ring", {"component_overrides": {"dynamic": nn.Identity()}}, ContractError,
-     "RingModel has no slot 'dynamic'. Did you mean"),
+    ("ring", {"slots": {"dynamics_model": {"units": 3}}}, ConfigError, "names no class"),
+    ("ring", {"slots": {"dynamics_model": 3}}, ConfigError, "write 'package.module:Class'"),
+    ("ring", {"slots": {"dynamics_model": {"class": "math:sin", "x": nn}}}, ConfigError,
+     "options must be plain data"),
 ]  # fmt: skip
 
 
@@ -79,57 +83,28 @@ def test_refusals(model_id: str, options: Any, kind: type[Exception], message: s
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["keyword", "component_overrides", "module"])
-def test_slots_are_replaced(how: str) -> None:
-    name = f"{Doubled.__module__}:Doubled"
-    if how == "module":
-        model = worldflux.create_world_model("ring", **SMALL)
-        apply_slots(model, {"action_conditioner": Doubled(model)})
-    elif how == "keyword":
-        model = worldflux.create_world_model("ring", **SMALL, action_conditioner=name)
-    else:
-        slots = {"action_conditioner": name}
-        model = worldflux.create_world_model("ring", **SMALL, component_overrides=slots)
+NAME = f"{Doubled.__module__}:Doubled"
+
+
+@pytest.mark.parametrize("given", [NAME, Doubled, {"class": NAME}, {"class": Doubled}])
+def test_slots_are_filled_while_the_model_is_built(given: Any) -> None:
+    model = worldflux.create_world_model("ring", **SMALL, slots={"action_conditioner": given})
     assert isinstance(model.action_conditioner, Doubled)
-    assert model.slot_overrides == {"action_conditioner": name}
+    assert model.slot_overrides == {"action_conditioner": {"class": NAME}}
     assert model.condition(torch.ones(1, 1)).item() == 2.0
 
 
-@pytest.mark.parametrize("slot", ["action_conditioner", "dynamics_model"])
-def test_the_agents_optimiser_trains_the_new_slot_and_not_the_old(slot: str) -> None:
-    agent = worldflux.create_agent("ring", **SMALL)
-    old = list(getattr(agent.world_model, slot).parameters())
-    new = Doubled(agent.world_model)
-    apply_slots(agent, {slot: new})
+def test_a_finished_module_fills_a_slot_of_one_model() -> None:
+    part = Doubled(worldflux.create_world_model("ring", **SMALL))
+    model = worldflux.create_world_model("ring", **SMALL, slots={"action_conditioner": part})
+    assert model.action_conditioner is part
+
+
+def test_the_agents_optimiser_is_made_of_what_is_there() -> None:
+    agent = worldflux.create_agent("ring", **SMALL, slots={"action_conditioner": Doubled})
     trained = [p for group in agent.optimizers["model"].param_groups for p in group["params"]]
     assert {id(p) for p in trained} == {id(p) for p in agent.world_model.parameters()}
-    assert any(p is new.factor for p in trained)
-    assert not {id(p) for p in old} & {id(p) for p in trained}
-    assert len(trained) == len(set(map(id, trained)))
-
-
-def test_decoder_is_short_for_its_slot() -> None:
-    model = worldflux.create_world_model("ring", **SMALL)
-    wrapped = nn.Sequential(model.decoder_module)
-    apply_slots(model, {"decoder": wrapped})
-    assert model.decoder_module is wrapped
-
-
-def test_wrapping_the_old_slot_keeps_its_parameters() -> None:
-    agent = worldflux.create_agent("ring", **SMALL)
-    wrapped = nn.Sequential(agent.world_model.dynamics_model)
-    before = [id(p) for group in agent.optimizers["model"].param_groups for p in group["params"]]
-    apply_slots(agent, {"dynamics_model": wrapped})
-    after = [id(p) for group in agent.optimizers["model"].param_groups for p in group["params"]]
-    assert sorted(before) == sorted(after)
-
-
-def test_an_optimiser_of_other_parameters_is_left_alone() -> None:
-    agent = worldflux.create_agent("ring", **SMALL)
-    other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    agent.optimizers["other"] = other
-    apply_slots(agent, {"action_conditioner": Doubled(agent.world_model)})
-    assert len(other.param_groups[0]["params"]) == 1
+    assert any(p is agent.world_model.action_conditioner.factor for p in trained)  # type: ignore[union-attr]
 
 
 def test_preset_of_none_is_the_default() -> None:

@@ -285,7 +285,7 @@ def test_what_the_caller_writes_wrong_stays_a_configuration_error(folder: Path) 
     with pytest.raises(ConfigError, match="has no key 'wdith'"):
         from_pretrained(folder, wdith=3)
     with pytest.raises(ConfigError, match="decoder_module='no:such' cannot be imported"):
-        from_pretrained(folder, decoder_module="no:such")
+        from_pretrained(folder, slots={"decoder_module": "no:such"})
 
 
 # Weights

@@ -20,6 +20,7 @@ from worldflux import atomic
 from worldflux.errors import ConfigError, StorageError
 from worldflux.hub import from_pretrained, load_into
 from worldflux.saved_folder import read_identity
+from worldflux.slots import built, read_slots
 from worldflux.testing import check_family
 from worldflux.testing.dummies import TinyAgent, TinyConfig, TinyDecoder, TinyModel
 from worldflux.testing.family import SPACES
@@ -177,22 +178,22 @@ def slots_module(monkeypatch):
 
 def test_weights_bring_no_code(tiny_family, tmp_path, slots_module):
     model = worldflux.create_world_model(
-        "tiny", obs_spec=OBS, action_spec=ACTION, decoder_module=REFERENCE
+        "tiny", obs_spec=OBS, action_spec=ACTION, slots={"decoder_module": REFERENCE}
     )
     folder = model.save_pretrained(tmp_path / "model")
-    with pytest.raises(StorageError, match=r"repeat it, from_pretrained\(..., decoder_module="):
+    with pytest.raises(StorageError, match=r"repeat it, from_pretrained\(..., slots="):
         from_pretrained(folder)
-    loaded = from_pretrained(folder, decoder_module=REFERENCE)
+    loaded = from_pretrained(folder, slots={"decoder_module": REFERENCE})
     assert type(loaded.decoder_module) is OtherDecoder
-    assert loaded.slot_overrides == {"decoder_module": REFERENCE}
+    assert loaded.slot_overrides == {"decoder_module": {"class": REFERENCE}}
 
 
 def test_a_slot_that_cannot_be_imported_cannot_be_saved(tmp_path):
     class Local(TinyDecoder):
         pass
 
-    model = TinyModel(TinyConfig(), OBS, ACTION)
-    model.replace_slot("decoder_module", Local(OBS, 16))
+    parts = read_slots({"decoder_module": Local(OBS, 16)})
+    model = built(lambda: TinyModel(TinyConfig(), OBS, ACTION), parts)
     with pytest.raises(ConfigError, match="cannot be imported again. Define the class"):
         model.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -14,7 +14,7 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.specs import Capability, TensorSpec
-from worldflux.testing import PerturbedSlot, random_batch
+from worldflux.testing import random_batch
 from worldflux.testing.dummies import TinyConfig, TinyEncoder, TinyModel
 from worldflux.testing.family import SPACES
 
@@ -154,15 +154,6 @@ def test_the_fingerprint_tells_contracts_apart(model):
     )
     other = TinyModel(TinyConfig(width=8), OBS, ACTION)
     assert model.contract_fingerprint() != other.contract_fingerprint()
-
-
-def test_slots_are_named_and_supported(model):
-    with pytest.raises(ContractError, match="no slot 'decoder'. Did you mean 'decoder_module'"):
-        model.replace_slot("decoder", model.decoder_module)
-    with pytest.raises(ContractError, match="would ignore another 'dynamics_model'"):
-        bare().replace_slot("dynamics_model", model.dynamics_model)
-    model.replace_slot("decoder_module", PerturbedSlot(model.decoder_module))
-    assert model.slot_overrides == {"decoder_module": "worldflux.testing.slots:PerturbedSlot"}
 
 
 def test_sample_and_teacher_forcing_steps(model):

@@ -211,8 +211,7 @@ class LeakyDynamics(RSSM):
 
 
 def test_a_users_core_takes_the_place_of_ours() -> None:
-    made = model()
-    made.replace_slot("dynamics_model", LeakyDynamics(made))
+    made = model(slots={"dynamics_model": LeakyDynamics})
     made.loss(batch(), rand=Rand.seeded(0)).loss.backward()  # type: ignore[no-untyped-call]
     core = made.dynamics_model.core  # type: ignore[union-attr]
     assert isinstance(core, LeakyCore)
@@ -223,9 +222,10 @@ def test_a_users_core_takes_the_place_of_ours() -> None:
 
 def test_a_users_core_is_trained_planned_in_and_saved(tmp_path: Path) -> None:
     def make() -> Any:
-        agent = create_agent("rssm:small", obs_spec=VECTOR, action_spec=CONTINUOUS, **TINY)
-        agent.world_model.replace_slot("dynamics_model", LeakyDynamics(agent.world_model))
-        return agent
+        slots = {"dynamics_model": LeakyDynamics}
+        return create_agent(
+            "rssm:small", obs_spec=VECTOR, action_spec=CONTINUOUS, slots=slots, **TINY
+        )
 
     agent = make()
     phase = agent.training_plan().phases[0].name
@@ -278,8 +278,7 @@ def test_dynamics_that_share_nothing_with_ours_work_too() -> None:
                 states.append(state.tensors)
             return State({k: torch.stack([s[k] for s in states], 1) for k in states[0]})
 
-    made = model()
-    made.replace_slot("dynamics_model", Drift())
+    made = model(slots={"dynamics_model": Drift()})
     made.loss(batch()).loss.backward()  # type: ignore[no-untyped-call]
     assert made.dynamics_model.out.weight.grad is not None  # type: ignore[union-attr]
     assert len(made.rollout(made.initial(2), torch.zeros(3, 2, 2))) == 3

@@ -214,6 +214,8 @@ def test_the_check_itself_finds_each(code: str) -> None:
 PLUGIN_BOUNDARY = {
     "worldflux/plugins.py": "foreign code is imported and called here",
     "worldflux/factory.py": "the code behind a spec's reference is imported here",
+    "vector/faults.py": "an environment's own code runs here",
+    "core/trial.py": "a caller's part runs here for the first time",
     "worldflux/hub.py": "a family's code is built here from what a saved folder says",
 }
 

@@ -314,9 +314,9 @@ def test_the_shared_first_step_of_plans_scores_as_separate_ones(episodic: bool) 
     state = model.encode({"state": torch.randn(2, 5), "task": torch.tensor([0, 1])})
     plans = torch.rand(2, 6, 3, 2) * 2 - 1
     shared = model.score(state, plans, rand=Rand.seeded(0))
-    model.replace_slot("dynamics_model", _Wrapped(model.dynamics_model))
+    model.dynamics_model = _Wrapped(model.dynamics_model)
     torch.testing.assert_close(model.score(state, plans, rand=Rand.seeded(0)), shared)
-    model.replace_slot("dynamics_model", _Wrapped(model.dynamics_model, shift=0.1))
+    model.dynamics_model = _Wrapped(model.dynamics_model, shift=0.1)
     assert not torch.allclose(model.score(state, plans, rand=Rand.seeded(0)), shared)
 
 

@@ -65,7 +65,7 @@ class Knows(AutoregressiveRollout):
 def test_a_perfect_model_has_no_error_and_a_wrong_one_from_where_it_is_wrong() -> None:
     agent, episode = _agent(TensorSpec((3,))), _episode(30)
     for wrong_from in (None, 4):
-        agent.world_model.replace_slot("rollout_executor", Knows(episode, wrong_from))
+        agent.world_model.rollout_executor = Knows(episode, wrong_from)
         found = imagine(agent, [episode], step=1, context=3, horizon=8, seed=0)
         assert (found.horizon, found.starts) == (8, 10)  # 2, 4, ..., 20, and 8 steps from each
         assert max(found.error["state"]) < 1e-6

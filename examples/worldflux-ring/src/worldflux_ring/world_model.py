@@ -15,6 +15,8 @@ from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_ring.plugin import ABLE
 
+POINT = {"point": (2,)}
+
 
 def mlp(inputs, units, outputs):
     return nn.Sequential(nn.Linear(inputs, units), nn.SiLU(), nn.Linear(units, outputs))
@@ -68,11 +70,12 @@ class RingModel(WorldModel):
 
     def __init__(self, config, obs_spec, action_spec):
         super().__init__(config, obs_spec, action_spec)
-        action = next(iter(action_spec.values()))
-        self.observation_encoder = Encoder(obs_spec, config.model.units)
-        self.action_conditioner = VectorActions(action)
-        self.dynamics_model = Turn(action.size, config.model.units)
-        self.decoder_module = Heads(self.prediction_spec().tensors, config.model.units)
+        units, action = config.model.units, next(iter(action_spec.values()))
+        self.fill("observation_encoder", lambda: Encoder(obs_spec, units), expects=POINT)
+        self.fill("action_conditioner", lambda: VectorActions(action))
+        actions, predicted = self.features["action"].size, self.prediction_spec().tensors
+        self.fill("dynamics_model", lambda: Turn(actions, units), expects=POINT)
+        self.fill("decoder_module", lambda: Heads(predicted, units))
 
     def state_spec(self):
         return StateSpec({"point": TensorSpec((2,), low=-1.0, high=1.0)})

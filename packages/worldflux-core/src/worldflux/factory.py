@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import functools
 import importlib.util
 import pkgutil
 import traceback
@@ -21,12 +21,11 @@ from worldflux.errors import (
 )
 from worldflux.ids import EnvId, ModelId, normalize, qualified
 from worldflux.registry import envs, models
-from worldflux.slots import apply_slots as apply_slots
+from worldflux.slots import SLOTS, built, read_slots
 from worldflux.specs import EnvSpec, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import gymnasium
-    from torch import nn
 
     from worldflux.config import Config
     from worldflux.core.agent import Learner
@@ -72,19 +71,9 @@ def get_model_spec(model_id: str) -> ModelSpec:
 
 
 def get_env_spec(env_id: str) -> EnvSpec:
-    """What a backend declares about itself; takes `backend` or `backend/task`.
-
-    The options of every backend are among those of a backend that leaves the contract to us.
-    """
+    """What a backend declares about itself; takes `backend` or `backend/task`."""
     parsed = EnvId.parse(env_id if "/" in env_id else f"{env_id}/any")
-    spec = envs.get(parsed.backend, parsed.distribution)
-    if spec.make_vec is not None or not _importable("worldflux_envs"):
-        return spec
-    ours, vector = (load_class(f"worldflux_envs.options:{name}") for name in ("CONTRACT", "VECTOR"))
-    rest = {} if spec.options else {"...": "anything else goes to the backend"}
-    return dataclasses.replace(
-        spec, options={**ours, **spec.options, **rest}, vector={**vector, **spec.vector}
-    )
+    return envs.get(parsed.backend, parsed.distribution)
 
 
 def create_config(model_id: str, **overrides: Any) -> Config:
@@ -104,19 +93,19 @@ def create_world_model(
     action_dim: int | None = None,
     discrete: bool | None = None,
     config: Config | None = None,
-    component_overrides: Mapping[str, nn.Module | str] | None = None,
+    slots: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> WorldModel:
     """An untrained world model: `create_world_model("dreamerv3:size12m", action_dim=6)`.
 
     Spaces are specs or their shorthand (default: a 3x64x64 image, 6 continuous actions).
-    `overrides` are configuration fields (`model.deter`, or `deter` where only one room has it) and
-    slots; `config` replaces the preset's. A slot is a module, or `"package.module:Class"`
-    constructed as `Class(model)`.
+    `overrides` are configuration fields (`model.deter`, or `deter` where only one room has it);
+    `config` replaces the preset's. `slots` puts parts of yours into the model while it is built: a
+    class, `"package.module:Class"`, `{"class": ..., **options}` (built as `Class(model,
+    **options)`), or a finished module.
     """
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
-    slots = component_overrides
     return cast("WorldModel", _create(model_id, "model", obs, action, config, slots, overrides))
 
 
@@ -129,38 +118,19 @@ def create_agent(
     action_dim: int | None = None,
     discrete: bool | None = None,
     config: Config | None = None,
-    component_overrides: Mapping[str, nn.Module | str] | None = None,
+    slots: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Learner:
     """An untrained agent that owns its world model; arguments as for `create_world_model`."""
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
-    slots = component_overrides
     return cast("Learner", _create(model_id, "agent", obs, action, config, slots, overrides))
 
 
-def env_runs_code(env_id: str) -> str | None:
-    """What code the id alone would import or start, in words; None if it only names something.
-
-    For ids from other people's files; environments are not made and their packages not imported.
-    """
-    parsed = parse_env_id(env_id)
-    spec = envs.get(parsed.backend, parsed.distribution)
-    if spec.runs_code is not None:
-        return cast("str | None", load_class(spec.runs_code)(parsed.task))
-    module, colon, name = parsed.task.partition(":")
-    return f"imports the module {module!r} and makes its {name!r}" if colon else None
-
-
 def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
-    """One environment: `make_env("gym/CartPole-v1")`; options go to its backend.
-
-    It keeps the environment contract (`docs/environments.md`), whatever the backend's `make` gives.
-    """
+    """One environment: `make_env("gym/CartPole-v1")`; options go to its backend."""
     parsed = parse_env_id(env_id)
-    spec = _usable(parsed)
-    single = _boundary("single")(spec, str(parsed), load_class(spec.make))
-    return cast("gymnasium.Env[Any, Any]", single(parsed.task, **options))
+    return cast("gymnasium.Env[Any, Any]", load_class(_usable(parsed).make)(parsed.task, **options))
 
 
 def make_vec_env(
@@ -171,10 +141,11 @@ def make_vec_env(
     spec = _usable(parsed)
     if num_envs < 1:
         raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
-    own = None if spec.make_vec is None else load_class(spec.make_vec)
-    vectorised = _boundary("vectorised")(spec, str(parsed), load_class(spec.make), own)
+    make_vec = functools.partial(_vectorised, load_class(spec.make))
+    if spec.make_vec is not None:
+        make_vec = load_class(spec.make_vec)
     return cast(
-        "gymnasium.vector.VectorEnv[Any, Any, Any]", vectorised(parsed.task, num_envs, **options)
+        "gymnasium.vector.VectorEnv[Any, Any, Any]", make_vec(parsed.task, num_envs, **options)
     )
 
 
@@ -207,7 +178,7 @@ def _create(
     obs_spec: Mapping[str, TensorSpec],
     action_spec: Mapping[str, TensorSpec],
     config: Config | None,
-    component_overrides: Mapping[str, nn.Module | str] | None,
+    slots: Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
 ) -> Any:
     parsed = ModelId.parse(model_id)
@@ -216,19 +187,16 @@ def _create(
     reference = getattr(spec, role)
     if reference is None:
         raise CapabilityError(f"{spec.family!r} has no agent; use create_world_model.")
-    config, slots = _configured(spec, config or default, overrides)
-    owner = load_class(reference)(config, obs_spec, action_spec)
+    config = _configured(spec, config or default, overrides)
+    owner_class, parts = load_class(reference), read_slots(slots or {})
+    owner = built(lambda: owner_class(config, obs_spec, action_spec), parts)
     owner.provenance = {"family": qualified(spec.family, parsed.distribution), "preset": preset}
-    apply_slots(owner, {**slots, **(component_overrides or {})})
     return owner
 
 
-def _configured(
-    spec: ModelSpec, config: Config, overrides: Mapping[str, Any]
-) -> tuple[Config, dict[str, Any]]:
-    """Overrides sorted into the configuration and the slots; unknown ones are refused."""
+def _configured(spec: ModelSpec, config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The configuration with `overrides`; unknown ones are refused."""
     from worldflux.config import dotted
-    from worldflux.core.interfaces import SLOTS
 
     if not isinstance(config, spec.config):
         raise ConfigError(
@@ -236,16 +204,17 @@ def _configured(
         )
     fields = spec.config.model_fields
     inner = [name for part in fields for name in _fields_of(getattr(config, part))]
-    known = [*fields, *SLOTS, *SPACE_OPTIONS, *inner]
+    known = [*fields, "slots", *SPACE_OPTIONS, *inner]
     overrides = dotted(config, overrides)
     for key in overrides:
-        if key.partition(".")[0] not in (*fields, *SLOTS):
+        if key in SLOTS:
+            raise ConfigError(f"{key!r} is a slot: write slots={{{key!r}: ...}}.")
+        if key.partition(".")[0] not in fields:
             raise ConfigError(
                 f"{spec.family!r} has no option {key!r}.{did_you_mean(key, known)} "
                 f"Options: {', '.join(dict.fromkeys(known))}."
             )
-    slots = {key: value for key, value in overrides.items() if key not in fields and key in SLOTS}
-    return config.with_(**{k: v for k, v in overrides.items() if k not in slots}), slots
+    return config.with_(**overrides)
 
 
 def _fields_of(part: Any) -> list[str]:
@@ -312,8 +281,11 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _boundary(name: str) -> Any:
-    """A function of worldflux-envs, which keeps the environment contract."""
-    if not _importable("worldflux_envs"):
-        raise EnvError("Environments need worldflux-envs. Run: pip install worldflux-envs")
-    return load_class(f"worldflux_envs.boundary.backends:{name}")
+def _vectorised(make: Any, task: str, num_envs: int, mode: str = "sync", **options: Any) -> Any:
+    from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+    kinds = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}
+    if mode not in kinds:
+        raise ConfigError(f"mode must be sync or async, got {mode!r}.")
+    one = functools.partial(make, task, **options)
+    return kinds[mode]([one] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from worldflux.config import Config
 from worldflux.core.agent import Learner
-from worldflux.core.interfaces import SLOTS
 from worldflux.core.model import WorldModel
 from worldflux.errors import ConfigError, StorageError, UnknownIdError, WorldFluxError
-from worldflux.factory import apply_slots, get_model_spec, load_class
+from worldflux.factory import get_model_spec, load_class
 from worldflux.saved_folder import SavedFolder
+from worldflux.slots import Part, built, read_slots
 from worldflux.weights import at_most, read_header, read_weights, require_numbers, require_same
 
 Saved = WorldModel | Learner
@@ -28,23 +29,23 @@ def from_pretrained(
     source: str | Path,
     *,
     revision: str | None = None,
+    slots: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Saved:
     """Load what `save_pretrained` wrote, from a folder or a hub repository id.
 
-    `overrides` are configuration fields (dotted keys too) and slots (`"package.module:Class"` or
-    a module); each is applied or refused. Raises `StorageError` for damaged files, missing or
-    unknown weights, or a contract other than the saved one.
+    `overrides` are configuration fields (dotted keys too), `slots` parts as for
+    `create_world_model`; each is applied or refused. A class that the folder names is used only if
+    `slots` names it too; options that are left out are the saved ones. Raises `StorageError` for
+    damaged files, missing or unknown weights, or a contract other than the saved one.
     """
     folder = SavedFolder.open(_folder(source, revision))
     config_cls, owner = _classes(folder)
-    slots = {name: overrides.pop(name) for name in SLOTS if name in overrides}
-    _require_trust(folder, slots)
+    parts = _trusted(folder, read_slots(slots or {}))
     config = _config(folder, config_cls).with_(**overrides)
 
     def build() -> Saved:
-        saved: Saved = owner(config, folder.obs_spec, folder.action_spec)
-        apply_slots(saved, slots)
+        saved: Saved = built(lambda: owner(config, folder.obs_spec, folder.action_spec), parts)
         return saved
 
     own_words = bool(overrides or slots)
@@ -101,13 +102,20 @@ def _config(folder: SavedFolder, config_cls: type[Config]) -> Config:
         ) from error
 
 
-def _require_trust(folder: SavedFolder, given: Mapping[str, Any]) -> None:
-    for name, reference in folder.identity["slots"].items():
-        if name not in given:
+def _trusted(folder: SavedFolder, parts: dict[str, Part]) -> dict[str, Part]:
+    """The caller's parts, with the saved options where only the class is repeated."""
+    for name, saved in folder.identity["slots"].items():
+        if name not in parts:
             raise StorageError(
-                f"{folder.path} was saved with {name} = {reference}. Weights bring no code: repeat "
-                f"it, from_pretrained(..., {name}={reference!r}), if you trust that class."
+                f"{folder.path} was saved with {name} = {saved['class']}. Weights bring no code: "
+                f"repeat it, from_pretrained(..., slots={{{name!r}: {saved['class']!r}}}), if you "
+                "trust that class."
             )
+        part = parts[name]
+        if part.reference == saved["class"] and not part.options and not part.finished:
+            options = {key: value for key, value in saved.items() if key != "class"}
+            parts[name] = replace(part, options=options)
+    return parts
 
 
 def _built(build: Callable[[], Saved], folder: SavedFolder, own_words: bool) -> Saved:

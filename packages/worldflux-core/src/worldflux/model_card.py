@@ -23,7 +23,7 @@ def model_card(identity: Mapping[str, Any], saved: WorldModel | Learner) -> str:
         )
         for key, spec in specs.items()
     )
-    slots = "\n".join(f"* `{slot}`: `{cls}`" for slot, cls in identity["slots"].items())
+    slots = "\n".join(f"* `{slot}`: `{part['class']}`" for slot, part in identity["slots"].items())
     replaced = f"\n## Replaced components\n\n{slots}\n" if slots else ""
     return f"""---
 library_name: worldflux

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from worldflux import atomic
-from worldflux.core.interfaces import SLOTS
 from worldflux.errors import StorageError
 from worldflux.saving import CONFIG, FORMAT, IDENTITY, WEIGHTS
+from worldflux.slots import SLOTS
 from worldflux.specs import TensorSpec
 
 MOST_JSON_BYTES = 16 * 2**20
@@ -69,6 +69,14 @@ class SavedFolder:
         return atomic.read_text(self.path / CONFIG)
 
 
+class _Part(BaseModel):
+    """A part of the caller's: its class, and whatever options it was built with."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    cls: str = Field(alias="class")
+
+
 class _Identity(BaseModel):
     """What `worldflux.json` must hold; fields that another version adds are passed over."""
 
@@ -84,7 +92,7 @@ class _Identity(BaseModel):
     parameters: NonNegativeInt
     obs_spec: dict[str, TensorSpec]
     action_spec: dict[str, TensorSpec]
-    slots: dict[Literal[SLOTS], str]  # type: ignore[valid-type]
+    slots: dict[Literal[SLOTS], _Part]  # type: ignore[valid-type]
 
 
 def read_identity(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worldflux import atomic
-from worldflux.errors import ConfigError, StorageError
+from worldflux.errors import StorageError
 from worldflux.model_card import model_card
 from worldflux.weights import require_numbers
 
@@ -57,12 +57,6 @@ def save_pretrained(saved: WorldModel | Learner, path: str | Path) -> Path:
 def describe(saved: WorldModel | Learner) -> dict[str, Any]:
     """The content of `worldflux.json`."""
     model = cast("WorldModel", getattr(saved, "world_model", saved))
-    for name, reference in model.slot_overrides.items():
-        if "<locals>" in reference or reference.startswith("__main__"):
-            raise ConfigError(
-                f"Slot {name!r} holds {reference}, which cannot be imported again. Define the "
-                "class at the top of an installed module before saving."
-            )
     return {
         "format": FORMAT,
         "kind": "world_model" if model is saved else "agent",
@@ -75,7 +69,7 @@ def describe(saved: WorldModel | Learner) -> dict[str, Any]:
         "parameters": saved.parameter_count(),
         "obs_spec": {key: asdict(spec) for key, spec in saved.obs_spec.items()},
         "action_spec": {key: asdict(spec) for key, spec in saved.action_spec.items()},
-        "slots": dict(model.slot_overrides),
+        "slots": model.slot_parts(),
     }
 
 

@@ -1,72 +1,185 @@
-"""Replacing the slots of a world model, alone or inside a learner that already has optimisers."""
+"""What a caller puts into a world model's slots: read before the model is built, taken by it.
+
+`{"observation_encoder": "package.module:Class"}` or, with options,
+`{"observation_encoder": {"class": "package.module:Class", "depth": 4}}`; in Python also the class
+itself or a finished module. A class is built as `Class(model, **options)` while the model's
+constructor runs (`WorldModel.fill`); nothing of the part it replaces is built.
+"""
 
 from __future__ import annotations
 
+import json
 import pkgutil
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from worldflux.errors import ConfigError
+from worldflux.errors import ConfigError, ContractError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from worldflux.core.agent import Learner
     from worldflux.core.model import WorldModel
 
-
-def apply_slots(owner: WorldModel | Learner, slots: Mapping[str, nn.Module | str]) -> None:
-    """Put each module, or `Class(model)` of each `"package.module:Class"`, into its slot.
-
-    `decoder` is short for `decoder_module`. In a Learner the new parameters take the old ones'
-    place in its optimisers.
-    """
-    model = cast("WorldModel", getattr(owner, "world_model", owner))
-    for alias, given in slots.items():
-        name = "decoder_module" if alias == "decoder" else alias
-        old = getattr(model, name, None)
-        if isinstance(given, str):
-            model.replace_slot(name, _component(name, given)(model), given)
-        else:
-            model.replace_slot(name, given)
-        new = getattr(model, name)
-        for optimizer in getattr(owner, "optimizers", {}).values():
-            _hand_over(optimizer, _trainable(old), _trainable(new), _trainable(model))
+SLOTS = (
+    "observation_encoder",
+    "action_conditioner",
+    "dynamics_model",
+    "decoder_module",
+    "rollout_executor",
+)
 
 
-def _component(slot: str, reference: str) -> Any:
+@dataclass(frozen=True)
+class Part:
+    """What fills one slot: a class with the options it is built with, or a finished module."""
+
+    slot: str
+    given: Any
+    reference: str
+    """`"package.module:Class"`, by which it is saved."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is a module already, which only one model can own."""
+        return not isinstance(self.given, type) and hasattr(self.given, "state_dict")
+
+    def build(self, model: WorldModel) -> nn.Module:
+        """The module, made for `model`."""
+        if self.finished:
+            module: nn.Module = self.given
+            return module
+        made: nn.Module = self.given(model, **self.options)
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        """What is saved of it."""
+        return {"class": self.reference, **self.options}
+
+
+def read_slots(slots: Mapping[str, Any]) -> dict[str, Part]:
+    """The parts that `slots` names, imported; a slot or class that does not exist is refused."""
+    found = {}
+    for slot, value in slots.items():
+        if slot not in SLOTS:
+            raise ConfigError(
+                f"There is no slot {slot!r}.{did_you_mean(slot, SLOTS)} Slots: {', '.join(SLOTS)}."
+            )
+        found[slot] = _part(slot, value)
+    return found
+
+
+def as_json(slots: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`slots` by their references, for a file; a finished module has none and is refused."""
+    parts = read_slots(slots)
+    for part in parts.values():
+        require_importable(part)
+        if part.finished:
+            raise ConfigError(
+                f"slots.{part.slot} is a {type(part.given).__name__} that is built already: a run "
+                "builds its parts itself, more than once. Give the class."
+            )
+    return {slot: part.to_json() for slot, part in parts.items()}
+
+
+def require_importable(part: Part) -> None:
+    """Raise `ConfigError` for a class that no other process can import by its reference."""
+    if "<locals>" in part.reference or part.reference.startswith("__main__"):
+        raise ConfigError(
+            f"Slot {part.slot!r} holds {part.reference}, which cannot be imported again. Define "
+            "the class at the top of an installed module before saving."
+        )
+
+
+def _part(slot: str, value: Any) -> Part:
+    options: dict[str, Any] = {}
+    if isinstance(value, Mapping):
+        options = dict(value)
+        value = options.pop("class", None)
+        if value is None:
+            raise ConfigError(
+                f"slots.{slot} names no class: write {{class: package.module:Class, ...}}."
+            )
+        _require_plain(slot, options)
+    if isinstance(value, str):
+        return Part(slot, _imported(slot, value), value, options)
+    if not callable(value):
+        raise ConfigError(
+            f"slots.{slot} is {value!r:.80}: write 'package.module:Class', or give a class."
+        )
+    cls = value if isinstance(value, type) or not hasattr(value, "state_dict") else type(value)
+    if cls is not value and options:
+        raise ConfigError(f"slots.{slot} is built already: options go with a class.")
+    reference = f"{cls.__module__}:{getattr(cls, '__qualname__', cls)}"
+    return Part(slot, value, reference, options)
+
+
+def _imported(slot: str, reference: str) -> Any:
     try:
         found = pkgutil.resolve_name(reference)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{slot}={reference!r} cannot be imported: {error}. Write 'package.module:Class'."
+            f"slots.{slot}={reference!r} cannot be imported: {error}. Write 'package.module:Class'."
         ) from error
     if not callable(found):
-        raise ConfigError(f"{slot}={reference!r} is a {type(found).__name__}, not a class.")
+        raise ConfigError(f"slots.{slot}={reference!r} is a {type(found).__name__}, not a class.")
     return found
 
 
-def _trainable(module: nn.Module | None) -> list[nn.Parameter]:
-    return [] if module is None else [p for p in module.parameters() if p.requires_grad]
+def _require_plain(slot: str, options: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"slots.{slot}: its options must be plain data (numbers, text, lists): {error}."
+        ) from error
 
 
-def _hand_over(
-    optimizer: Any, old: list[nn.Parameter], new: list[nn.Parameter], model: list[nn.Parameter]
-) -> None:
-    """Replace `old` by `new` in the group that held most of them (or else the model's)."""
-    held = [_count(group["params"], old) for group in optimizer.param_groups]
-    if not any(held):
-        held = [_count(group["params"], model) for group in optimizer.param_groups]
-    if not any(held):
-        return  # this optimiser does not train the world model
-    gone = set(map(id, old)) - set(map(id, new))
-    for group in optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if id(p) not in gone]
-    present = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    target = optimizer.param_groups[held.index(max(held))]
-    target["params"] += [p for p in new if id(p) not in present]
+_given: ContextVar[dict[str, Part] | None] = ContextVar("slots", default=None)
 
 
-def _count(params: Iterable[nn.Parameter], among: Iterable[nn.Parameter]) -> int:
-    wanted = set(map(id, among))
-    return sum(id(p) in wanted for p in params)
+@contextmanager
+def given(parts: Mapping[str, Part]) -> Iterator[None]:
+    """The first world model that is built inside `with` takes `parts`; all must be used."""
+    left = dict(parts)
+    token = _given.set(left)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+    if left:
+        raise ContractError(
+            f"slots.{next(iter(left))} was given, but no world model was built that takes it."
+        )
+
+
+def take(model: WorldModel) -> dict[str, Part]:
+    """The caller's parts, for the world model whose constructor runs."""
+    parts, left = {}, _given.get()
+    if left:
+        for slot in left:
+            if slot not in model.composable_support:
+                own = ", ".join(sorted(model.composable_support)) or "none"
+                raise ContractError(
+                    f"{type(model).__name__} would ignore another {slot!r}. It can replace: {own}."
+                )
+        parts = dict(left)
+        left.clear()
+    return parts
+
+
+def built(make: Callable[[], Any], parts: Mapping[str, Part]) -> Any:
+    """What `make` builds, a world model or what owns one, with `parts` in its slots."""
+    with given(parts):
+        owner = make()
+    model = getattr(owner, "world_model", owner)
+    for slot in parts:
+        if slot not in model.slot_overrides:
+            raise ContractError(
+                f"{type(model).__name__} declares slot {slot!r} replaceable but does not fill it "
+                "by self.fill(...) in its constructor."
+            )
+    return owner

@@ -29,6 +29,8 @@ from worldflux_dreamer.representation.reconstruction import (
 )
 from worldflux_dreamer.rssm import RSSM
 
+LOGITS = ("prior_logits", "posterior_logits")
+
 
 class DreamerV3WorldModel(WorldModel):
     """State: "deter" (B, D), "stoch" (B, S, K) one-hot. Predicts observations, reward, continue.
@@ -57,15 +59,28 @@ class DreamerV3WorldModel(WorldModel):
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
         model, action = config.model, only_action(action_spec)
-        encoder = Encoder(model, obs_spec)
-        self.observation_encoder = encoder
-        self.action_conditioner = VectorActions(action)
-        self.dynamics_model = RSSM(model, action.size, encoder.size)
+        self.fill(
+            "observation_encoder", lambda: Encoder(model, obs_spec), expects={"embed": (None,)}
+        )
+        self.fill("action_conditioner", lambda: VectorActions(action), expects={"action": (None,)})
+        embed, actions = self.features["embed"].size, self.features["action"].size
+        self.fill(
+            "dynamics_model",
+            lambda: RSSM(model, actions, embed),
+            expects={
+                "deter": (model.deter,),
+                **dict.fromkeys(("stoch", *LOGITS), (model.stoch, model.classes)),
+            },
+        )
         feat = model.deter + model.stoch * model.classes
-        self.representation = make_representation(model, obs_spec, feat, encoder.size)
+        self.representation = make_representation(model, obs_spec, feat, embed)
         self.loss_spans_batch = self.representation.spans_batch
         decodes = self.representation.decodes
-        self.decoder_module = DreamerDecoder(model, obs_spec if decodes else {})
+        self.fill(
+            "decoder_module",
+            lambda: DreamerDecoder(model, obs_spec if decodes else {}),
+            expects={key: spec.shape for key, spec in self.prediction_spec().tensors.items()},
+        )
         if not decodes:
             self.capabilities = self.capabilities - {Capability.OBS_DECODE}
         self.register_buffer("bins", symexp_bins(model.bins), persistent=False)

@@ -17,6 +17,7 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand, normal, randint
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
+from worldflux.core.trial import Shape
 from worldflux.nn.slow import slow_copy
 from worldflux.specs import Capability, TensorSpec
 from worldflux_tdmpc2 import learning
@@ -74,11 +75,21 @@ class TDMPC2WorldModel(WorldModel):
         self.register_buffer("bins", bins, persistent=False)
         self._register_tasks()
         size = c.latent_dim + self.sizes.embed
-        self.observation_encoder = LatentEncoder(c, obs_spec, size + self.action.size)
-        self.action_conditioner = VectorActions(self.action)
-        self.dynamics_model = LatentDynamics(c, size + self.action.size)
-        self.decoder_module = LatentDecoder(c, size + self.action.size, bins)
-        self.rollout_executor = LatentRollout()
+        cause = size + self.action.size
+        latent: dict[str, Shape] = {"latent": (c.latent_dim,), "cause": (cause,)}
+        self.fill("observation_encoder", lambda: LatentEncoder(c, obs_spec, cause), expects=latent)
+        self.fill(
+            "action_conditioner",
+            lambda: VectorActions(self.action),
+            expects={"action": (self.action.size,)},
+        )
+        self.fill("dynamics_model", lambda: LatentDynamics(c, cause), expects=latent)
+        self.fill(
+            "decoder_module",
+            lambda: LatentDecoder(c, cause, bins),
+            expects={"reward": (), **({"continue": ()} if c.episodic else {})},
+        )
+        self.fill("rollout_executor", LatentRollout)
         self.policy = Policy(size, c.mlp_dim, self.action.size, c.log_std_min, c.log_std_max)
         self.q = QEnsemble(c.num_q, size + self.action.size, c.mlp_dim, c.bins)
         self.target_q = slow_copy(self.q)

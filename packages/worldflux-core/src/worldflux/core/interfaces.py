@@ -3,8 +3,8 @@
 A slot is any `nn.Module` with these methods; the classes here are convenient bases. Everything
 works on a flat batch (B, ...); sequence forms add a time axis (B, T, ...) and agree with the step
 form to float precision. Functions that sample ask `rand` for tensors by name (see `core/rand.py`).
-A slot class given by name (`"package.module:Class"`) is constructed as `Class(model)`, with the
-model it will sit in.
+A class that a caller puts into a slot is constructed as `Class(model, **options)`, with the model
+it will sit in, while that is being built (`core/filling.py`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,10 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
+from worldflux.slots import SLOTS as SLOTS
 
 if TYPE_CHECKING:
     from worldflux.core.model import WorldModel
-
-SLOTS = (
-    "observation_encoder",
-    "action_conditioner",
-    "dynamics_model",
-    "decoder_module",
-    "rollout_executor",
-)
 
 Policy = Callable[[State, int], Tensor | tuple[Tensor, State]]
 """Chooses actions (B, ...) from a State (B, ...) at imagined step t.

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.config import Config
 from worldflux.core.actions import Actions, action_tensor, check_rows, time_major_actions
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
 from worldflux.core.contract import ModelContract
-from worldflux.core.interfaces import (
-    SLOTS,
-    Policy,
-    forward_arguments,
-)
+from worldflux.core.filling import Slots
+from worldflux.core.interfaces import Policy, forward_arguments
 from worldflux.core.observations import BARE_KEY as OBS
 from worldflux.core.observations import Observation, image_or_first, observed
 from worldflux.core.output import LossOutput, ModelOutput
@@ -29,18 +26,18 @@ from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.sequence import observe_sequence
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
-from worldflux.errors import CapabilityError, ContractError, did_you_mean
+from worldflux.errors import CapabilityError, ContractError
 from worldflux.saving import save_pretrained
 from worldflux.specs import Capability, TensorSpec
 
 __all__ = ["Observation", "WorldModel"]
 
 
-class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
+class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     """A learned model of an environment, composed of five replaceable slots.
 
-    A family fills the slots in its constructor and defines `loss`, which runs through the same
-    slots; `composable_support` names those whose replacement takes effect. Observations are
+    A family fills the slots in its constructor (`fill`) and defines `loss`, which runs through the
+    same slots; `composable_support` names those whose replacement takes effect. Observations are
     dicts of (B, ...) tensors as in `obs_spec`; a bare tensor stands for the only key.
     A model without spaces declares nothing and checks nothing.
     """
@@ -65,38 +62,13 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         self.config = config if config is not None else Config()
         self.obs_spec = dict(obs_spec or {})
         self.action_spec = dict(action_spec or {})
-        self.observation_encoder: nn.Module | None = None
-        self.action_conditioner: nn.Module | None = None
-        self.dynamics_model: nn.Module | None = None
-        self.decoder_module: nn.Module | None = None
-        self.rollout_executor: nn.Module | None = AutoregressiveRollout()
-        self.slot_overrides: dict[str, str] = {}
+        self._empty_slots()
+        self.fill("rollout_executor", AutoregressiveRollout)
         self.provenance: dict[str, Any] = {}
 
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    # Slots
-
-    def replace_slot(self, name: str, module: nn.Module, reference: str | None = None) -> None:
-        """Put `module` into slot `name`; it takes part in inference and training alike.
-
-        `reference` is the `"package.module:Class"` it can be rebuilt from (as `Class(model)`).
-        """
-        if name not in SLOTS:
-            raise ContractError(
-                f"{type(self).__name__} has no slot {name!r}.{did_you_mean(name, SLOTS)} "
-                f"Slots: {', '.join(SLOTS)}."
-            )
-        if name not in self.composable_support:
-            own = ", ".join(sorted(self.composable_support)) or "none"
-            raise ContractError(
-                f"{type(self).__name__} would ignore another {name!r}. It can replace: {own}."
-            )
-        setattr(self, name, module)
-        cls = type(module)
-        self.slot_overrides[name] = reference or f"{cls.__module__}:{cls.__qualname__}"
 
     def observations(self, obs: Observation) -> dict[str, Tensor]:
         """Any accepted form of observation as a dict (B, ...) by key, its shapes checked."""
@@ -127,7 +99,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
 
     def initial(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The State before anything was seen, of a recurrent model."""
-        return self._slot("dynamics_model", "initial").initial(  # type: ignore[no-any-return,operator]
+        return self.slot("dynamics_model", "initial").initial(
             batch_size, torch.device(device) if device is not None else self._device()
         )
 
@@ -139,7 +111,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         rand: Rand | None = None,
     ) -> State:
         """Observations (B, ...) to a State, as the first of an episode."""
-        encoder = self._slot("observation_encoder", "encode")
+        encoder = self.slot("observation_encoder", "encode")
         features: State = encoder(self.observations(obs))
         if not self.recurrent:
             return features
@@ -163,8 +135,8 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         rand: Rand | None = None,
     ) -> State:
         """The next State (B, ...) predicted without an observation (the prior)."""
-        dynamics = self._slot("dynamics_model", "transition")
-        return dynamics.transition(  # type: ignore[no-any-return,operator]
+        dynamics = self.slot("dynamics_model", "transition")
+        return dynamics.transition(
             state,
             self.condition(action, conditions),
             deterministic=deterministic,
@@ -190,7 +162,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
                     "dynamics_model, or declare Capability.STATELESS if encode(obs) is its update."
                 )
             return self.encode(obs, deterministic, rand=rand)
-        features: State = self._slot("observation_encoder", "update")(self.observations(obs))
+        features: State = self.slot("observation_encoder", "update")(self.observations(obs))
         conditioned = self.condition(action, conditions)
         return self._posterior(state, conditioned, features, is_first, deterministic, rand)
 
@@ -269,7 +241,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         """
         if mode != "autoregressive":
             raise ValueError(f"Unknown rollout mode {mode!r}. The only mode is 'autoregressive'.")
-        executor = self._slot("rollout_executor", "rollout")
+        executor = self.slot("rollout_executor", "rollout")
         actions = time_major_actions(action_sequence, self.api_version)
         if isinstance(actions, Tensor):
             check_rows(actions, initial_state.batch_size)
@@ -357,14 +329,6 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         """Write weights, configuration and identity to folder `path` (see `worldflux.saving`)."""
         return save_pretrained(self, path)
 
-    def _slot(self, name: str, operation: str) -> nn.Module:
-        module = getattr(self, name)
-        if module is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no {name}: {operation} needs one."
-            )
-        return module  # type: ignore[no-any-return]
-
     def _posterior(
         self,
         state: State,
@@ -374,7 +338,7 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         deterministic: bool,
         rand: Rand | None,
     ) -> State:
-        return self.dynamics_model.observe(  # type: ignore[no-any-return,operator,union-attr]
+        return self.slot("dynamics_model", "observe").observe(
             state,
             action,
             features,
@@ -389,6 +353,3 @@ class WorldModel(ModelContract, AsyncTwins, nn.Module, ABC):
         spec = next(iter(self.action_spec.values()))
         dtype = torch.int64 if spec.discrete else torch.float32
         return self.condition(torch.zeros(batch_size, *spec.shape, dtype=dtype, device=device))
-
-    def _device(self) -> torch.device:
-        return next((p.device for p in self.parameters()), torch.device("cpu"))

@@ -45,12 +45,12 @@ def _observed(
     model: WorldModel, batch: Batch, begin: int, end: int, start: State, rand: Rand | None
 ) -> State:
     """Steps `begin` to `end` of a recurrent model, after State `start` (B, ...)."""
-    encoder = model._slot("observation_encoder", "observe_sequence")
-    dynamics = model._slot("dynamics_model", "observe_sequence")
+    encoder = model.slot("observation_encoder", "observe_sequence")
+    dynamics = model.slot("dynamics_model", "observe_sequence")
     lead = (batch.batch_size, end - begin)
     obs = {key: value[:, begin:end].flatten(0, 1) for key, value in batch.obs.items()}
     features: State = encoder(model.observations(obs)).unflat(lead)
-    found: State = dynamics.observe_sequence(  # type: ignore[operator]
+    found: State = dynamics.observe_sequence(
         start,
         _previous(model, batch, begin, end),
         features,

@@ -261,7 +261,7 @@ def check_rollout_slot_takes_effect(learner: Learner) -> None:
     twin = copy.deepcopy(learner)
     slot = twin.world_model.rollout_executor
     assert slot is not None, "declares slot 'rollout_executor' but leaves it empty"
-    twin.world_model.replace_slot("rollout_executor", PerturbedSlot(slot))
+    twin.world_model.rollout_executor = PerturbedSlot(slot)  # type: ignore[assignment]
     plain, changed = _update(learner, phase).metrics, _update(twin, phase).metrics
     differs = [
         name

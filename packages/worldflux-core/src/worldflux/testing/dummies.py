@@ -52,12 +52,12 @@ class TinyDynamics(DynamicsModel):
 
     recurrent = True
 
-    def __init__(self, width: int, actions: int) -> None:
+    def __init__(self, width: int, actions: int, embed: int | None = None) -> None:
         super().__init__()
         self.width = width
         self.cell = nn.GRUCell(width + actions, width)
         self.prior = nn.Linear(width, width)
-        self.post = nn.Linear(2 * width, width)
+        self.post = nn.Linear(width + (width if embed is None else embed), width)
 
     def initial(self, batch_size: int, device: torch.device) -> State:
         zeros = torch.zeros(batch_size, self.width, device=device)
@@ -163,10 +163,21 @@ class TinyModel(WorldModel):
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
         action = next(iter(self.action_spec.values()))
-        self.observation_encoder = TinyEncoder(self.obs_spec, config.width)
-        self.action_conditioner = VectorActions(action)
-        self.dynamics_model = TinyDynamics(config.width, action.size)
-        self.decoder_module = TinyDecoder(self.obs_spec, config.width)
+        self.fill(
+            "observation_encoder",
+            lambda: TinyEncoder(self.obs_spec, config.width),
+            expects={"embed": (None,)},
+        )
+        self.fill("action_conditioner", lambda: VectorActions(action), expects={"action": (None,)})
+        embed, actions = self.features["embed"].size, self.features["action"].size
+        latent = {"deter": (config.width,), "stoch": (config.width,), "mean": (config.width,)}
+        self.fill(
+            "dynamics_model", lambda: TinyDynamics(config.width, actions, embed), expects=latent
+        )
+        wanted = {key: spec.shape for key, spec in self.prediction_spec().tensors.items()}
+        self.fill(
+            "decoder_module", lambda: TinyDecoder(self.obs_spec, config.width), expects=wanted
+        )
         self.width = config.width
 
     def state_spec(self) -> StateSpec:

@@ -312,7 +312,7 @@ def check_slots_take_effect(model: WorldModel) -> None:
     for name in sorted(model.composable_support):
         slot = getattr(model, name)
         assert slot is not None, f"declares slot {name!r} but leaves it empty"
-        model.replace_slot(name, PerturbedSlot(slot))
+        setattr(model, name, PerturbedSlot(slot))
         changed = _fingerprints(model, batch)
         setattr(model, name, slot)
         for what, value in plain.items():

@@ -49,12 +49,28 @@ class LatentWorldModel(WorldModel):
         self.sizes: SizesConfig = config.model  # type: ignore[attr-defined]
         self.latent: Latent = make_latent(self.sizes)
         action = single_action(action_spec)
-        encoder = self.make_encoder(self.sizes, obs_spec)
-        self.action_size, self.embed_size = action.size, encoder.size
-        self.observation_encoder = encoder
-        self.action_conditioner = VectorActions(action)
-        self.dynamics_model = self.make_dynamics(self.sizes, action.size, encoder.size)
-        self.decoder_module = self.make_decoder(self.sizes, obs_spec)
+        self.fill(
+            "observation_encoder",
+            lambda: self.make_encoder(self.sizes, obs_spec),
+            expects={"embed": (None,)},
+        )
+        self.fill("action_conditioner", lambda: VectorActions(action), expects={"action": (None,)})
+        self.action_size = self.features["action"].size
+        self.embed_size = self.features["embed"].size
+        self.fill(
+            "dynamics_model",
+            lambda: self.make_dynamics(self.sizes, self.action_size, self.embed_size),
+            expects={
+                "deter": (self.sizes.deter,),
+                "stoch": self.latent.shape,
+                **dict.fromkeys(self.latent_keys()),
+            },
+        )
+        self.fill(
+            "decoder_module",
+            lambda: self.make_decoder(self.sizes, obs_spec),
+            expects={key: spec.shape for key, spec in self.prediction_spec().tensors.items()},
+        )
 
     def make_encoder(self, sizes: SizesConfig, obs_spec: Specs) -> Encoder:
         """What fills the encoder's slot."""

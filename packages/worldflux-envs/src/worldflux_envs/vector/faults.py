@@ -24,7 +24,7 @@ def starting(name: str) -> Iterator[None]:
     """Whatever the environment `name` raises while it is made and first reset, as an `EnvError`."""
     try:
         yield
-    except (WorldFluxError, KeyboardInterrupt, GeneratorExit):
+    except WorldFluxError:
         raise
-    except BaseException as error:  # SystemExit too
+    except (Exception, SystemExit) as error:
         raise EnvError(f"{name} cannot be started: {sentence(error)}") from error
