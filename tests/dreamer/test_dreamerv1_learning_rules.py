@@ -176,6 +176,14 @@ def test_without_the_head_everything_continues_with_the_discount() -> None:
     assert "continue" not in loss(world_model, batch())
 
 
+def test_rewards_of_discrete_tasks_are_bounded() -> None:
+    made = create_agent("dreamerv1:discrete", obs_spec=VECTOR, action_spec=CHOICE, **TINY)
+    data = replace(batch(CHOICE), reward=7 * batch(CHOICE).require("reward"))
+    learned = made.world_model.targets(data).reward
+    torch.testing.assert_close(learned, data.require("reward").tanh())
+    assert model().targets(data).reward is data.reward
+
+
 # Behaviour
 
 

@@ -15,6 +15,7 @@ from worldflux.specs import TensorSpec
 from worldflux.testing import check_family
 from worldflux.testing.batches import random_batch
 from worldflux_dreamer.ancestors.agent import Imagined
+from worldflux_dreamer.ancestors.losses import transformed_reward
 from worldflux_dreamer.dreamerv2 import losses
 from worldflux_dreamer.dreamerv2.agent import DreamerV2Agent
 
@@ -107,9 +108,9 @@ def test_free_nats_clip_the_mean_of_each_side() -> None:
 
 def test_the_model_learns_transformed_rewards() -> None:
     reward = torch.tensor([-3.0, 0.0, 0.5])
-    assert torch.equal(losses.transformed_reward(reward, "identity"), reward)
-    torch.testing.assert_close(losses.transformed_reward(reward, "tanh"), reward.tanh())
-    assert torch.equal(losses.transformed_reward(reward, "sign"), reward.sign())
+    assert torch.equal(transformed_reward(reward, "identity"), reward)
+    torch.testing.assert_close(transformed_reward(reward, "tanh"), reward.tanh())
+    assert torch.equal(transformed_reward(reward, "sign"), reward.sign())
     data = batch(CHOICE)
     seen = agent("atari", CHOICE).world_model.targets(data).reward
     torch.testing.assert_close(seen, data.reward.tanh())

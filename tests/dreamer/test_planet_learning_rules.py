@@ -68,6 +68,7 @@ def test_the_preset_has_the_papers_numbers() -> None:
     plan = acting.planner
     assert (plan.horizon, plan.candidates, plan.iterations, plan.elites) == (12, 1000, 10, 100)
     assert (plan.exploration, plan.select, plan.score.deterministic) == (0.3, "mean", False)
+    assert not plan.warm_start
 
 
 def test_it_plans_with_the_cross_entropy_method_of_core() -> None:
@@ -180,6 +181,21 @@ def test_plans_prefer_what_the_model_rewards() -> None:
 
     others = [value(2 * torch.rand(4, 2) - 1) for _ in range(30)]
     assert value(planned.tensor) > sum(others) / len(others)
+
+
+def test_every_plan_begins_anew() -> None:
+    """The same State is planned for alike, whatever was planned before."""
+    made = create_agent("planet:small", obs_spec=VECTOR, action_spec=CONTINUOUS)
+    assert isinstance(made, PlaNetAgent)
+    start = made.world_model.encode({"state": torch.randn(2, 5)}, deterministic=True)
+    first = made.planner(made.world_model, start, rand=Rand.seeded(0))
+    memory = first.extras["wf.planner.memory"]
+    cold = made.planner(made.world_model, start, previous=memory, rand=Rand.seeded(0))
+    assert first.tensor is not None and cold.tensor is not None
+    torch.testing.assert_close(cold.tensor, first.tensor)
+    warm = type(made.planner)(CONTINUOUS, made.planner.config.with_(warm_start=True))
+    moved = warm(made.world_model, start, previous=memory, rand=Rand.seeded(0))
+    assert moved.tensor is not None and not torch.allclose(moved.tensor, first.tensor)
 
 
 def test_training_adds_noise_to_the_plan() -> None:

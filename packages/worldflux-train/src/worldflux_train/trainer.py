@@ -62,6 +62,7 @@ class Trainer:
         self.stepper = Stepper(envs, seeds)
         specs = (self.stepper.obs_spec, self.stepper.action_spec)
         self.agent = make_agent(config, *specs, device)
+        self.agent.precision = self.settings.precision  # replay keeps latents as they are computed
         acting = make_agent(config, *specs, device).eval()
         replay = make_replay(self.agent, self.settings, device, run.replay_path)
         self.schedule = Schedule(self.agent.training_plan())

@@ -42,6 +42,8 @@ class PlannerConfig(Config):
     """Length H of a plan, in steps."""
     proposals: NonNegativeInt = 0
     """Candidates that the model's own `propose` (its policy) contributes."""
+    warm_start: bool = True
+    """Whether a plan begins with the one before, moved on; PlaNet begins with mean 0 every time."""
     execute: PositiveInt = 1
     """Actions executed before the next plan; the warm start is shifted by as many."""
     exploration: NonNegativeFloat | None = None

@@ -164,6 +164,7 @@ class Planner(ABC, Generic[_ConfigT]):
         perturbs the first action. `trace` collects each iteration's tensors.
         """
         model.require(Capability.PLANNING)
+        previous = previous if self.config.warm_start else None
         memory = self._memory(previous, state.batch_size, state.device)
         problem = Problem(model, state, conditions, self.space, self.config, rand or Rand(), trace)
         with torch.no_grad():

@@ -20,7 +20,7 @@ from worldflux.core.state import State
 from worldflux.training import Phase, TrainingPlan
 from worldflux_dreamer.ancestors.actors import Actor, explored, to_env
 from worldflux_dreamer.ancestors.config import BehaviorConfig
-from worldflux_dreamer.ancestors.layers import Head
+from worldflux_dreamer.ancestors.layers import ScalarHead
 from worldflux_dreamer.ancestors.losses import critic_loss
 from worldflux_dreamer.ancestors.rssm import features
 from worldflux_dreamer.ancestors.world_model import DiscountedWorldModel, single_action
@@ -63,7 +63,7 @@ class ImaginingAgent(Agent):
         sizes, width = world_model.sizes, self._feature_size()
         layers = self.behavior.critic_layers
         self.actor = self.make_actor(width)
-        self.critic = Head(width, 1, sizes.units, layers, sizes.activation)
+        self.critic = ScalarHead(width, sizes.units, layers, sizes.activation)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         c = self.behavior
         self.clip_norm = dict.fromkeys(("model", "actor", "critic"), c.clip)

@@ -75,6 +75,8 @@ class DiscountedConfig(LatentConfig):
     """Layers of the continue head."""
     scale_continue: NonNegativeFloat = 1.0
     """Weight of the continue head's cross entropy."""
+    rewards: Literal["identity", "tanh", "sign"] = "identity"
+    """What is done to rewards before the model learns them (`clip_rewards`)."""
 
 
 class BehaviorConfig(Config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -40,4 +41,20 @@ class Head(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         output: Tensor = self.out(self.mlp(feat)).float()
+        return output
+
+
+class ScalarHead(Head):
+    """A reward, value or continue (..., 1): its last layer is computed in float32.
+
+    Targets are made of it, and bfloat16 knows only even numbers near 300.
+    """
+
+    def __init__(self, size_in: int, units: int, layers: int, activation: str) -> None:
+        super().__init__(size_in, 1, units, layers, activation)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        hidden = self.mlp(feat)
+        with torch.autocast(hidden.device.type, enabled=False):
+            output: Tensor = self.out(hidden.float())
         return output

@@ -14,6 +14,13 @@ def normal_loss(mean: Tensor, target: Tensor, event: int) -> Tensor:
     return squares.flatten(squares.ndim - event).sum(-1) if event else squares
 
 
+def transformed_reward(reward: Tensor, how: str) -> Tensor:
+    """Rewards as the model learns them: `identity`, `tanh` or `sign`."""
+    if how == "identity":
+        return reward
+    return torch.tanh(reward) if how == "tanh" else torch.sign(reward)
+
+
 def critic_loss(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weighted regression (scalar) of values (N, T) to targets, which get no gradient."""
     return (weight.detach() * normal_loss(value, target.detach(), 0)).mean()

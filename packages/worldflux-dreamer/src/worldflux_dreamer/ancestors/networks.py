@@ -16,7 +16,7 @@ from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.ancestors.config import SizesConfig
 from worldflux_dreamer.ancestors.images import ImageDecoder, ImageEncoder, quantised
-from worldflux_dreamer.ancestors.layers import Head, dense, mlp
+from worldflux_dreamer.ancestors.layers import ScalarHead, dense, mlp
 from worldflux_dreamer.ancestors.rssm import features
 from worldflux_dreamer.networks import image_keys, stacked_shape, vector_keys
 
@@ -85,7 +85,7 @@ class LatentDecoder(Decoder):
             self.vector_outs = nn.ModuleDict(outs)
         if self.images:
             self.image = self.image_network(config, size, stacked_shape(obs_spec, self.images))
-        self.reward = Head(size, 1, config.units, config.reward_layers, config.activation)
+        self.reward = ScalarHead(size, config.units, config.reward_layers, config.activation)
         self.going_on = going_on
 
     def image_network(

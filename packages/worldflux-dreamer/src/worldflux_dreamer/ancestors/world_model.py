@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ from worldflux.specs import Capability, TensorSpec
 from worldflux_dreamer.ancestors.config import DiscountedConfig, LatentConfig, SizesConfig
 from worldflux_dreamer.ancestors.images import quantised
 from worldflux_dreamer.ancestors.latents import Latent, Stats, detached, make_latent
-from worldflux_dreamer.ancestors.layers import Head
-from worldflux_dreamer.ancestors.losses import freed, normal_loss
+from worldflux_dreamer.ancestors.layers import ScalarHead
+from worldflux_dreamer.ancestors.losses import freed, normal_loss, transformed_reward
 from worldflux_dreamer.ancestors.networks import ConstantContinue, Encoder, LatentDecoder
 from worldflux_dreamer.ancestors.rssm import RSSM
 from worldflux_dreamer.losses import binary_cross_entropy, choice_loss
@@ -186,7 +187,10 @@ class BalancedKL:
 
 
 class DiscountedWorldModel(LatentWorldModel):
-    """Also predicts "continue", discount included: learned by a head, or constant."""
+    """Also predicts "continue", discount included: learned by a head, or constant.
+
+    Rewards may be bounded before they are learned (`model.rewards`).
+    """
 
     capabilities = LatentWorldModel.capabilities | {Capability.CONTINUE_PRED}
     composable_support = frozenset(SLOTS)
@@ -198,10 +202,14 @@ class DiscountedWorldModel(LatentWorldModel):
         if sizes.continue_head:
             width = sizes.deter + math.prod(self.latent.shape)
             layers = sizes.continue_layers
-            going_on = Head(width, 1, sizes.units, layers, sizes.activation)
+            going_on = ScalarHead(width, sizes.units, layers, sizes.activation)
         else:
             self.constant_predictions = frozenset({"continue"})
         return LatentDecoder(sizes, obs_spec, self.latent.shape, going_on)
+
+    def targets(self, batch: Batch) -> Batch:
+        data = super().targets(batch)
+        return replace(data, reward=transformed_reward(data.require("reward"), self.sizes.rewards))
 
     def prediction_losses(self, data: Batch, output: ModelOutput) -> dict[str, Tensor]:
         terms = super().prediction_losses(data, output)

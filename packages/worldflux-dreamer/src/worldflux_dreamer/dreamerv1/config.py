@@ -38,9 +38,10 @@ class DreamerV1Config(Config):
 PRESETS = {
     "dmc": DreamerV1Config(),
     "discrete": DreamerV1Config(
-        model=ModelConfig(continue_head=True, scale_kl=0.1),
+        model=ModelConfig(continue_head=True, scale_kl=0.1, rewards="tanh"),
         agent=AgentConfig(horizon=10, explore=0.4, explore_min=0.1, explore_updates=200_000),
     ),
 }
 """`dmc`: control from pixels, action repeat 2. `discrete`: Atari and DMLab (appendix A: straight-
-through actions, discount head, horizon 10, KL scale 0.1, epsilon 0.4 to 0.1 in 200,000 updates)."""
+through actions, discount head, horizon 10, KL scale 0.1, tanh of rewards, epsilon 0.4 to 0.1 in
+200,000 updates)."""

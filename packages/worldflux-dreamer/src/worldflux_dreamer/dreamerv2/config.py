@@ -45,8 +45,6 @@ class ModelConfig(DiscountedConfig):
     """KL in nats that costs nothing (`kl.free`, `kl.free_avg`)."""
     balance: Probability = 0.8
     """alpha, share of the KL that trains the prior, the rest is the posterior's (`kl.balance`)."""
-    rewards: Literal["identity", "tanh", "sign"] = "identity"
-    """What is done to rewards before the model learns them (`clip_rewards`)."""
 
 
 class AgentConfig(BehaviorConfig):

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-
-
-def transformed_reward(reward: Tensor, how: str) -> Tensor:
-    """Rewards as the model learns them: `identity`, `tanh` or `sign`."""
-    if how == "identity":
-        return reward
-    return torch.tanh(reward) if how == "tanh" else torch.sign(reward)
 
 
 def actor_objective(log_prob: Tensor, target: Tensor, baseline: Tensor, mix: float) -> Tensor:

@@ -35,9 +35,11 @@ class AgentConfig(PlanningAgentConfig):
         iterations=10,
         elites=100,
         exploration=0.3,
+        warm_start=False,
         score=ScoreConfig(deterministic=False),
     )
-    """How to plan (appendix A: H = 12, J = 1000, I = 10, K = 100, noise 0.3; sampled latents)."""
+    """How to plan (appendix A: H = 12, J = 1000, I = 10, K = 100, noise 0.3; sampled latents; every
+    plan begins with mean 0 and std 1, algorithm 2)."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Adam's learning rate (`main_learning_rate`)."""
     eps: Annotated[float, Field(gt=0)] = 1e-4

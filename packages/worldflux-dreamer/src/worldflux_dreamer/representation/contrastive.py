@@ -37,10 +37,12 @@ class Contrast(Representation):
     ) -> dict[str, Tensor]:
         """Losses (B, T): each step against all B * T of the batch."""
         left, right = self.projector(feat).flatten(0, 1), embed.detach().flatten(0, 1)
-        return {"contrastive": info_nce(left.float(), right.float()).view(data.is_first.shape)}
+        return {"contrastive": info_nce(left, right).view(data.is_first.shape)}
 
 
 def info_nce(left: Tensor, right: Tensor) -> Tensor:
-    """Cross entropy (N,) of finding each row's own partner by inner product, (N, E) and (N, E)."""
+    """Cross entropy (N,) in float32 of finding each row's partner by inner product, both (N, E)."""
     own = torch.arange(len(left), device=left.device)
-    return F.cross_entropy(left @ right.T, own, reduction="none")
+    with torch.autocast(left.device.type, enabled=False):
+        scores = left.float() @ right.float().T
+    return F.cross_entropy(scores, own, reduction="none")

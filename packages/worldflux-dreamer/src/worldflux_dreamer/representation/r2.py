@@ -36,14 +36,15 @@ class RedundancyReduction(Representation):
     ) -> dict[str, Tensor]:
         """The batch's loss at every step (B, T)."""
         left, right = self.projector(feat).flatten(0, 1), embed.detach().flatten(0, 1)
-        loss = barlow_loss(left.float(), right.float(), self.off_diagonal)
+        loss = barlow_loss(left, right, self.off_diagonal)
         return {"r2": loss.expand(data.is_first.shape)}
 
 
 def barlow_loss(left: Tensor, right: Tensor, off_diagonal: float) -> Tensor:
     """Distance (scalar) of the cross-correlation of (N, E) and (N, E) to identity (2103.03230)."""
-    sides = [(x - x.mean(0)) / (x.std(0) + 1e-8) for x in (left, right)]
-    cross = sides[0].T @ sides[1] / left.shape[0]
+    sides = [(x - x.mean(0)) / (x.std(0) + 1e-8) for x in (left.float(), right.float())]
+    with torch.autocast(left.device.type, enabled=False):
+        cross = sides[0].T @ sides[1] / left.shape[0]
     diagonal = torch.diagonal(cross)
     redundant = cross.square().sum() - diagonal.square().sum()
     return (diagonal - 1).square().sum() + off_diagonal * redundant
