@@ -389,3 +389,15 @@ def test_bfloat16_losses_are_near_those_of_float32() -> None:
         near = pytest.approx(float(exact), rel=2e-2, abs=1e-3)
         assert float(losses[1][name]) == near, name
         assert float(losses[1][name]) != float(exact), name
+
+
+def test_the_episode_length_is_the_environments_where_none_is_given() -> None:
+    """Discounts and random steps of the paper: limits of 200, 500 and 1,000 steps."""
+    for limit, discount, seed in ((200, 0.975, 1000), (500, 0.99, 2500), (1000, 0.995, 5000)):
+        config = TDMPC2Config().completed({}, limit)
+        assert config.model.episode_length == limit
+        assert config.model.discount(*config.model.lengths) == pytest.approx(discount)
+        assert max(1000, 5 * max(config.model.lengths)) == seed
+    assert TDMPC2Config().completed({}).model.lengths == (500,)
+    given = TDMPC2Config().with_(**{"model.episode_length": 70})
+    assert given.completed({}, 200) is given

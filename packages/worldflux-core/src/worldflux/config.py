@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from worldflux.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from worldflux.columns import Columns
 
 _ConfigT = TypeVar("_ConfigT", bound="Config")
 # What was given may be huge (YAML aliases multiply), so that only its beginning is shown.
@@ -50,6 +53,15 @@ class Config(BaseModel):
         naming the nearest one; values go through the same validation as at construction.
         """
         return type(self)(**_merged(self, overrides))
+
+    def completed(self, columns: Columns, episode_limit: int | None = None) -> Self:
+        """This configuration with what follows from a run's steps: called before it is built.
+
+        `columns` are those of its data or environment, `episode_limit` the most steps of an
+        episode, None where there is no limit. A family fills fields that are None (a number of
+        classes, an episode's length); by default there are none.
+        """
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-able plain data."""

@@ -141,7 +141,11 @@ def _numbers(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model family: where its code lives, what it can do, and its presets."""
+    """One model family: where its code lives, what it can do, and its presets.
+
+    `defaults` are the `train.*` and `data.*` values that a preset's paper has, by preset and dotted
+    key (`{"*": {"train.replay_online": True}}`; "*" is every preset); a run may override them.
+    """
 
     family: str
     config: type[Config]
@@ -153,8 +157,21 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     paper: str = ""
     capabilities: frozenset[Capability] = frozenset()
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def defaults_of(self, preset: str) -> dict[str, Any]:
+        """The `train.*` and `data.*` values of a preset, by dotted key."""
+        return {**self.defaults.get("*", {}), **self.defaults.get(preset, {})}
 
     def __post_init__(self) -> None:
+        for preset, values in self.defaults.items():
+            wrong = [key for key in values if not key.startswith(("train.", "data."))]
+            if wrong or preset not in ("*", *self.presets):
+                raise ContractError(
+                    f"ModelSpec {self.family!r}: defaults of {preset!r} with the keys "
+                    f"{', '.join(values)}. They are by preset ('*' for all: "
+                    f"{', '.join(self.presets)}), and their keys begin with train. or data."
+                )
         if self.default_preset not in self.presets:
             raise ContractError(
                 f"ModelSpec {self.family!r}: default_preset {self.default_preset!r} is not one of "

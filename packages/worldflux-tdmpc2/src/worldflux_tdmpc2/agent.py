@@ -65,8 +65,7 @@ class TDMPC2Agent(Agent):
 
     def training_plan(self) -> TrainingPlan:
         """Random steps, as many updates at once, then `updates_per_step` at every step."""
-        c, tasks = self.config.agent, self.config.model.tasks
-        longest = max([task.episode_length for task in tasks] or [self.config.model.episode_length])
+        c, longest = self.config.agent, max(self.config.model.lengths)
         seed = max(1000, 5 * longest) if c.seed_steps is None else c.seed_steps
         phase = Phase(
             "online",
@@ -76,6 +75,7 @@ class TDMPC2Agent(Agent):
             updates_per_step=c.updates_per_step,
             start=seed,
             boundary="within",
+            weights=(1.0,),
             trains=("model", "policy"),
             follows=("world_model.target_q", "world_model.scale"),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import (
     Field,
@@ -15,6 +15,9 @@ from pydantic import (
 
 from worldflux.config import Config
 from worldflux.planning.config import MPPIConfig
+
+if TYPE_CHECKING:
+    from worldflux.columns import Columns
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -63,8 +66,9 @@ class ModelConfig(Config):
     """The tasks of a multi-task model; empty for one task (`common/__init__.py:TASK_SET`)."""
     task_dim: PositiveInt = 96
     """Size of a task's embedding, if there are tasks (`task_dim`)."""
-    episode_length: PositiveInt = 500
-    """T, agent steps of an episode of the one task; it determines the discount."""
+    episode_length: PositiveInt | None = None
+    """T, agent steps of an episode of the one task; it determines the discount. None is the
+    environment's limit of steps, or 500 where it has none."""
     discount_denom: PositiveFloat = 5.0
     """The discount is clip((T/d - 1) / (T/d)) with this d (`discount_denom`)."""
     discount_min: Fraction = 0.95
@@ -95,6 +99,11 @@ class ModelConfig(Config):
         if self.vmin >= self.vmax or self.log_std_min >= self.log_std_max:
             raise ValueError("vmin must be below vmax, and log_std_min below log_std_max")
         return self
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """T of each task, or of the one task."""
+        return tuple(task.episode_length for task in self.tasks) or (self.episode_length or 500,)
 
     def discount(self, episode_length: int) -> float:
         """Discount for episodes of this many agent steps (`tdmpc2.py:_get_discount`)."""
@@ -135,6 +144,12 @@ class TDMPC2Config(Config):
     """The world model."""
     agent: AgentConfig = AgentConfig()
     """Learning and acting."""
+
+    def completed(self, columns: Columns, episode_limit: int | None = None) -> Self:
+        """With the episode length of the environment, if none is given."""
+        if self.model.episode_length is not None or self.model.tasks or episode_limit is None:
+            return self
+        return self.with_(**{"model.episode_length": episode_limit})
 
 
 def _preset(

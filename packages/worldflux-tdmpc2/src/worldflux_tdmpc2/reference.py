@@ -85,7 +85,7 @@ def inferred_config(weights: Mapping[str, Tensor], base: ModelConfig | None = No
     if embedding is not None:
         sizes |= {"task_dim": embedding.shape[1]}
         if not base.tasks:
-            sizes["tasks"] = _tasks(weights, embedding.shape[0], base.episode_length)
+            sizes["tasks"] = _tasks(weights, embedding.shape[0], base.lengths[0])
     return base.with_(**sizes)
 
 

@@ -97,10 +97,9 @@ class TDMPC2WorldModel(WorldModel):
 
     def _register_tasks(self) -> None:
         c = self.config.model
-        lengths = [task.episode_length for task in c.tasks] or [c.episode_length]
         used = [task.action_dim for task in c.tasks] or [self.action.size]
         masks = torch.arange(self.action.size)[None] < torch.tensor(used)[:, None]
-        discounts = torch.tensor([c.discount(length) for length in lengths])
+        discounts = torch.tensor([c.discount(length) for length in c.lengths])
         self.register_buffer("discounts", discounts, persistent=False)
         self.register_buffer("masks", masks.float(), persistent=False)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,10 +15,12 @@ from torch import Tensor, nn
 from worldflux.columns import Columns, step_columns
 from worldflux.config import Config
 from worldflux.core.batch import Batch
+from worldflux.core.evaluation import Evaluation
 from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, UpdateResult
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
+from worldflux.core.source import Source
 from worldflux.core.state import State
 from worldflux.errors import StorageError
 from worldflux.saving import save_pretrained
@@ -85,6 +89,54 @@ class Learner(nn.Module, ABC):
         rand: Rand | None = None,
     ) -> UpdateResult:
         """One gradient update of `phase` (a name in the training plan)."""
+
+    def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
+        """Called once, right before a phase's first update; never when a run is resumed there.
+
+        For statistics of the data, teacher copies, the start of a code-book. It may change only
+        what is checkpointed: buffers and copies are made in the constructor and filled here.
+        """
+
+    def published(self) -> dict[str, Tensor]:
+        """The weights that evaluation and `save_pretrained` use in place of those in training.
+
+        Names of `state_dict`; those that are missing stay (an averaged model, say, is given under
+        the names of the model it averages).
+        """
+        return {}
+
+    @contextmanager
+    def as_published(self) -> Iterator[None]:
+        """In here the published weights are in place; afterwards those in training again."""
+        own = self.state_dict()
+        given = {name: tensor.detach().clone() for name, tensor in self.published().items()}
+        before = {name: own[name].clone() for name in given}
+        try:
+            _copy_into(own, given)
+            yield
+        finally:
+            _copy_into(own, before)
+
+    @torch.no_grad()
+    def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
+        """How good this is on the held-out `source`, from at most `limit` batches of each phase.
+
+        By default the mean of the model's loss, and no score: losses of different moments need
+        not compare (targets move). The loss is that of the phase, where a plan has several; a
+        learner with a phase that does not train the model says here what it is judged by.
+        """
+        found: dict[str, float] = {}
+        phases = self.training_plan().phases
+        for phase in phases:
+            part = () if len(phases) == 1 else (phase.name,)
+            losses = []
+            for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
+                batch = source.read(source.choose(phase, update))
+                with self.autocast():
+                    losses.append(self.world_model.loss(batch, *part, rand=rand).loss.float())
+            if losses:
+                found["/".join(("loss", *part))] = float(torch.stack(losses).mean())
+        return Evaluation(metrics=found)
 
     def autocast(self) -> torch.autocast:
         """The compute type of `precision`, for forward passes outside `step`."""
@@ -226,6 +278,12 @@ class Agent(Learner):
     def replay_values(self, state: State) -> dict[str, Tensor]:
         """The `replay_spec` columns (B, ...) out of the State that `act` returned."""
         return {}
+
+
+@torch.no_grad()
+def _copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for name, tensor in given.items():
+        own[name].copy_(tensor)
 
 
 def _loss_and_outputs(computed: Computed) -> tuple[Tensor, Mapping[str, Any]]:

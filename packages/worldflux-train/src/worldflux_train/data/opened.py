@@ -65,8 +65,8 @@ def open_data(data: DataConfig, seed: int) -> Opened:
                 f"data.validation={data.validation} is data.path itself: what is trained on cannot "
                 "be held out. Give another folder, or a share such as 0.1."
             )
-        numbers, held = range(len(episodes)), range(len(held_out))
-        return Opened(episodes, numbers, held_out, held, data.workers, source_seed)
+        every, held = range(len(episodes)), range(len(held_out))
+        return Opened(episodes, every, held_out, held, data.workers, source_seed)
     order = np.random.default_rng(derived(seed, "held out")).permutation(len(episodes))
     count = 0
     if data.validation:
