@@ -94,3 +94,46 @@ def test_the_whole_screen_is_rendered_beside_small_images():
     assert correlation > 0.5
     with pytest.raises(EnvError, match="render_mode='rgb_array' to render it"):
         atari.make("Pong").unwrapped.render()
+
+
+@pytest.mark.parametrize("mode", ["sync", "native"])
+def test_the_bilinear_filter_is_pillows(mode):
+    from PIL import Image
+
+    options = {"sticky": 0.0, "noops": 0, "mode": mode}
+    whole, small, area = (
+        atari.make_vec("Pong", 2, **options, **more)
+        for more in (
+            {"size": (210, 160)},
+            {"size": (64, 48), "resize": "bilinear"},
+            {"size": (64, 48)},
+        )
+    )
+    for vec in (whole, small, area):
+        vec.reset(seed=0)
+    for _ in range(20):
+        screen, image, other = (v.step(np.array([2, 3]))[0]["image"] for v in (whole, small, area))
+    assert image.shape == (2, 3, 64, 48) and image.dtype == np.uint8
+    for row in range(2):
+        picture = Image.fromarray(screen[row].transpose(1, 2, 0))
+        theirs = np.asarray(picture.resize((48, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.abs(theirs.astype(int) - image[row]).max() <= 1
+    assert np.abs(image.astype(int) - other).max() > 20
+    with pytest.raises(
+        EnvError, match="There is no filter 'lanczos': choose one of area, bilinear"
+    ):
+        atari.make_vec("Pong", 2, resize="lanczos", mode=mode)
+
+
+@pytest.mark.parametrize(("options", "frames"), [({}, 4), ({"frame_skip": 1}, 1)])
+def test_the_frames_of_a_step_are_known(options, frames):
+    for mode in ("sync", "native"):
+        vec = atari.make_vec("Pong", 1, mode=mode, **options)
+        assert vec.metadata["frames_per_step"] == frames
+
+
+def test_the_choices_have_ales_names():
+    from worldflux.spaces import action_specs
+
+    spec = action_specs(atari.make_vec("Pong", 2, mode="native").single_action_space)["action"]
+    assert spec.labels == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")

@@ -151,8 +151,9 @@ def test_a_vector_of_dmc_is_its_observations_one_after_the_other():
     action = np.linspace(-2, 2, joined.action_space.shape[0], dtype=np.float32)  # some are clipped
     first, second = joined.step(action)[0]["state"], joined.step(action)[0]["state"]
     parts, later = by_key.step(np.clip(action, -1, 1))[0], by_key.step(action.tolist())[0]
-    assert np.array_equal(first, np.concatenate(list(parts.values())))
-    assert np.array_equal(second, np.concatenate(list(later.values())))
+    order = by_key.unwrapped._environment.observation_spec()
+    assert np.array_equal(first, np.concatenate([parts[key] for key in order]))
+    assert np.array_equal(second, np.concatenate([later[key] for key in order]))
     assert not np.shares_memory(first, second) and not np.array_equal(first, second)
 
 

@@ -75,7 +75,7 @@ def test_a_backend_that_only_makes_one_is_vectorised(arena: Any, mode: str) -> N
 
 def test_an_unknown_mode_is_refused(arena: Any) -> None:
     done = arena.run("-c", "import worldflux; worldflux.make_vec_env('ready/x', 1, mode='fast')")
-    assert "ConfigError: mode must be sync or async, got 'fast'." in done.stderr
+    assert "EnvError: mode='fast' is not one of auto, sync, async, native." in done.stderr
 
 
 def test_a_family_without_an_agent_says_so(site: Any) -> None:

@@ -38,7 +38,8 @@ def worldflux_models():
 PLUGIN += """
 @hookimpl
 def worldflux_envs():
-    return [EnvSpec(backend="walk", make="walk_env:make", options={"noise": "its size"})]
+    return [EnvSpec(backend="walk", make="walk_env:make", make_vec="walk_env:make_vec",
+                    options={"noise": "its size"})]
 """
 ENV = """
 import random
@@ -79,6 +80,11 @@ class Endless(Walk):
 
 def make(task, noise=1.0):
     return Contract(Walk())
+
+def make_vec(task, num_envs, **options):
+    mode = gymnasium.vector.AutoresetMode.NEXT_STEP
+    makes = [lambda: make(task, **options)] * num_envs
+    return gymnasium.vector.SyncVectorEnv(makes, autoreset_mode=mode)
 
 class Contract(gymnasium.ObservationWrapper):
     '''The observation under "state", as the environment contract has it.'''

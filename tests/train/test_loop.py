@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,11 @@ def test_the_package_offers_its_functions_without_importing_torch(site: Any) -> 
     code = "import sys, worldflux_train.plugin; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], env=site.environment, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(not find_spec("ale_py"), reason="the extra atari is not installed")
+def test_frames_count_the_environments_own_repeat(tiny: Any, tmp_path: Path) -> None:
+    """A frame is one of the game's, as papers count them: four for each of Atari's steps."""
+    api.train(tiny("atari/Pong", {"env.size": 16, "train.steps": 40}), tmp_path / "run")
+    logged = [row for row in Run.open(tmp_path / "run").metrics() if "frames" in row]
+    assert logged and all(row["frames"] == 4 * row["step"] for row in logged)

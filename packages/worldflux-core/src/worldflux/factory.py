@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import functools
 import importlib.util
 import pkgutil
 import traceback
@@ -71,9 +71,19 @@ def get_model_spec(model_id: str) -> ModelSpec:
 
 
 def get_env_spec(env_id: str) -> EnvSpec:
-    """What a backend declares about itself; takes `backend` or `backend/task`."""
+    """What a backend declares about itself; takes `backend` or `backend/task`.
+
+    The options of every backend are among those of a backend that leaves the contract to us.
+    """
     parsed = EnvId.parse(env_id if "/" in env_id else f"{env_id}/any")
-    return envs.get(parsed.backend, parsed.distribution)
+    spec = envs.get(parsed.backend, parsed.distribution)
+    if spec.make_vec is not None or not _importable("worldflux_envs"):
+        return spec
+    ours, vector = (load_class(f"worldflux_envs.options:{name}") for name in ("CONTRACT", "VECTOR"))
+    rest = {} if spec.options else {"...": "anything else goes to the backend"}
+    return dataclasses.replace(
+        spec, options={**ours, **spec.options, **rest}, vector={**vector, **spec.vector}
+    )
 
 
 def create_config(model_id: str, **overrides: Any) -> Config:
@@ -127,10 +137,28 @@ def create_agent(
     return cast("Learner", _create(model_id, "agent", obs, action, config, slots, overrides))
 
 
-def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
-    """One environment: `make_env("gym/CartPole-v1")`; options go to its backend."""
+def env_runs_code(env_id: str) -> str | None:
+    """What code the id alone would import or start, in words; None if it only names something.
+
+    For ids from other people's files; environments are not made and their packages not imported.
+    """
     parsed = parse_env_id(env_id)
-    return cast("gymnasium.Env[Any, Any]", load_class(_usable(parsed).make)(parsed.task, **options))
+    spec = envs.get(parsed.backend, parsed.distribution)
+    if spec.runs_code is not None:
+        return cast("str | None", load_class(spec.runs_code)(parsed.task))
+    module, colon, name = parsed.task.partition(":")
+    return f"imports the module {module!r} and makes its {name!r}" if colon else None
+
+
+def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """One environment: `make_env("gym/CartPole-v1")`; options go to its backend.
+
+    It keeps the environment contract (`docs/environments.md`), whatever the backend's `make` gives.
+    """
+    parsed = parse_env_id(env_id)
+    spec = _usable(parsed)
+    single = _boundary("single")(spec, str(parsed), load_class(spec.make))
+    return cast("gymnasium.Env[Any, Any]", single(parsed.task, **options))
 
 
 def make_vec_env(
@@ -141,11 +169,10 @@ def make_vec_env(
     spec = _usable(parsed)
     if num_envs < 1:
         raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
-    make_vec = functools.partial(_vectorised, load_class(spec.make))
-    if spec.make_vec is not None:
-        make_vec = load_class(spec.make_vec)
+    own = None if spec.make_vec is None else load_class(spec.make_vec)
+    vectorised = _boundary("vectorised")(spec, str(parsed), load_class(spec.make), own)
     return cast(
-        "gymnasium.vector.VectorEnv[Any, Any, Any]", make_vec(parsed.task, num_envs, **options)
+        "gymnasium.vector.VectorEnv[Any, Any, Any]", vectorised(parsed.task, num_envs, **options)
     )
 
 
@@ -281,11 +308,8 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _vectorised(make: Any, task: str, num_envs: int, mode: str = "sync", **options: Any) -> Any:
-    from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-
-    kinds = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}
-    if mode not in kinds:
-        raise ConfigError(f"mode must be sync or async, got {mode!r}.")
-    one = functools.partial(make, task, **options)
-    return kinds[mode]([one] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+def _boundary(name: str) -> Any:
+    """A function of worldflux-envs, which keeps the environment contract."""
+    if not _importable("worldflux_envs"):
+        raise EnvError("Environments need worldflux-envs. Run: pip install worldflux-envs")
+    return load_class(f"worldflux_envs.boundary.backends:{name}")

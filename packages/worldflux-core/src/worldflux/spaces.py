@@ -88,7 +88,7 @@ def _spec(space: Any, where: str) -> TensorSpec:
         return TensorSpec((count,), "int64", n=(2,) * count)  # MultiBinary
     if count is not None and space.shape == ():  # Discrete
         _start_at_zero(space, where)
-        return TensorSpec((), "int64", n=int(count))
+        return TensorSpec((), "int64", n=int(count), labels=getattr(space, "labels", None))
     raise ConfigError(
         f"The {where} space {space} has no TensorSpec. Supported are Box, Discrete, "
         "MultiDiscrete, MultiBinary and one level of Dict: wrap the environment."

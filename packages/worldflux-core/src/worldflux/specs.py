@@ -43,7 +43,7 @@ class TensorSpec:
     low: float | tuple[Any, ...] | None = None
     high: float | tuple[Any, ...] | None = None
     n: int | tuple[int, ...] | None = None
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -117,7 +117,9 @@ class TensorSpec:
         """What `to_json` gave, as a TensorSpec; `ContractError` if it is none."""
         try:
             found: dict[str, Any] = {name: _nested(value) for name, value in values.items()}
-            bounds = {name: _numbers(found[name]) for name in ("low", "high") if name in found}
+            bounds: dict[str, Any] = {
+                name: _numbers(found[name]) for name in ("low", "high") if name in found
+            }
             found.update(bounds)
             return cls(**found)
         except (TypeError, ValueError, AttributeError) as error:
@@ -188,7 +190,15 @@ class EnvSpec:
     gymnasium.vector.VectorEnv`, `tasks() -> list of names`. `requires` are import names that
     must be there, `install` is the line that brings them. `vector` names the options only
     `make_vec` takes; `evaluation` are the options of the form agents are evaluated in, where it
-    differs from the one they are trained in.
+    differs from the one they are trained in. `runs_code` is `"module:function"` too: asked with a
+    task, it says in words what code the id alone would import or start ("starts the program x"),
+    or gives None where the task is only a name or a file that is read. Left out, a task with a
+    colon is `module:name`, and the rest are names.
+
+    A backend without `make_vec` gets the whole contract from worldflux-envs, whatever Gymnasium
+    environment its `make` gives: observations and actions in the contract's form, every step
+    checked, vectors with seeds and failures of their own, and the options of every backend that it
+    does not name in `options`.
     """
 
     backend: str
@@ -202,3 +212,4 @@ class EnvSpec:
     options: Mapping[str, str] = field(default_factory=dict)
     vector: Mapping[str, str] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    runs_code: str | None = None

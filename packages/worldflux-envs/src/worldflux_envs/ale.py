@@ -18,10 +18,14 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 
 from worldflux.errors import EnvError, did_you_mean
+from worldflux_envs.boundary.actions import Choices
+from worldflux_envs.images import FILTERS, Filter
+from worldflux_envs.images import resize as filtered
 from worldflux_envs.resume import as_single, pack, unpack
+from worldflux_envs.stack import FRAMES
 from worldflux_envs.vector.base import Command, EpisodicVectorEnv, Failure, Reply
 
-SCREEN = (210, 160)
+SCREEN = (210, 160)  # rows, columns
 
 
 class Engine:
@@ -33,6 +37,7 @@ class Engine:
         num_envs: int,
         *,
         size: tuple[int, int] = (64, 64),
+        resize: Filter = "area",
         gray: bool = False,
         frame_stack: int = 1,
         frame_skip: int = 4,
@@ -46,8 +51,13 @@ class Engine:
         max_frames: int = 108_000,
         threads: int = 0,
     ) -> None:
+        if resize not in FILTERS:
+            raise EnvError(f"There is no filter {resize!r}: choose one of {', '.join(FILTERS)}.")
+        # The engine filters by area; for another filter it gives the screen as it is.
+        self._size, self._filter = size, resize
+        drawn = size if resize == "area" else SCREEN
         self.vec = AtariVectorEnv(
-            rom(game), num_envs, num_threads=threads, img_height=size[0], img_width=size[1],
+            rom(game), num_envs, num_threads=threads, img_height=drawn[0], img_width=drawn[1],
             grayscale=gray, stack_num=frame_stack, frameskip=frame_skip, maxpool=max_pool,
             # The engine draws from [0, noop_max), the papers from [0, noops].
             noop_max=noops + 1 if noops else 0, repeat_action_probability=sticky,
@@ -55,7 +65,8 @@ class Engine:
             reward_clipping=clip_rewards, max_num_frames_per_episode=max_frames,
         )  # fmt: skip
         self.num_envs, self.life_loss = num_envs, life_loss
-        self.action_space = spaces.Discrete(len(self.vec.ale.get_action_set()))
+        meanings = tuple(action.name for action in self.vec.ale.get_action_set())
+        self.action_space = Choices(len(meanings), meanings)
         channels = frame_stack * (1 if gray else 3)
         self.image_space = spaces.Box(0, 255, (channels, *size), np.uint8)
         # Games in progress: the seed of each, and its actions so far.
@@ -135,8 +146,11 @@ class Engine:
 
     def _show(self, images: np.ndarray) -> None:
         if images.ndim == 5:  # (N, stack, Y, X, 3)
-            images = images.transpose(0, 1, 4, 2, 3).reshape(self.images.shape)
-        self.images = images
+            rows, columns = images.shape[2:4]
+            images = images.transpose(0, 1, 4, 2, 3).reshape(self.num_envs, -1, rows, columns)
+        self.images = (
+            images if self._filter == "area" else filtered(images, self._size, self._filter)
+        )
 
 
 def rom(game: str) -> str:
@@ -160,9 +174,10 @@ class AtariEnv(gymnasium.Env[Any, Any]):
     def __init__(self, game: str, *, render_mode: str | None = None, **options: Any) -> None:
         self.render_mode = render_mode
         self._engine = Engine(game, 1, threads=1, **options)
+        self.metadata = {**self.metadata, FRAMES: options.get("frame_skip", 4)}
         self._screen: Engine | None = None
         if render_mode is not None:
-            whole = {**options, "size": SCREEN, "gray": False, "frame_stack": 1}
+            whole = {**options, "size": SCREEN, "gray": False, "frame_stack": 1, "resize": "area"}
             self._screen = Engine(game, 1, threads=1, **whole)
         self.action_space = self._engine.action_space
         self.observation_space = spaces.Dict({"image": self._engine.image_space})
@@ -222,7 +237,7 @@ class NativeAtari(EpisodicVectorEnv):
             spaces.Dict({"image": self._engine.image_space}),
             self._engine.action_space,
             name=f"atari/{game}",
-            metadata=AtariEnv.metadata,
+            metadata={**AtariEnv.metadata, FRAMES: options.get("frame_skip", 4)},
             render_mode=None,
             copy=copy,
             seed=seed,

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
+from worldflux_envs.boundary.actions import Choices
 from worldflux_envs.wrappers.layer import Layer
 
 _KINDS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX) + 1)
@@ -31,6 +32,9 @@ class GridObservation(Layer):
             self.env.reset(seed=0)
             parts["image"] = spaces.Box(0, 255, self._picture().shape, np.uint8)
         self.observation_space = spaces.Dict(parts)
+        if isinstance(env.action_space, spaces.Discrete):
+            names = tuple(action.name for action in grid.actions)
+            self.action_space = Choices(int(env.action_space.n), names)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)

@@ -22,6 +22,10 @@ VECTOR: dict[str, str] = {
 }
 
 
+def reads_only(task: str) -> None:
+    """`EnvSpec.runs_code` of a backend whose ids are files or folders that are only read."""
+
+
 def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(those of the contract, the rest)."""
     contract = {key: value for key, value in options.items() if key in CONTRACT}

@@ -24,6 +24,8 @@ from worldflux_envs.wrappers.pixels import Size
 
 Obs = Literal["state", "pixels", "both"]
 OBS: tuple[str, ...] = get_args(Obs)
+FRAMES = "frames_per_step"
+"""Key of an environment's metadata: the frames of its own repeat in each of the agent's steps."""
 
 
 def check_obs(obs: str) -> Obs:
@@ -31,6 +33,12 @@ def check_obs(obs: str) -> Obs:
     if obs not in OBS:
         raise EnvError(f"obs={obs!r} is not one of {', '.join(OBS)}.{did_you_mean(obs, OBS)}")
     return obs  # type: ignore[return-value]
+
+
+def frames_per_step(env: gymnasium.Env[Any, Any]) -> int:
+    """How many frames of its own an environment takes for one step (Atari's frame skip)."""
+    skip = getattr(env.unwrapped, "_frameskip", 1)  # as ALE's own environments call it
+    return int(env.metadata.get(FRAMES, skip if isinstance(skip, int) else 1))
 
 
 def used_size(size: Any, obs: str, default: Any = None) -> Any:
@@ -58,11 +66,13 @@ def contract_env(
 ) -> gymnasium.Env[Any, Any]:
     """`env` behind the environment contract."""
     check_obs(obs)
+    frames = frames_per_step(env)
     if action_repeat != 1:
         env = ActionRepeat(env, action_repeat)
     if max_episode_steps is not None:
         env = TimeLimit(env, max_episode_steps)
     env = Contract(env, rename=rename)
+    env.metadata = {**env.metadata, FRAMES: frames}
     if obs != "state" and not _images(env):
         rendered = 64 if size is None else size
         env = RenderImage(env, size=rendered, method=resize, only=obs == "pixels")

@@ -10,6 +10,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from worldflux_envs.boundary.actions import Choices
+
 
 class _Ordered(dict[Any, None]):
     """A set in order of insertion."""
@@ -46,7 +48,8 @@ class CrafterEnv(gymnasium.Env[Any, Any]):
         self._game = crafter.Env(size=size[::-1], reward=reward, length=length, seed=0)
         self._game._world.__class__ = _OrderedWorld
         self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
-        self.action_space = spaces.Discrete(len(self._game.action_names))
+        names = tuple(self._game.action_names)
+        self.action_space = Choices(len(names), names)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

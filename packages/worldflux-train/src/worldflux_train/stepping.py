@@ -40,6 +40,8 @@ class Stepper:
     def __init__(self, envs: Any, seeds: list[int]) -> None:
         self.envs = envs
         self.num_envs: int = envs.num_envs
+        # The environment's own repeat: Atari's frame skip, not an agent's action repeat.
+        self.frames_per_step = int((envs.metadata or {}).get("frames_per_step", 1))
         self.obs_spec: dict[str, TensorSpec] = observation_specs(envs.single_observation_space)
         self.action_spec: dict[str, TensorSpec] = action_specs(envs.single_action_space)
         obs, _ = envs.reset(seed=list(seeds))

@@ -223,7 +223,9 @@ class Trainer:
         self._write(
             {
                 "step": step,
-                "frames": step * int(self.config.env_options.get("action_repeat", 1)),
+                "frames": step
+                * int(self.config.env_options.get("action_repeat", 1))
+                * self.collector.stepper.frames_per_step,
                 "updates": updates,
                 "episodes": self.progress.episodes,
                 "replay": len(self.replay),

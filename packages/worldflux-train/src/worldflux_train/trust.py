@@ -12,11 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 from worldflux.errors import ConfigError
-from worldflux.factory import get_env_spec
-from worldflux.ids import EnvId
+from worldflux.factory import env_runs_code, get_env_spec
 
-# Backends whose task is a path or text that is only read: a saved model, an MJCF file.
-_READ_ONLY = ("wm", "mujoco")
 # `package.module:Name`, alone or as the task of an environment's id.
 _MODULE = re.compile(r"[^\W\d][\w.-]*:[^\W\d]")
 _DATA_ROOMS = ("id", "model", "agent", "train", "env")
@@ -68,13 +65,8 @@ def _env_id(env: Mapping[str, Any]) -> Iterator[Finding]:
     if env.get("id") is None:
         return
     text = str(env["id"])
-    backend, task = get_env_spec(text).backend, EnvId.parse(text).task
-    if backend == "unity":
-        if task != "editor":
-            yield Finding("env.id", text, f"starts the program {task}")
-    elif backend not in _READ_ONLY and ":" in task:
-        module, _, name = task.partition(":")
-        yield Finding("env.id", text, f"imports the module {module!r} and makes its {name!r}")
+    if effect := env_runs_code(text):
+        yield Finding("env.id", text, effect)
 
 
 def _env_options(env: Mapping[str, Any]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,33 @@ import numpy as np
 Make = Callable[[], Any]
 
 
-def check_env(make: Make, *, steps: int = 50) -> list[str]:
+def check_env(
+    make: Make, *, steps: int = 50, limit: int = 1500, fixed_length: bool = False
+) -> list[str]:
     """Run every check on environments from `make()`; return their names.
 
-    Raises `AssertionError` naming the first check that fails. Needs gymnasium.
+    `limit` is the most steps spent on looking for a time limit. `fixed_length` says that the task
+    itself ends after a fixed number of steps, so that this is no time limit. Raises
+    `AssertionError` naming the first check that fails. Needs gymnasium.
     """
     ran = []
-    for check in CHECKS:
+    checks = CHECKS
+    if not fixed_length:
+        checks = (*CHECKS, partial(check_time_limit, limit=limit))
+    for check in checks:
         env = make()
         try:
             check(env, steps)
         except AssertionError as error:
-            raise AssertionError(f"{check.__name__}: {error}") from error
+            raise AssertionError(f"{_name(check)}: {error}") from error
         finally:
             env.close()
-        ran.append(check.__name__)
+        ran.append(_name(check))
     return ran
+
+
+def _name(check: Any) -> str:
+    return str(getattr(check, "func", check).__name__)
 
 
 def check_spaces(env: Any, steps: int) -> None:
@@ -76,6 +88,35 @@ def check_steps(env: Any, steps: int) -> None:
             assert isinstance(flag, (bool, np.bool_)), f"{name} is {type(flag).__name__}, not bool"
         if terminated or truncated:
             obs, _ = env.reset()
+
+
+def check_time_limit(env: Any, steps: int, limit: int = 1500) -> None:
+    """Episodes do not all terminate after the same number of steps: that is a time limit."""
+    env.action_space.seed(0)
+    lengths: list[int] = []
+    left = limit
+    for episode in range(_EPISODES):
+        env.reset(seed=episode)
+        terminated, truncated, length = False, False, 0
+        while not (terminated or truncated):
+            if left == 0:
+                return
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            length, left = length + 1, left - 1
+        if truncated or length < _SHORT or {*lengths, length} != {length}:
+            return
+        lengths.append(length)
+    raise AssertionError(
+        f"{len(lengths)} episodes with other seeds and actions all terminated after "
+        f"{lengths[0]} steps: a time limit is truncated, not terminated (a model learns "
+        "terminated as the end of all reward). If the task itself ends then, say "
+        "check_env(..., fixed_length=True)."
+    )
+
+
+# Episodes shorter than this often end at the same step by chance.
+_SHORT = 5
+_EPISODES = 5
 
 
 def check_seeds(env: Any, steps: int) -> None:

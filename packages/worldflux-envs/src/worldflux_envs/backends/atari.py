@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 hookimpl = pluggy.HookimplMarker("worldflux")
 OPTIONS = {
     "size": "image size, one number or (rows, columns); default 64",
+    "resize": "filter of the image size: 'area' (the engine's own) or 'bilinear' (as Pillow's)",
     "gray": "grey images instead of RGB",
     "frame_stack": "number of images stacked along the channels (black before the first)",
     "frame_skip": "frames each action is held for; default 4",

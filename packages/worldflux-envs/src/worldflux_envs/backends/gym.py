@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -68,7 +70,28 @@ def make_vec(task: Any, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
     """`num_envs` of them; `mode`, `workers`, `timeout` as in `worldflux_envs.vector.make_vec`."""
     from worldflux_envs.vector import make_vec as vectorise
 
-    return vectorise(make, task, num_envs, name="gym", **options)
+    return vectorise(_shippable(task), task, num_envs, name="gym", **options)
+
+
+def _shippable(task: Any) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """`make` as a worker process needs it: with the registration of an id it would not know."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(task) if isinstance(task, str) else None
+    if spec is None or str(spec.entry_point).startswith("gymnasium."):
+        return make
+    entry = spec.entry_point
+    # The object itself: a script's own module has another name, or none, in a worker.
+    build = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    return partial(_registered, replace(spec, entry_point=None), build)
+
+
+def _registered(spec: Any, build: Any, task: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """`make` of an id that is registered here first, if it is not."""
+    import gymnasium
+
+    gymnasium.registry.setdefault(spec.id, replace(spec, entry_point=build))
+    return make(task, **options)
 
 
 def tasks() -> list[str]:

@@ -26,6 +26,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             backend="mujoco",
             make=f"{__name__}:make",
             make_vec=f"{__name__}:make_vec",
+            runs_code="worldflux_envs.options:reads_only",
             tasks=f"{__name__}:tasks",
             description="an MJCF/MJB file or XML text as an environment; Gymnasium's MuJoCo tasks",
             aliases=("mjcf", "native-mujoco"),

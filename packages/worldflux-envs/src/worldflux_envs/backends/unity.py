@@ -50,6 +50,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             requires=("mlagents_envs",),
             install='pip install "worldflux-envs[unity]"',
             vector=VECTOR,
+            runs_code=f"{__name__}:runs_code",
             options={
                 **CONTRACT,
                 **_LAUNCH,
@@ -57,6 +58,11 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             },
         )
     ]
+
+
+def runs_code(task: str) -> str | None:
+    """What program an id alone would start."""
+    return None if task == "editor" else f"starts the program {task}"
 
 
 def make(

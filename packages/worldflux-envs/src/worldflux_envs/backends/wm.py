@@ -28,6 +28,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
             backend="wm",
             make=f"{__name__}:make",
             make_vec=f"{__name__}:make_vec",
+            runs_code="worldflux_envs.options:reads_only",
             description="a trained world model as an environment: wm/<run or hub id>",
             aliases=("world-model",),
             requires=("gymnasium", "torch"),

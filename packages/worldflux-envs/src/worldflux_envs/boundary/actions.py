@@ -13,14 +13,19 @@ from worldflux.errors import EnvError
 Convert = Callable[[Any], Any]
 
 
-def canonical_action(space: Space[Any]) -> tuple[Space[Any], Convert]:
-    """The contract's space for `space`, and the function from its actions to the environment's."""
+def canonical_action(
+    space: Space[Any], labels: tuple[str, ...] | None = None
+) -> tuple[Space[Any], Convert]:
+    """The contract's space for `space`, and the function from its actions to the environment's.
+
+    `labels` name the choices of a Discrete.
+    """
     match space:
         case spaces.Box():
             return _box_action(space)
         case spaces.Discrete():
             start = int(space.start)
-            return Choices(int(space.n), labels_of(space)), lambda action: int(action) + start
+            return Choices(int(space.n), labels), lambda action: int(action) + start
         case spaces.MultiDiscrete():
             counts, starts = space.nvec.reshape(-1), space.start
             return (
@@ -46,10 +51,17 @@ class Choices(spaces.Discrete):
         self.labels = labels
 
 
-def labels_of(space: Space[Any]) -> tuple[str, ...] | None:
-    """The names of the choices of `space`, where it has them (an attribute `labels`)."""
+def labels_of(env: Any, space: Space[Any]) -> tuple[str, ...] | None:
+    """The names of a Discrete's choices, where its space or its environment tells them.
+
+    `get_action_meanings()` is how ALE's environments tell them.
+    """
     labels = getattr(space, "labels", None)
-    return None if labels is None else tuple(str(label) for label in labels)
+    if labels is None and callable(tell := getattr(env, "get_action_meanings", None)):
+        labels = tell()
+    if labels is None or not isinstance(space, spaces.Discrete) or len(labels) != space.n:
+        return None
+    return tuple(str(label) for label in labels)
 
 
 def _box_action(space: spaces.Box) -> tuple[Space[Any], Convert]:

@@ -48,8 +48,8 @@ class Failure(NamedTuple):
 
 
 Reply = tuple[float, bool, bool, dict[str, Any]]
-# ("reset", seed), ("fresh", seed), ("step", action), ("get_state", None), ("set_state", (seed,
-# state)), ("replay", (seed, actions)). Each leaves its observation in the buffer.
+# ("build", None), ("reset", seed), ("fresh", seed), ("step", action), ("get_state", None),
+# ("set_state", (seed, state)), ("replay", (seed, actions)). Most leave their observation in a row.
 Command = tuple[str, Any]
 
 

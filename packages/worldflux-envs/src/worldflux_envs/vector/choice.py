@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from worldflux.errors import EnvError, did_you_mean
-from worldflux_envs.vector.faults import starting
+from worldflux_envs.vector.faults import sentence, starting
 from worldflux_envs.vector.sync import SyncVec
 
 log = logging.getLogger(__name__)
@@ -82,18 +83,46 @@ def _made(
             mode = choose(costs)
             milliseconds = ", ".join(f"{key} {1e3 * cost:.3g}" for key, cost in costs.items())
             log.info("%s: %d environments, mode %s (ms: %s)", label, num_envs, mode, milliseconds)
-    if mode == "sync":
-        return SyncVec(build, num_envs, name=label, first=first, copy=copy, seed=seed)
-    if first is not None:
-        first.close()
     if mode == "native":
+        if first is not None:
+            first.close()
         assert batch is not None
         return batch(num_envs)
+    if mode == "async":
+        vec = _in_processes(
+            build, num_envs, optional=first is not None, name=label, workers=workers,
+            timeout=timeout, copy=copy, seed=seed,
+        )  # fmt: skip
+        if vec is not None:
+            if first is not None:
+                first.close()
+            return vec
+    return SyncVec(build, num_envs, name=label, first=first, copy=copy, seed=seed)
+
+
+def _in_processes(
+    build: Callable[[], gymnasium.Env[Any, Any]], num_envs: int, *, optional: bool, **options: Any
+) -> VectorEnv[Any, Any, Any] | None:
+    """The vector in worker processes; None, with the reason logged, where `optional` ones fail."""
     from worldflux_envs.vector.processes import AsyncVec
 
-    return AsyncVec(
-        build, num_envs, name=label, workers=workers, timeout=timeout, copy=copy, seed=seed
-    )
+    vec, reason = None, None
+    try:
+        vec = AsyncVec(build, num_envs, **options)
+        reason = vec.problem() if optional else None
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        if not optional:
+            raise
+        reason = sentence(error)
+    if reason is None:
+        return vec
+    if vec is not None:
+        vec.close()
+    log.warning(
+        "%s: worker processes would be faster, but cannot make it: %s It is stepped in this "
+        "process (mode sync).", options["name"], reason,
+    )  # fmt: skip
+    return None
 
 
 def choose(costs: dict[str, float]) -> str:

@@ -24,7 +24,7 @@ def starting(name: str) -> Iterator[None]:
     """Whatever the environment `name` raises while it is made and first reset, as an `EnvError`."""
     try:
         yield
-    except WorldFluxError:
+    except (WorldFluxError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit too
         raise EnvError(f"{name} cannot be started: {sentence(error)}") from error

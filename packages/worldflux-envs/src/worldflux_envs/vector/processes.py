@@ -162,6 +162,11 @@ class AsyncVec(SlotVectorEnv):
             replies.update(zip((i for i, _ in share), answer, strict=True))
         return [replies[i] for i in indices]
 
+    def problem(self) -> str | None:
+        """Why a worker cannot make its environments, None if it can; makes the first one."""
+        [reply] = self.execute([0], [("build", None)])
+        return reply.reason if isinstance(reply, Failure) else None
+
     def _ensure_ready(self, k: int) -> Failure | None:
         """Wait until worker k has started; why it has not, if so."""
         worker = self._workers[k]

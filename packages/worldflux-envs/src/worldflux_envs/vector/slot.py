@@ -49,6 +49,11 @@ class Slot:
         if env is not None:
             env.close()
 
+    def _build(self, _: None) -> Reply:
+        if self.env is None:
+            self.env = self._make()
+        return 0.0, False, False, {}
+
     def _reset(self, argument: tuple[int, dict[str, Any] | None]) -> Reply:
         seed, options = argument
         if self.env is None:

@@ -21,6 +21,7 @@ class CartPole(Game):
     chances = 4
     features = 4
     choices = 2
+    labels = ("left", "right")
 
     def reset(self, chance: Tensor) -> GameState:
         return {"s": chance * 0.1 - 0.05}

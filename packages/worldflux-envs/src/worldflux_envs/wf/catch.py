@@ -19,6 +19,7 @@ class Catch(Game):
     chances = 2
     features = 3
     choices = 3
+    labels = ("left", "stay", "right")
 
     def reset(self, chance: Tensor) -> GameState:
         column = (chance * COLUMNS).long()

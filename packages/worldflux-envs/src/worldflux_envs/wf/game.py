@@ -10,6 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from worldflux_envs.boundary.actions import Choices
+
 GameState = dict[str, Tensor]
 
 
@@ -28,6 +30,8 @@ class Game(ABC):
     """Length of the vector observation."""
     choices: ClassVar[int | None] = None
     """Number of discrete actions; None: `controls` continuous ones in [-1, 1]."""
+    labels: ClassVar[tuple[str, ...] | None] = None
+    """The names of the choices."""
     controls: ClassVar[int] = 1
     has_goal: ClassVar[bool] = False
 
@@ -58,7 +62,7 @@ class Game(ABC):
     def action_space(self) -> spaces.Space[np.ndarray] | spaces.Discrete:
         """Discrete choices, or continuous controls in [-1, 1]."""
         if self.choices is not None:
-            return spaces.Discrete(self.choices)
+            return Choices(self.choices, self.labels)
         return spaces.Box(-1.0, 1.0, (self.controls,), np.float32)
 
     def observation_space(self, obs: str, size: int) -> spaces.Dict:

@@ -25,6 +25,7 @@ class Sprites(Game):
     chances = LEVELS + 2
     features = 6 + LEVELS
     choices = 4
+    labels = ("stay", "left", "right", "jump")
 
     def reset(self, chance: Tensor) -> GameState:
         rows = len(chance)

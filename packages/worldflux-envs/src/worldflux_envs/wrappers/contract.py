@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium import spaces
 
 from worldflux.errors import EnvError
-from worldflux_envs.boundary.actions import canonical_action
+from worldflux_envs.boundary.actions import canonical_action, labels_of
 from worldflux_envs.boundary.faults import EnvFault
 from worldflux_envs.boundary.finite import as_reward
 from worldflux_envs.boundary.observations import canonical_observation, refuse_heads
@@ -40,7 +40,8 @@ class Contract(Layer):
         )
         self._action: Any = None
         if not canonical:
-            self.action_space, self._action = canonical_action(env.action_space)
+            labels = labels_of(env.unwrapped, env.action_space)
+            self.action_space, self._action = canonical_action(env.action_space, labels)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         self._step = 0
