@@ -51,7 +51,8 @@ def test_mistakes_on_the_command_line(site: Any, tmp_path: Path) -> None:
         _call("train", "tny", "--env", "gym/CartPole-v1")
     failed = site.cli(*TRAIN, "--set", "train.envs=-1", "--out", tmp_path / "run")
     assert failed.returncode == 2
-    assert failed.stderr == "Error: train.envs: Input should be greater than 0, got -1.\n"
+    said = "Error: train.envs: Input should be greater than 0, got -1. It is: Environments stepped"
+    assert failed.stderr == f"{said} together.\n"
     assert not (tmp_path / "run").exists()
 
 
