@@ -47,6 +47,13 @@ def test_commands_that_only_look_import_no_torch(arguments: list[str]) -> None:
     assert "torch" not in imported(code)
 
 
+def test_listing_models_imports_only_what_it_shows() -> None:
+    code = "import sys; sys.argv[1:] = ['models']\nfrom worldflux.cli import main\n"
+    found = imported(f"{code}try:\n    main()\nexcept SystemExit:\n    pass")
+    assert not found & {"torch", "numpy", "gymnasium", "yaml", "rich.console", "matplotlib"}
+    assert "worldflux_ring.config" in found  # whose presets it lists
+
+
 def test_what_a_cheap_import_would_hide_is_noticed() -> None:
     """The probe sees torch where it is imported."""
     assert "torch" in imported("import worldflux; worldflux.State")

@@ -11,7 +11,7 @@ import pytest
 
 from worldflux.atomic import MANIFEST, check_seal, new_folder, read_json, seal, write_file
 from worldflux.errors import StorageError
-from worldflux.runs import Run
+from worldflux.runs import Run, having
 
 
 @pytest.fixture
@@ -63,6 +63,12 @@ def test_damaged_lines_are_named_and_left_out(run: Run, caplog: pytest.LogCaptur
     run.metrics_path.write_bytes(b"\n".join(lines))
     assert run.metrics() == [{"step": 1}, {"step": 3}]
     assert "8 damaged lines are left out, the first is line 2" in caplog.text
+
+
+def test_rows_that_lack_a_number_are_not_had() -> None:
+    rows = [{"step": 1, "a": 1.0, "b": 2}, {"step": 2, "a": "x", "b": 2}, {"step": 3, "a": True}]
+    assert having(rows, "a", "b") == rows[:1]
+    assert having(rows, "step") == rows
 
 
 def test_only_empty_folders_of_ours_may_be_there_before(tmp_path: Path) -> None:

@@ -232,6 +232,8 @@ def test_a_key_that_one_room_alone_has_needs_no_room() -> None:
     assert resolve("dreamerv3", CARTPOLE, overrides={"deter": 64}).family.model.deter == 64
     assert resolve("tiny", CARTPOLE, overrides={"width": 5}).family.width == 5
     assert resolve("tiny", CARTPOLE, overrides={"seed": 5}).train.seed == 5
+    config = resolve("ring", CARTPOLE, overrides={"agent.lr": 1e-3, "units": 9})  # as new-plugin's
+    assert (config.family.agent.lr, config.family.model.units) == (1e-3, 9)
     config = resolve(config={"id": "tdmpc2", "env": {"id": CARTPOLE}}, overrides={"lr": 1e-3})
     assert config.family.agent.lr == 1e-3
 

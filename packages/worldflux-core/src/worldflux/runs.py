@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,6 +177,15 @@ class Run:
         return None
 
 
+def having(rows: Iterable[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """Rows in which all of `keys` are numbers; the others lack one of them or were damaged."""
+    return [row for row in rows if all(_is_number(row.get(key)) for key in keys)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
     """One row; None where the line is none."""
     try:
@@ -184,7 +193,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     step = row.get("step") if isinstance(row, dict) else None
-    if isinstance(step, bool) or not isinstance(step, int | float):
+    if not _is_number(step):
         return None
     return {key: _from_json(value) for key, value in row.items()}
 

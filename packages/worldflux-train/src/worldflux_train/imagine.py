@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldflux.atomic import write_file
+from worldflux.atomic import make_folder, write_file
 from worldflux.core.agent import Agent
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
@@ -51,7 +51,7 @@ class Imagination:
         """Write all but the pictures to the run's videos folder."""
         plain = {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
         path = run.videos_path / f"imagined-{self.step:010d}.json"
-        run.videos_path.mkdir(exist_ok=True)
+        make_folder(run.videos_path)
         write_file(path, json.dumps(plain).encode())
         return path
 

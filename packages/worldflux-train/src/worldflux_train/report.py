@@ -13,7 +13,7 @@ from string import Template
 from typing import Any
 
 from worldflux.atomic import write_file
-from worldflux.runs import Run
+from worldflux.runs import Run, having
 from worldflux_train import drawing
 from worldflux_train.config import resolve
 from worldflux_train.imagine import Imagination, load_imagination
@@ -53,11 +53,6 @@ def page(template: str, **parts: str) -> str:
 
 
 EVALUATION = ("eval/return", "eval/return_std", "eval/return_min", "eval/return_max")
-
-
-def having(rows: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
-    """Rows in which all of `keys` are numbers; others may lack them or be damaged."""
-    return [row for row in rows if all(isinstance(row.get(key), int | float) for key in keys)]
 
 
 def _tiles(rows: list[dict[str, Any]]) -> str:

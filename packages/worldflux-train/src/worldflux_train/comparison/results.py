@@ -13,7 +13,7 @@ import numpy as np
 
 from worldflux.errors import StorageError
 from worldflux.ids import EnvId
-from worldflux.runs import Run
+from worldflux.runs import Run, having
 from worldflux_train.comparison.entries import Entry
 from worldflux_train.statistics import (
     Scores,
@@ -28,6 +28,7 @@ from worldflux_train.statistics import (
 )
 
 END = math.inf
+MEASURED = ("eval/return", "eval/return_std", "eval/episodes", "time/wall", "time/cpu")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Scale:
 
 def read_run(entry: Entry, path: Path) -> Finished:
     """The evaluations of a run that is at its end."""
-    rows = [row for row in Run.open(path).metrics() if "eval/return" in row]
+    rows = having(Run.open(path).metrics(), *MEASURED)
     steps = entry.config.train.steps
     if not rows or rows[-1]["step"] < steps:
         raise StorageError(

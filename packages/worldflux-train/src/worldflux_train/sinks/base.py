@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from worldflux.errors import StorageError
-from worldflux.runs import Run
+from worldflux.runs import Run, having
 
 Row = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class JsonlSink:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        kept: Row = next((row for row in reversed(run.metrics()) if "time/cpu" in row), {})
+        kept: Row = next(reversed(having(run.metrics(), "time/wall", "time/cpu")), {})
         self._wall = time.monotonic() - float(kept.get("time/wall", 0.0))
         self._cpu = _cpu_seconds() - float(kept.get("time/cpu", 0.0))
 

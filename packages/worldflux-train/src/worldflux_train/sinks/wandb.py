@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldflux.atomic import write_file
+from worldflux.atomic import read_json, write_json
 from worldflux.errors import ConfigError
 from worldflux_train.sinks.base import Row, numbers
 
@@ -31,7 +30,7 @@ class WandbSink:
                 'Run: pip install "worldflux-train[wandb]"'
             ) from error
         self._path = folder / SENT
-        sent = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
+        sent = read_json(self._path) if self._path.is_file() else {}
         self._id = str(sent.get("id") or uuid.uuid4().hex[:12])
         # The last step sent, and how many rows of it; a resumed run makes the same rows again.
         self._step, self._rows = float(sent.get("step", -1)), int(sent.get("rows", 0))
@@ -60,5 +59,4 @@ class WandbSink:
         self._run.finish()
 
     def _remember(self) -> None:
-        about = {"id": self._id, "step": self._step, "rows": self._rows}
-        write_file(self._path, json.dumps(about).encode())
+        write_json(self._path, {"id": self._id, "step": self._step, "rows": self._rows})
