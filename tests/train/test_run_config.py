@@ -203,7 +203,7 @@ def test_sizes_that_cannot_be_allocated_name_their_keys() -> None:
     from worldflux.specs import TensorSpec
     from worldflux_train.assembly import make_agent, make_replay
 
-    spaces = {"state": TensorSpec((4,))}, {"action": TensorSpec((), n=2)}
+    spaces = {"state": TensorSpec((4,))}, {"action": TensorSpec((), "int64", n=2)}
     cpu = torch.device("cpu")
     for width in (10**15, 10**19):
         config = resolve("tiny", CARTPOLE, overrides={"model.width": width})

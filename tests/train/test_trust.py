@@ -112,7 +112,7 @@ def test_no_command_runs_code_from_a_file(evil: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert not evil.exists()
 
-    api.evaluate_run(run, episodes=1, trust=True)  # the caller's word
+    api.evaluate_run(run, episodes=1, trust=True, changed=True)  # the caller's word
     assert evil.exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from worldflux.errors import ConfigError
 from worldflux.runs import Run
 from worldflux_train.comparison.cli import compare
 from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
+
+if TYPE_CHECKING:
+    from worldflux_train.api import Result
 
 _log = logging.getLogger(__name__)
 Set = Annotated[
@@ -61,52 +64,67 @@ def train(
     ] = False,
 ) -> None:
     """Train a model in an environment, or continue a run. Ctrl-C saves and exits."""
-    from rich.console import Console
-
-    from worldflux_train.config import parse_overrides, resolve
-
     if help_config:
         from worldflux_train.help_config import explained
 
         for text in explained(model, env):
             typer.echo(text)
         return
-    console = Console()
-    if resume is not None:
-        if model or env or config or set_ or out:
+    with asking_for_trust(typed):
+        if resume is None:
+            own = {} if device is None else {"train.device": device}
+            result = _started(model, env, steps, config, [*(set_ or [])], own, out, trust)
+        elif model or env or config or set_ or out:
             raise ConfigError(
                 "--resume takes the run's own configuration: only --steps, --device, --trust "
                 "and --changed-config may be added."
             )
-        from worldflux_train import api
-
-        with asking_for_trust(typed):
-            result = api.resume(
-                resume, steps=steps, device=device, trust=trust, changed=changed_config,
-                console=console,
-            )  # fmt: skip
-    else:
-        overrides = parse_overrides(set_ or [])
-        if device is not None:
-            overrides["train.device"] = device
-        with asking_for_trust(typed):
-            resolved = resolve(
-                model, env, config=config, overrides=overrides, steps=steps, trust=trust
+        else:
+            result = _resumed(
+                resume, steps=steps, device=device, trust=trust, changed=changed_config
             )
-        # Only now, after every id and key was looked at: this imports torch.
-        from worldflux_train import api
-
-        folder = out or _free_folder(resolved.id, resolved.env_id)
-        say(console, f"{resolved.id} on {resolved.env_id}, run folder {folder}", style="bold")
-        result = api.train(resolved, folder, console=console)
     if result.outcome == "interrupted":
-        say(
-            console,
+        typer.echo(
             f"Interrupted at step {result.step:,} and saved. Continue with: "
-            f"worldflux train --resume {result.run.path}{_trust_needed(result.run)}",
+            f"worldflux train --resume {result.run.path}{_trust_needed(result.run)}"
         )
         raise typer.Exit(130)
-    say(console, f"Report: {_finishing(result.run.path)}")
+    typer.echo(f"Report: {_finishing(result.run.path)}")
+
+
+def _started(
+    model: str | None,
+    env: str | None,
+    steps: int | None,
+    config: str | None,
+    pairs: list[str],
+    own: dict[str, Any],
+    out: Path | None,
+    trust: bool,
+) -> Result:
+    """A new run; every id and key is looked at before torch is imported."""
+    from rich.console import Console
+
+    from worldflux_train.config import parse_overrides, resolve
+
+    resolved = resolve(
+        model, env, config=config, overrides={**parse_overrides(pairs), **own}, steps=steps,
+        trust=trust,
+    )  # fmt: skip
+    from worldflux_train import api
+
+    console = Console()
+    folder = out or _free_folder(resolved.id, resolved.env_id)
+    say(console, f"{resolved.id} on {resolved.env_id}, run folder {folder}", style="bold")
+    return api.train(resolved, folder, console=console)
+
+
+def _resumed(run: Path, **options: Any) -> Result:
+    from rich.console import Console
+
+    from worldflux_train import api
+
+    return api.resume(run, console=Console(), **options)
 
 
 def evaluate(
