@@ -116,10 +116,26 @@ def _overheads() -> Iterator[dict[str, Any]]:
             (lambda: bare.reset(seed=0), lambda: bare.step(move)),
             turns=20,  # a reset costs as much as hundreds of steps
         )
+        yield _checks("atari/Pong", ours, 0, turns=20)
     if _installed("dm_control"):
+        from worldflux_envs.backends import dmc
+
+        walker = dmc.make("walker-walk")
+        yield _checks("dmc/walker-walk", walker, np.zeros(walker.action_space.shape, np.float32))
         yield _dmc_overhead("walker-walk", {})
         yield _dmc_overhead("humanoid-walk", {})
         yield _dmc_overhead("walker-walk", {"obs": "pixels"})
+
+
+def _checks(name: str, env: Any, action: Any, turns: int = TURNS) -> dict[str, Any]:
+    """What `Contract` adds to the very environment it is around."""
+    inner = env.env
+    return _overhead(
+        f"{name} contract:",
+        (lambda: env.reset(seed=0), lambda: env.step(action)),
+        (lambda: inner.reset(seed=0), lambda: inner.step(action)),
+        turns=turns,
+    )
 
 
 def _dmc_overhead(task: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -38,10 +38,23 @@ def canonical_observation(
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         [(key, (_, _, convert))] = parts.items()
         return canonical, lambda obs: {key: convert(obs)}
-    steps = [(key, path, convert) for key, (path, _, convert) in parts.items()]
-    return canonical, lambda obs: {
-        key: convert(_pick(obs, key, path)) for key, path, convert in steps
-    }
+    return canonical, _by_key([(key, path, convert) for key, (path, _, convert) in parts.items()])
+
+
+def _by_key(parts: list[tuple[str, Path, Convert]]) -> Convert:
+    """The parts of a Dict or Tuple, each converted; what is missing is named."""
+    first = [(key, path[0], convert) for key, path, convert in parts]
+    flat = all(len(path) == 1 for _, path, _ in parts)
+
+    def convert_all(obs: Any) -> dict[str, Any]:
+        if flat:
+            try:
+                return {key: convert(obs[name]) for key, name, convert in first}
+            except (KeyError, IndexError, TypeError):
+                pass  # told by name below
+        return {key: convert(_pick(obs, key, path)) for key, path, convert in parts}
+
+    return convert_all
 
 
 def refuse_heads(keys: Iterable[str], remedy: str = "") -> None:

@@ -14,6 +14,7 @@ from worldflux_envs.boundary.finite import all_finite, not_finite
 
 Convert = Callable[[Any], Any]
 # Kinds of numbers (numpy's letters) that fit a space of floats, of integers.
+_FLOAT32 = np.dtype(np.float32)
 _FLOATS, _INTEGERS = "fiub", "iub"
 
 
@@ -25,8 +26,14 @@ def box_vector(space: spaces.Box, key: str, fresh: bool) -> tuple[Space[Any], Co
     with np.errstate(over="ignore"):
         low, high = (bound.astype(np.float32).reshape(-1) for bound in (space.low, space.high))
     expected = f"{space.dtype} of shape {shape}"
+    flat = shape if len(shape) == 1 and space.dtype.kind == "f" else None
 
     def convert(obs: Any) -> np.ndarray:
+        if type(obs) is np.ndarray and obs.dtype is _FLOAT32 and obs.shape == flat:
+            # The usual case in a microsecond: see the benchmark of our wrapping.
+            if b"\0" in np.isfinite(obs).tobytes():
+                raise not_finite(f"observation {key!r}", obs)
+            return obs if fresh else obs.copy()
         array = as_array(obs, key, expected)
         if array.shape != shape or array.dtype.kind not in kinds:
             raise misfit(key, expected, obs)
