@@ -19,6 +19,7 @@ from worldflux.testing import random_batch
 from worldflux_tdmpc2 import learning
 from worldflux_tdmpc2.agent import TDMPC2Agent
 from worldflux_tdmpc2.config import PRESETS, Task, TDMPC2Config
+from worldflux_tdmpc2.distribution import two_hot
 from worldflux_tdmpc2.scale import value_range
 from worldflux_tdmpc2.world_model import TDMPC2WorldModel
 
@@ -135,6 +136,22 @@ def test_dropout_acts_on_the_trained_values_alone() -> None:
     state, plans = model.encode({"state": torch.randn(1, 5)}), torch.zeros(1, 2, 3, 2)
     scores = [model.score(state, plans, rand=Rand.seeded(0)) for _ in range(2)]
     assert torch.equal(*scores)
+
+
+def test_targets_are_float32_under_autocast() -> None:
+    """Rewards and values near 300 enter a target unrounded: bfloat16 has steps of 2 there."""
+    agent = small_agent()
+    model, batch = agent.world_model, sequences(agent)
+    with torch.no_grad():  # every target head says 300
+        last = model.target_q.layers[-1]
+        last.weight.zero_()
+        last.bias.copy_(torch.log(two_hot(torch.tensor(300.0), model.bins) + 1e-12))
+    batch.reward[:, 1:] = 300.25
+    with torch.autocast("cpu", torch.bfloat16):
+        td = unrolled(agent, batch).td_target
+    assert td.dtype == torch.float32
+    exact = batch.reward[:, 1:] + model.discounts[0] * 300.0
+    torch.testing.assert_close(td, exact, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from worldflux.core.rand import Rand
 from worldflux.errors import CapabilityError, ConfigError, ContractError
+from worldflux.nn.symlog import symexp
 from worldflux.specs import Capability, ModelSpec, TensorSpec
 from worldflux.testing import check_family, check_world_model
 from worldflux_tdmpc2 import activations, distribution, draws, images
@@ -73,6 +74,18 @@ def test_bins_are_linear_in_symlog_space() -> None:
             back = distribution.expected(torch.log(found + 1e-12), bins)
             assert float(back) == pytest.approx(value, rel=1e-3, abs=1e-3)
     assert abs(float(distribution.expected(torch.zeros(101), bins))) < 1e-6
+
+
+def test_expected_values_stay_float32_under_autocast() -> None:
+    """A product of probabilities and bins in bfloat16 would be off by several units near 300."""
+    bins, values = torch.linspace(-10, 10, 101), torch.linspace(290.0, 310.0, 41)
+    logits = torch.log(distribution.two_hot(values, bins) + 1e-12)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distribution.expected(logits, bins)
+        coarse = symexp(logits.softmax(-1) @ bins)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, values, rtol=1e-4, atol=0)
+    assert float(((coarse - values) / values).abs().max()) > 1e-2
 
 
 def test_every_member_of_the_ensemble_is_a_network_of_its_own() -> None:

@@ -15,7 +15,7 @@ from worldflux.planning import ActionSpace, create_planner
 from worldflux.planning.action_space import gumbel
 from worldflux.planning.config import CEMConfig, ICEMConfig, MPPIConfig, PlannerConfig
 from worldflux.planning.elites import best, moments, shift
-from worldflux.planning.mppi import drawn
+from worldflux.planning.mppi import sampled_index
 from worldflux.planning.noise import colored
 from worldflux.specs import TensorSpec
 
@@ -51,7 +51,7 @@ def test_shift_moves_a_plan_on():
 
 def test_an_elite_is_drawn_as_often_as_its_weight_says():
     weights = torch.tensor([0.6, 0.3, 0.1, 0.0])
-    index = drawn(weights.expand(20000, 4), torch.empty(20000, 4).exponential_())
+    index = sampled_index(weights.expand(20000, 4), torch.empty(20000, 4).exponential_())
     share = torch.bincount(index.flatten(), minlength=4) / 20000
     torch.testing.assert_close(share, weights, atol=0.015, rtol=0)
 

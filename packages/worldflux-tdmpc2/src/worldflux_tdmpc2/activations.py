@@ -21,7 +21,7 @@ def mish(x: Tensor) -> Tensor:
 
 
 def group_softmax(x: Tensor, size: int) -> Tensor:
-    """Softmax within consecutive groups of `size` along the last axis, in float32."""
+    """Softmax of (..., D) within consecutive groups of `size`, in float32."""
     if x.device.type != "cpu":
         return x.unflatten(-1, (-1, size)).float().softmax(-1).flatten(-2)
     if _differentiates(x):

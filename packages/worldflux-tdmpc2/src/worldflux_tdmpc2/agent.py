@@ -111,7 +111,7 @@ class TDMPC2Agent(Agent):
             model,
             latent,
             conditions=None if mask is None else ConditionPayload(extras={ACTION_MASK: mask}),
-            previous=None if state is None else _forgotten(state, is_first),
+            previous=None if state is None else _emptied(state, is_first),
             rand=rand,
             explore=mode == "train",
             trace=trace,
@@ -176,6 +176,6 @@ class TDMPC2Agent(Agent):
         return {"termination_rate": rate, "termination_f1": f1}
 
 
-def _forgotten(memory: State, is_first: Tensor) -> State:
+def _emptied(memory: State, is_first: Tensor) -> State:
     """The planner's memory (B, ...) with rows that start an episode emptied."""
     return memory.map(torch.zeros_like).where(is_first, memory)

@@ -46,7 +46,7 @@ class PixelEncoder(nn.Sequential):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Integer images are 0..255, floating ones already in [0, 1] as everywhere."""
+        """(B, C, 64, 64) -> (B, D); integers are 0..255, floats already in [0, 1] as everywhere."""
         pixels = image if image.is_floating_point() else image.float() / 255
         latent: Tensor = super().forward(pixels - 0.5)
         return latent

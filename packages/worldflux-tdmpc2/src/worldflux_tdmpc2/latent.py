@@ -73,6 +73,7 @@ class LatentEncoder(ObservationEncoder):
         self.spec = dict(obs_spec)
 
     def forward(self, obs: dict[str, Tensor]) -> State:
+        """Observations (B, ...) by key to a State; "task" is an index (B,)."""
         found = {}
         if self.embedding is not None:
             found = {TASK: obs[TASK], "embed": self.embedding(obs[TASK].long())}
@@ -106,6 +107,7 @@ class LatentDynamics(DynamicsModel):
         deterministic: bool = False,
         rand: Rand | None = None,
     ) -> State:
+        """The State (B, ...) after an action (B, A)."""
         cause = joint(state, action)
         kept = state.only(_KEPT).tensors
         return State({"latent": self.net(cause), "cause": cause, **kept})

@@ -38,7 +38,7 @@ class Unrolled:
 
 
 @dataclass(frozen=True)
-class Proposed:
+class ValuedSample:
     """What the policy would do at each imagined State: the sample, and its value (B, H+1)."""
 
     sample: Sample
@@ -158,12 +158,12 @@ def policy_batch(model: TDMPC2WorldModel, states: State, weight: Tensor, rand: R
     return states.detach().with_(added)
 
 
-def imagine_policy(model: TDMPC2WorldModel, batch: State, heads: Tensor) -> Proposed:
+def imagine_policy(model: TDMPC2WorldModel, batch: State, heads: Tensor) -> ValuedSample:
     """The policy at the States of a `policy_batch`, valued by two frozen heads (2,)."""
     sample = model.act_on(batch, batch["pi_eps"])
     keep = by_head(batch.get("pi_keep"))
     q = model.two_q(batch, sample.action, heads, frozen=True, keep=keep)
-    return Proposed(sample, q.mean(0))
+    return ValuedSample(sample, q.mean(0))
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def first_values(model: TDMPC2WorldModel, batch: State, heads: Tensor) -> Tensor
     return imagine_policy(model, batch.map(lambda x: x[:, :1]), heads).value[:, 0]
 
 
-def policy_loss(model: TDMPC2WorldModel, batch: State, proposed: Proposed) -> Tensor:
+def policy_loss(model: TDMPC2WorldModel, batch: State, proposed: ValuedSample) -> Tensor:
     """Scaled value and entropy, negative, averaged over sequences and time, weighted rho^t."""
     c = model.config.model
     terms = losses.policy_loss(

@@ -32,7 +32,7 @@ def termination_cross_entropy(logit: Tensor, terminal: Tensor) -> Tensor:
 
 
 def time_weights(steps: int, rho: float, like: Tensor) -> Tensor:
-    """rho^t for t = 0 .. steps - 1."""
+    """rho^t (steps,) for t = 0 .. steps - 1, on the device of `like` (any shape)."""
     return rho ** torch.arange(steps, device=like.device, dtype=torch.float32)
 
 

@@ -22,6 +22,7 @@ class SimNorm(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), groups of `size` summing to 1."""
         return group_softmax(x, self.size)
 
 
@@ -34,10 +35,11 @@ class NormedLinear(nn.Linear):
         self.simnorm = SimNorm(simnorm) if simnorm else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
         return self.finish(super().forward(x))
 
     def finish(self, x: Tensor) -> Tensor:
-        """What follows the product."""
+        """What follows the product (..., O)."""
         x = self.ln(x)
         activated: Tensor = mish(x) if self.simnorm is None else self.simnorm(x)
         return activated
@@ -147,7 +149,7 @@ class QEnsemble(nn.Module):
     def one_by_one(
         self, x: Tensor, heads: Tensor | None, frozen: bool, keep: Tensor | None
     ) -> Tensor:
-        """The same as `stacked`, a member at a time."""
+        """Logits (E', M, K) of inputs (M, I), a member at a time: the same as `stacked`."""
         chosen = range(self.members) if heads is None else heads.tolist()
         layers = [[p.unbind() for p in _parameters(layer, frozen)] for layer in self.layers]
         logits = []

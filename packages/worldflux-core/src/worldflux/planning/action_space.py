@@ -42,7 +42,7 @@ class ActionSpace:
         )
 
     def sample(self, mean: Tensor, std: Tensor, noise: Tensor, mask: Tensor | None) -> Tensor:
-        """Actions from N(mean, std) or the categorical `mean`; `noise` is standard normal."""
+        """Actions (..., A) from N(mean, std) or the categorical `mean`; `noise` is normal."""
         if not self.discrete:
             return self.project(mean + std * noise, mask)
         return self.project(mean.log() + gumbel(noise), mask)
@@ -54,7 +54,7 @@ class ActionSpace:
         return self.project(gumbel(noise), mask)
 
     def project(self, actions: Tensor, mask: Tensor | None) -> Tensor:
-        """The nearest permitted action: clamped to the box, or the most preferred choice.
+        """The nearest permitted action (..., A): clamped to the box, or the most preferred choice.
 
         `mask` (broadcastable to actions) is 0 where an action dimension stays at the centre of
         its range, or where a choice must not be taken.
@@ -70,14 +70,14 @@ class ActionSpace:
     def refitted(
         self, mean: Tensor, std: Tensor, min_std: float, max_std: float, min_prob: float
     ) -> tuple[Tensor, Tensor]:
-        """The distribution kept from collapsing: std clamped, probabilities mixed with uniform."""
+        """Mean and std (..., A) kept from collapsing: std clamped, chances mixed with uniform."""
         if not self.discrete:
             return mean, std.clamp(min_std, max_std)
         flat = self.initial_mean(*mean.shape[:-1], device=mean.device)
         return torch.lerp(mean, flat, min_prob), std
 
     def perturb(self, action: Tensor, scale: Tensor, noise: Tensor, mask: Tensor | None) -> Tensor:
-        """Exploration: Gaussian noise of std `scale`, or a random choice with that probability."""
+        """Exploration (..., A): Gaussian noise of std `scale`, or a random choice as likely."""
         if not self.discrete:
             return self.sample(action, scale, noise, mask)
         flat = self.initial_mean(*action.shape[:-1], device=action.device)

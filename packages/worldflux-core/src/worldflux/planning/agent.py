@@ -71,7 +71,7 @@ class PlanningAgent(Agent):
         return model.loss(batch, rand=rand) if self._samples else model.loss(batch)
 
     def conditions(self, obs: Mapping[str, Tensor]) -> ConditionPayload | None:
-        """What plans are conditioned on: the encoded `obs["goal"]`, where there is one."""
+        """What plans are conditioned on: the encoded `obs["goal"]` (B, ...), where there is one."""
         if "goal" not in obs:
             return None
         keys = [key for key in self.obs_spec if key != "goal"]
@@ -94,28 +94,28 @@ class PlanningAgent(Agent):
         *,
         rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:
-        """Observe, plan where a plan is due, execute its next action.
+        """Observe (B, ...), plan where a plan is due, and execute its next action (B, ...).
 
         The model's `observe` asks `rand` for "model/NAME"; all other draws are the planner's.
         """
         rand = rand or Rand()
         latent = self._observed(obs, state, is_first, rand)
-        under_way = self._under_way(state, is_first)
-        due = under_way["step"] >= self.settings.planner.execute
+        current = self._plan_in_progress(state, is_first)
+        due = current["step"] >= self.settings.planner.execute
         if self.settings.planner.execute == 1 or bool(due.any()):
             plan = self.planner(
                 self.world_model,
                 latent,
                 conditions=self.conditions(obs),
-                previous=_under(under_way, _MEMORY),
+                previous=_under(current, _MEMORY),
                 rand=rand,
                 explore=mode == "train",
             )
-            under_way = self._begun(plan).where(due, under_way)
-        step = under_way["step"]
-        action = under_way["plan"][torch.arange(len(step), device=step.device), step]
-        after = under_way.with_({"step": step + 1, "action": action})
-        return ActionPayload(self.planner.space.kind, tensor=action), _with_own(latent, after)
+            current = self._new_plan(plan).where(due, current)
+        step = current["step"]
+        action = current["plan"][torch.arange(len(step), device=step.device), step]
+        after = current.with_({"step": step + 1, "action": action})
+        return ActionPayload(self.planner.space.kind, tensor=action), _with_planner(latent, after)
 
     @property
     def remembers(self) -> bool:
@@ -131,12 +131,12 @@ class PlanningAgent(Agent):
         *,
         rand: Rand | None = None,
     ) -> State:
-        """The State after an observation, without planning; its action is what `took` is told."""
+        """The State after an observation (B, ...), unplanned; `took` is told of its action."""
         latent = self._observed(obs, state, is_first, rand or Rand())
-        return _with_own(latent, self._under_way(state, is_first))
+        return _with_planner(latent, self._plan_in_progress(state, is_first))
 
     def took(self, state: State, action: Tensor) -> State:
-        """The State after another action than the plan's: the next step plans anew."""
+        """The State after another action (B, ...) than the plan's: the next step plans anew."""
         own, step = state[_OWN + "action"], state[_OWN + "step"]
         told = {
             _OWN + "action": action.to(own).reshape(own.shape),
@@ -155,24 +155,24 @@ class PlanningAgent(Agent):
         action = state[_OWN + "action"]
         return self.world_model.observe(latent, action, dict(obs), is_first, rand=rand)
 
-    def _under_way(self, state: State | None, is_first: Tensor) -> State:
+    def _plan_in_progress(self, state: State | None, is_first: Tensor) -> State:
         """The plan each row is executing; rows that start anew have none, so one is due."""
         rows, device = is_first.shape[0], is_first.device
         space, horizon = self.planner.space, self.settings.planner.horizon
         nothing = space.to_env(space.initial_mean(rows, horizon, device=device))
         none = torch.full((rows,), self.settings.planner.execute, device=device)
-        fresh = _planned(nothing, none, self.planner.initial_memory(rows, device))
+        fresh = _plan_state(nothing, none, self.planner.initial_memory(rows, device))
         return fresh if state is None else fresh.where(is_first, _under(state, _OWN))
 
-    def _begun(self, plan: ActionPayload) -> State:
+    def _new_plan(self, plan: ActionPayload) -> State:
         """A plan of which nothing is executed yet."""
         assert plan.tensor is not None
         actions = plan.tensor.transpose(0, 1)  # (B, H, ...)
         none = torch.zeros(len(actions), dtype=torch.int64, device=actions.device)
-        return _planned(actions, none, plan.extras[MEMORY])
+        return _plan_state(actions, none, plan.extras[MEMORY])
 
 
-def _planned(actions: Tensor, step: Tensor, memory: State) -> State:
+def _plan_state(actions: Tensor, step: Tensor, memory: State) -> State:
     """Planned actions (B, H, ...), the step (B,) that is next, and the planner's memory."""
     kept = {_MEMORY + key: value for key, value in memory.tensors.items()}
     return State({"action": actions[:, 0], "plan": actions, "step": step, **kept})
@@ -184,6 +184,6 @@ def _under(state: State, prefix: str) -> State:
     return State({k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)})
 
 
-def _with_own(latent: State, under_way: State) -> State:
+def _with_planner(latent: State, current: State) -> State:
     """The model's State with what the planner keeps beside it."""
-    return latent.with_({_OWN + key: value for key, value in under_way.tensors.items()})
+    return latent.with_({_OWN + key: value for key, value in current.tensors.items()})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldflux.planning.config import CEMConfig
 from worldflux.planning.elites import best, moments
-from worldflux.planning.planner import Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, PlanningProblem
 
 
 class CEM(Planner[CEMConfig]):
@@ -21,7 +21,8 @@ class CEM(Planner[CEMConfig]):
 
     name: ClassVar[str] = "cem"
 
-    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
+    def optimize(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Plan:
+        """The last mean (B, H, A), or the best candidate; the next plan starts from the mean."""
         config = self.config
         mean = self.shifted(memory["mean"])
         std = torch.full_like(mean, config.init_std)

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldflux.errors import CapabilityError, ConfigError
 from worldflux.planning.config import GradientConfig
 from worldflux.planning.elites import best
-from worldflux.planning.planner import Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, PlanningProblem
 from worldflux.specs import TensorSpec
 
 
@@ -36,7 +36,8 @@ class GradientPlanner(Planner[GradientConfig]):
                 "one-hot actions, or use cem, icem, mppi or random_shooting."
             )
 
-    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
+    def optimize(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Plan:
+        """The best of all iterates; the next plan starts from it (B, H, A)."""
         x = self._starts(problem, memory)
         optimizer = torch.optim.Adam([x], lr=self.config.lr, maximize=True)
         kept = x.detach().clone()
@@ -56,7 +57,7 @@ class GradientPlanner(Planner[GradientConfig]):
         elites, values, _ = best(candidates, scores, 1)
         return Plan(elites[:, 0], values[:, 0], {"mean": elites[:, 0]})
 
-    def _starts(self, problem: Problem, memory: Mapping[str, Tensor]) -> Tensor:
+    def _starts(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Tensor:
         """Where the candidates (B, N + P, H, A) begin, as variables: actions, or logits."""
         given = self.shifted(memory["mean"]).unsqueeze(1)
         proposals = problem.proposals()
@@ -70,7 +71,7 @@ class GradientPlanner(Planner[GradientConfig]):
         x = torch.cat([given, restarts], 1)
         return (x if self.space.discrete else x.clamp(-1.0, 1.0)).detach().requires_grad_()
 
-    def _actions(self, x: Tensor, problem: Problem) -> Tensor:
+    def _actions(self, x: Tensor, problem: PlanningProblem) -> Tensor:
         """Variables to actions: masked, or a mixture of the permitted choices."""
         mask = problem.mask
         if not self.space.discrete:
@@ -79,7 +80,7 @@ class GradientPlanner(Planner[GradientConfig]):
             x = x.masked_fill(mask == 0, -torch.inf)
         return torch.cat([part.softmax(-1) for part in x.split(self.space.counts, -1)], -1)
 
-    def _ascent(self, x: Tensor, problem: Problem, iteration: int) -> tuple[Tensor, Tensor]:
+    def _ascent(self, x: Tensor, problem: PlanningProblem, iteration: int) -> tuple[Tensor, Tensor]:
         """Scores (B, N) and their gradient; candidates do not touch each other's."""
         with torch.enable_grad():
             score = problem.score(self._actions(x, problem), iteration)

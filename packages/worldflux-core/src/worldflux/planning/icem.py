@@ -12,7 +12,7 @@ from worldflux.core.state import State
 from worldflux.planning.config import ICEMConfig
 from worldflux.planning.elites import best, moments
 from worldflux.planning.noise import colored
-from worldflux.planning.planner import Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, PlanningProblem
 
 
 class ICEM(Planner[ICEMConfig]):
@@ -44,7 +44,8 @@ class ICEM(Planner[ICEMConfig]):
         elites = memory.tensors["mean"].unsqueeze(1).repeat(1, self.kept, 1, 1)
         return State({**memory.tensors, "elites": elites})
 
-    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
+    def optimize(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Plan:
+        """The best candidate; mean (B, H, A) and elites (B, kept, H, A) start the next plan."""
         config = self.config
         mean = self.shifted(memory["mean"], memory["mean"][:, -1:])
         std = torch.full_like(mean, config.init_std)
@@ -57,7 +58,7 @@ class ICEM(Planner[ICEMConfig]):
                 candidates = torch.cat([candidates, *given], 1)
             scores = problem.score(candidates, i)
             if i == 0:
-                scores = self._without_cold(scores, memory["warm"])
+                scores = self._without_initial_elites(scores, memory["warm"])
             else:
                 candidates = torch.cat([candidates, remembered], 1)
                 scores = torch.cat([scores, values[:, : self.kept]], 1)
@@ -74,7 +75,9 @@ class ICEM(Planner[ICEMConfig]):
             problem.record(actions=candidates, value=scores, elite_idx=index, mean=mean, std=std)
         return Plan(elites[:, 0], values[:, 0], {"mean": mean, "elites": remembered})
 
-    def _sampled(self, mean: Tensor, std: Tensor, problem: Problem, i: int, size: int) -> Tensor:
+    def _sampled(
+        self, mean: Tensor, std: Tensor, problem: PlanningProblem, i: int, size: int
+    ) -> Tensor:
         shape = (self.config.candidates, self.config.horizon, self.space.size)
         noise = problem.draw("noise", *shape, iteration=i)[:, :size]
         noise = colored(noise, self.config.beta)
@@ -85,7 +88,7 @@ class ICEM(Planner[ICEMConfig]):
         return torch.cat([self.space.project(center, mask), sampled[:, 1:]], 1)
 
     def _given(
-        self, mean: Tensor, std: Tensor, problem: Problem, memory: Mapping[str, Tensor]
+        self, mean: Tensor, std: Tensor, problem: PlanningProblem, memory: Mapping[str, Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """What joins the first iteration: proposals, then the last plan's elites, shifted."""
         steps = self.config.execute
@@ -100,7 +103,7 @@ class ICEM(Planner[ICEMConfig]):
         proposals = problem.proposals()
         return [earlier] if proposals is None else [proposals, earlier], earlier
 
-    def _without_cold(self, scores: Tensor, warm: Tensor) -> Tensor:
+    def _without_initial_elites(self, scores: Tensor, warm: Tensor) -> Tensor:
         """Rows without an earlier plan have no elites to reuse: those score worst."""
         if self.kept == 0:
             return scores

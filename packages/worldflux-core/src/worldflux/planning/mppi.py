@@ -11,7 +11,7 @@ from torch import Tensor
 from worldflux.core.rand import exponential
 from worldflux.planning.config import MPPIConfig
 from worldflux.planning.elites import best, moments, pick
-from worldflux.planning.planner import Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, PlanningProblem
 
 
 class MPPI(Planner[MPPIConfig]):
@@ -24,7 +24,8 @@ class MPPI(Planner[MPPIConfig]):
 
     name: ClassVar[str] = "mppi"
 
-    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
+    def optimize(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Plan:
+        """An elite drawn by its weight, or the mean (B, H, A), from which the next plan starts."""
         config = self.config
         mean = self.shifted(memory["mean"])
         std = torch.full_like(mean, config.init_std)
@@ -51,12 +52,12 @@ class MPPI(Planner[MPPIConfig]):
             )
         if config.select == "sample":
             choice = problem.draw("choice", config.elites, sampler=exponential)
-            plan = pick(elites, drawn(weights, choice))[:, 0]
+            plan = pick(elites, sampled_index(weights, choice))[:, 0]
         else:
             plan = self.space.project(mean.unsqueeze(1), problem.mask)[:, 0]
         return Plan(plan, values[:, 0], {"mean": mean}, None if self.space.discrete else std[:, 0])
 
 
-def drawn(weights: Tensor, choice: Tensor) -> Tensor:
+def sampled_index(weights: Tensor, choice: Tensor) -> Tensor:
     """One index (B, 1) per row, of probability `weights` (B, K); `choice` (B, K) is exponential."""
     return (weights.log() - choice.log()).argmax(1, keepdim=True)

@@ -45,8 +45,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One call: the model, where it stands, and the randomness to use."""
+class PlanningProblem:
+    """One call of a planner: the model, the State (B, ...) to plan from, and the randomness."""
 
     model: WorldModel
     state: State
@@ -166,7 +166,9 @@ class Planner(ABC, Generic[_ConfigT]):
         model.require(Capability.PLANNING)
         previous = previous if self.config.warm_start else None
         memory = self._memory(previous, state.batch_size, state.device)
-        problem = Problem(model, state, conditions, self.space, self.config, rand or Rand(), trace)
+        problem = PlanningProblem(
+            model, state, conditions, self.space, self.config, rand or Rand(), trace
+        )
         with torch.no_grad():
             plan = self.optimize(problem, memory)
             actions = self._explored(plan, problem) if explore else plan.actions
@@ -182,8 +184,8 @@ class Planner(ABC, Generic[_ConfigT]):
         )
 
     @abstractmethod
-    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
-        """Search, starting from `memory`: that of `initial_memory` or of an earlier plan."""
+    def optimize(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Plan:
+        """Search from `memory` (B, ...): that of `initial_memory` or of an earlier plan."""
 
     def initial_memory(self, batch: int, device: torch.device | str = "cpu") -> State:
         """The memory of rows that have not been planned for yet."""
@@ -197,7 +199,7 @@ class Planner(ABC, Generic[_ConfigT]):
             fill = self.space.initial_mean(1, 1, device=mean.device)
         return shift(mean, fill, self.config.execute)
 
-    def _explored(self, plan: Plan, problem: Problem) -> Tensor:
+    def _explored(self, plan: Plan, problem: PlanningProblem) -> Tensor:
         scale = plan.std
         if self.config.exploration is not None:
             scale = torch.full_like(plan.actions[:, 0], self.config.exploration)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldflux.planning.config import RandomShootingConfig
 from worldflux.planning.elites import best
-from worldflux.planning.planner import Plan, Planner, Problem
+from worldflux.planning.planner import Plan, Planner, PlanningProblem
 
 
 class RandomShooting(Planner[RandomShootingConfig]):
@@ -21,7 +21,8 @@ class RandomShooting(Planner[RandomShootingConfig]):
 
     name: ClassVar[str] = "random_shooting"
 
-    def optimize(self, problem: Problem, memory: Mapping[str, Tensor]) -> Plan:
+    def optimize(self, problem: PlanningProblem, memory: Mapping[str, Tensor]) -> Plan:
+        """The best candidate; the next plan starts from it (B, H, A)."""
         mask = problem.mask
         earlier = self.space.project(self.shifted(memory["mean"]).unsqueeze(1), mask)
         shape = (self.config.candidates, self.config.horizon, self.space.size)
