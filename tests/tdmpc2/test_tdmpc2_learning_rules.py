@@ -218,6 +218,11 @@ def test_gradients_of_model_and_policy_do_not_meet() -> None:
     assert {name for name, p in model.named_parameters() if p.grad is not None} == rest
 
 
+def test_it_says_whether_it_ignores_terminations() -> None:
+    assert "Set model.episodic=true" in small_agent().ignores_terminations
+    assert not small_agent(**{"model.episodic": True}).ignores_terminations
+
+
 def test_the_value_scale_moves_once_an_update_and_not_in_the_loss() -> None:
     agent = small_agent()
     model, scale, tau = agent.world_model, agent.world_model.scale, agent.config.model.tau
@@ -233,6 +238,29 @@ def test_the_value_scale_moves_once_an_update_and_not_in_the_loss() -> None:
     plain(values)
     expected = torch.lerp(torch.ones(()), value_range(values), tau)
     torch.testing.assert_close(scale.value, expected)
+
+
+def test_parts_of_a_batch_see_the_noise_of_the_whole() -> None:
+    """Dropout, heads and policy noise are drawn for all rows, so that parts can be accumulated."""
+    agent = small_agent(**{"model.episodic": True, "model.dropout": 0.5})
+    batch, heads = sequences(agent), torch.tensor([0, 1])
+    halves = [slice(0, 2), slice(2, 4)]
+
+    def cut(half: slice) -> Batch:
+        return batch.map(lambda tensor: tensor[half])
+
+    whole, outputs = agent._model_loss(batch, Rand.seeded(0))
+    parts = zip(halves, Rand.seeded(0).parts(2), strict=True)
+    losses = [agent._model_loss(cut(half), rand)[0] for half, rand in parts]
+    torch.testing.assert_close(torch.stack(losses).mean(), whole)
+    alone = agent._model_loss(cut(halves[0]), Rand.seeded(0))[0]  # its own noise, not the whole's
+    assert not torch.allclose(losses[0], alone)
+
+    imagined = learning.policy_batch(
+        agent.world_model, outputs["states"], outputs["weight"], Rand.seeded(1)
+    )
+    losses = [agent._policy_loss(imagined.rows(half), heads)[0] for half in halves]
+    torch.testing.assert_close(torch.stack(losses).mean(), agent._policy_loss(imagined, heads)[0])
 
 
 def test_encoded_targets_take_no_gradient() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -59,6 +60,23 @@ def _collector(stepper: Stepper, seed: int = 0) -> Collector:
 
 def _columns(chunk: Chunk) -> dict[str, np.ndarray]:
     return {key: np.stack([np.asarray(row[key]) for row in chunk.rows], 1) for key in chunk.rows[0]}
+
+
+@pytest.mark.parametrize(
+    ("advice", "cut", "expected"),
+    [("Set episodic=true.", False, 1), ("Set episodic=true.", True, 0), ("", False, 0)],
+)
+def test_an_agent_that_ignores_terminations_is_warned_about_once(
+    advice: str, cut: bool, expected: int
+) -> None:
+    collector = _collector(_stepper(Count(cut)))
+    collector.agent.ignores_terminations = advice
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for step in (0, 7, 14):
+            collector.collect(9, step)  # two episodes or three in each
+    text = "An episode has terminated, which TinyAgent ignores. Set episodic=true."
+    assert [str(warning.message) for warning in found] == [text] * expected
 
 
 @pytest.mark.parametrize("cut", [False, True])

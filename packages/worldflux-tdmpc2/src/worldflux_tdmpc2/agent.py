@@ -51,6 +51,11 @@ class TDMPC2Agent(Agent):
             "policy": torch.optim.Adam(policy, lr=c.lr, eps=1e-5, fused=fused),
         }
         self.clip_norm = {"model": c.clip, "policy": c.clip}
+        if not config.model.episodic:
+            self.ignores_terminations = (
+                "Its plans go on where the episode ends. Set model.episodic=true, which adds a "
+                "head that predicts terminations."
+            )
 
     def _groups(self) -> list[dict[str, object]]:
         """The model's Adam: the encoder learns more slowly, the policy elsewhere."""

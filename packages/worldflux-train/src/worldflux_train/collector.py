@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,7 @@ class Collector:
         self.state: State | None = None
         self.forgets: bool | None = None
         self.columns = tuple(agent.columns)
+        self.warned = False
         self.action_spec = next(iter(agent.action_spec.values()))
 
     @torch.no_grad()
@@ -74,6 +76,18 @@ class Collector:
         chunk.steps += int((~self.stepper.now.is_last).sum())
         self.stepper.step(action.cpu().numpy())
         self._count_episodes(chunk, step)
+        if not self.warned and bool(self.stepper.now.is_terminal.any()):
+            self._warn_of_termination()
+
+    def _warn_of_termination(self) -> None:
+        """Say once that an episode has terminated, where the agent ignores that."""
+        self.warned = True
+        advice = self.agent.ignores_terminations
+        if advice:
+            name = type(self.agent).__name__
+            warnings.warn(
+                f"An episode has terminated, which {name} ignores. {advice}", stacklevel=2
+            )
 
     def _forgets(self) -> bool:
         """Whether random steps leave nothing behind that acting or learning needs later."""

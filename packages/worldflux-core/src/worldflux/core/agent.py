@@ -60,6 +60,8 @@ class Learner(nn.Module, ABC):
         self.provenance: dict[str, Any] = {}
 
     world_model: WorldModel
+    ignores_terminations: str = ""
+    """Of a learner that takes no notice of episodes terminating: what to do where they do."""
 
     @property
     def columns(self) -> Columns:
