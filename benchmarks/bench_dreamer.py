@@ -12,8 +12,8 @@ from worldflux.core.rand import Rand
 from worldflux.core.rollout import unroll
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import PRESETS
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import PRESETS
 
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8")}
 VECTOR = {"state": TensorSpec((24,))}

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.reference import entries, load_weights
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.reference import entries, load_weights
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("WORLDFLUX_GOLDEN", ROOT / "../shared/golden"))

@@ -10,11 +10,11 @@ from worldflux.core.rand import Rand
 from worldflux.factory import create_agent
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
-from worldflux_dreamer.ancestors.agent import ImaginingAgent
-from worldflux_dreamer.ancestors.layers import Head
 from worldflux_dreamer.dreamerv2.agent import DreamerV2Agent
-from worldflux_dreamer.representation.contrastive import info_nce
-from worldflux_dreamer.representation.r2 import barlow_loss
+from worldflux_dreamer.dreamerv3.representation.contrastive import info_nce
+from worldflux_dreamer.dreamerv3.representation.r2 import barlow_loss
+from worldflux_dreamer.latent_rssm.agent import ImaginingAgent
+from worldflux_dreamer.latent_rssm.layers import Head
 
 OBS = {"state": TensorSpec((5,))}
 ACTION = {"action": TensorSpec((), "int64", n=3)}

@@ -13,8 +13,8 @@ from worldflux.errors import ContractError
 from worldflux.factory import create_agent, create_world_model
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family, random_batch, random_obs
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
 
 TINY = DreamerV3Config(
     model={"deter": 32, "hidden": 16, "stoch": 6, "classes": 4, "units": 16, "depth": 2},

@@ -12,13 +12,14 @@ from worldflux.core.state import State
 from worldflux.nn.two_hot import symexp_bins, two_hot, two_hot_mean
 from worldflux.specs import TensorSpec
 from worldflux.testing import random_batch
-from worldflux_dreamer import losses
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.images import ImageEncoder
+from worldflux_dreamer import categorical
+from worldflux_dreamer.dreamerv3 import losses
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.images import ImageEncoder
+from worldflux_dreamer.dreamerv3.networks import features
+from worldflux_dreamer.dreamerv3.returns import ReturnNorm
 from worldflux_dreamer.layers import BlockLinear, Linear
-from worldflux_dreamer.networks import features
-from worldflux_dreamer.returns import ReturnNorm
 
 TINY = DreamerV3Config(
     model={"deter": 32, "hidden": 16, "stoch": 6, "classes": 4, "units": 16, "depth": 2},
@@ -234,7 +235,7 @@ def test_imagination_carries_no_gradient():
 def test_samples_pass_gradients_straight_through():
     logits = torch.randn(2, 6, 4, requires_grad=True)
     probs = losses.mixed_probs(logits, 0.01)
-    sample = losses.straight_through(probs.argmax(-1), probs)
+    sample = categorical.straight_through(probs.argmax(-1), probs)
     assert set(sample.detach().unique().tolist()) == {0.0, 1.0}
     (grad,) = torch.autograd.grad((sample * torch.randn(2, 6, 4)).sum(), logits)
     assert float(grad.abs().sum()) > 0

@@ -20,11 +20,12 @@ from worldflux.nn.two_hot import (
     two_hot_loss,
     two_hot_mean,
 )
-from worldflux_dreamer import losses, optim
-from worldflux_dreamer.images import PooledConv, UpConv
+from worldflux_dreamer import categorical, shared_losses
+from worldflux_dreamer.dreamerv3 import optim
+from worldflux_dreamer.dreamerv3.images import PooledConv, UpConv
+from worldflux_dreamer.dreamerv3.optim import LaProp
+from worldflux_dreamer.dreamerv3.policy import BoundedNormal, Categoricals
 from worldflux_dreamer.layers import BlockLinear, Linear
-from worldflux_dreamer.optim import LaProp
-from worldflux_dreamer.policy import BoundedNormal, Categoricals
 from worldflux_dreamer.unroll import Rows, Steps
 
 
@@ -104,7 +105,7 @@ def test_doubling_convolution_equals_doubling_then_convolving():
 def test_pooled_convolution_in_parts_equals_the_whole(monkeypatch):
     conv, x = PooledConv(3, 4, 5), torch.randn(5, 8, 8, 3)
     whole = conv(x)
-    monkeypatch.setattr("worldflux_dreamer.images.CHUNK_BYTES", 2 * 4 * 8 * 8 * 4)
+    monkeypatch.setattr("worldflux_dreamer.dreamerv3.images.CHUNK_BYTES", 2 * 4 * 8 * 8 * 4)
     torch.testing.assert_close(conv(x), whole)
     assert whole.shape == (5, 4, 4, 4)
 
@@ -154,7 +155,7 @@ def test_lambda_return_equals_the_recursion():
     shape = (4, 7)
     last, terminal = torch.rand(shape) < 0.2, torch.rand(shape) < 0.1
     reward, boot = torch.randn(shape), torch.randn(shape)
-    found = losses.lambda_return(last, terminal, reward, boot, 0.9, 0.8)
+    found = shared_losses.lambda_return(last, terminal, reward, boot, 0.9, 0.8)
     for row in range(4):
         following = float(boot[row, -1])
         for t in reversed(range(6)):
@@ -167,20 +168,20 @@ def test_lambda_return_equals_the_recursion():
 
 @pytest.mark.parametrize("classes", [4, 20])
 def test_samples_follow_their_probabilities(classes):
-    probs = losses.softmax(torch.randn(classes) * 2)
+    probs = categorical.softmax(torch.randn(classes) * 2)
     torch.testing.assert_close(probs.sum(), torch.tensor(1.0))
     noise = torch.rand(200_000)
-    index = losses.sample_index(probs.expand(len(noise), -1), noise)
+    index = categorical.sample_index(probs.expand(len(noise), -1), noise)
     counts = torch.bincount(index, minlength=classes) / len(noise)
     torch.testing.assert_close(counts, probs, atol=0.005, rtol=0)
-    edges = losses.sample_index(probs.expand(2, -1), torch.tensor([0.0, 1.0]))
+    edges = categorical.sample_index(probs.expand(2, -1), torch.tensor([0.0, 1.0]))
     assert edges.tolist() == [0, classes - 1]
 
 
 def test_few_classes_take_the_same_softmax():
     logits = torch.randn(5, 4, requires_grad=True)
     weights = torch.randn(5, 4)
-    (quick,) = torch.autograd.grad((losses.softmax(logits) * weights).sum(), logits)
+    (quick,) = torch.autograd.grad((categorical.softmax(logits) * weights).sum(), logits)
     (plain,) = torch.autograd.grad((torch.softmax(logits, -1) * weights).sum(), logits)
     torch.testing.assert_close(quick, plain)
 

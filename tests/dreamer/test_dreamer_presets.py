@@ -7,8 +7,8 @@ import torch
 
 from worldflux.config import ConfigError
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import PRESETS, AgentConfig, DreamerV3Config, ModelConfig
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import PRESETS, AgentConfig, DreamerV3Config, ModelConfig
 
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8")}
 PROPRIO = {"state": TensorSpec((24,))}

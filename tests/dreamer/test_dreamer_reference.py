@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from worldflux.errors import StorageError
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.reference import load_reference, save_reference, to_reference
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.reference import load_reference, save_reference, to_reference
 
 TINY = DreamerV3Config(
     model={"deter": 32, "hidden": 16, "stoch": 6, "classes": 4, "units": 16, "depth": 2}

@@ -19,13 +19,13 @@ from worldflux.hub import from_pretrained
 from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_agent, check_world_model
 from worldflux.testing.batches import random_batch
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.representation.base import Representation
-from worldflux_dreamer.representation.contrastive import info_nce
-from worldflux_dreamer.representation.kinds import KINDS
-from worldflux_dreamer.representation.r2 import barlow_loss
-from worldflux_dreamer.world_model import DreamerV3WorldModel
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.config import ModelConfig
+from worldflux_dreamer.dreamerv3.representation.base import Representation
+from worldflux_dreamer.dreamerv3.representation.contrastive import info_nce
+from worldflux_dreamer.dreamerv3.representation.kinds import KINDS
+from worldflux_dreamer.dreamerv3.representation.r2 import barlow_loss
+from worldflux_dreamer.dreamerv3.world_model import DreamerV3WorldModel
 
 VECTOR, CONTINUOUS = {"state": TensorSpec((5,))}, {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}

@@ -14,10 +14,10 @@ from worldflux.factory import create_agent, create_config
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family
 from worldflux.testing.batches import random_batch
-from worldflux_dreamer.ancestors.agent import Imagined
-from worldflux_dreamer.ancestors.losses import transformed_reward
 from worldflux_dreamer.dreamerv2 import losses
 from worldflux_dreamer.dreamerv2.agent import DreamerV2Agent
+from worldflux_dreamer.latent_rssm.agent import Imagined
+from worldflux_dreamer.latent_rssm.losses import transformed_reward
 
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}
 GREY = {"image": TensorSpec((1, 64, 64), "uint8", low=0, high=255)}

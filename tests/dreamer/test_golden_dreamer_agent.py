@@ -14,12 +14,18 @@ from worldflux.core.state import State
 from worldflux.nn.slow import ema_update
 from worldflux.nn.two_hot import two_hot_cross_entropy
 from worldflux.specs import TensorSpec
-from worldflux_dreamer import losses
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.networks import DreamerDecoder, Encoder, features
-from worldflux_dreamer.policy import BoundedNormal
-from worldflux_dreamer.reference import decoder_entries, encoder_entries, entries, load_weights
-from worldflux_dreamer.world_model import reconstruction_loss
+from worldflux_dreamer import categorical, shared_losses
+from worldflux_dreamer.dreamerv3 import losses
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.networks import DreamerDecoder, Encoder, features
+from worldflux_dreamer.dreamerv3.policy import BoundedNormal
+from worldflux_dreamer.dreamerv3.reference import (
+    decoder_entries,
+    encoder_entries,
+    entries,
+    load_weights,
+)
+from worldflux_dreamer.dreamerv3.world_model import reconstruction_loss
 
 Outputs = dict[str, Tensor]
 BATCH_FIELDS = ("reward", "is_first", "is_last", "is_terminal")
@@ -107,11 +113,11 @@ def seq(golden, agent: DreamerV3Agent) -> Outputs:
         "deter": new["deter"],
         "post_logit": post,
         "prior_logit": prior,
-        "kl": losses.categorical_kl(log_post, log_prior),
+        "kl": categorical.categorical_kl(log_post, log_prior),
         "dyn": dyn,
         "rep": rep,
-        "post_ent": losses.categorical_entropy(log_post).sum(-1),
-        "prior_ent": losses.categorical_entropy(log_prior).sum(-1),
+        "post_ent": categorical.categorical_entropy(log_post).sum(-1),
+        "prior_ent": categorical.categorical_entropy(log_prior).sum(-1),
     }
 
 
@@ -152,7 +158,7 @@ def heads(golden, agent: DreamerV3Agent) -> Outputs:
         "con_logit": goes_on,
         "con_prob": output.predictions["continue"],
         "con_target": target,
-        "con_loss": losses.binary_cross_entropy(goes_on, target),
+        "con_loss": shared_losses.binary_cross_entropy(goes_on, target),
         "pol_logp": policy.log_prob(x["action"]),
         "pol_ent": policy.entropy(),
         "val_logits": value,

@@ -10,13 +10,15 @@ from torch import Tensor
 from worldflux.nn.norms import RMSNorm
 from worldflux.nn.symlog import symexp, symlog
 from worldflux.nn.two_hot import symexp_bins, two_hot, two_hot_cross_entropy, two_hot_mean
-from worldflux_dreamer import losses
-from worldflux_dreamer.behavior import Critics, Imagined, imagination_losses, replay_loss
-from worldflux_dreamer.config import AgentConfig
+from worldflux_dreamer import categorical as choices
+from worldflux_dreamer import shared_losses
+from worldflux_dreamer.dreamerv3 import losses
+from worldflux_dreamer.dreamerv3.behavior import Critics, Imagined, imagination_losses, replay_loss
+from worldflux_dreamer.dreamerv3.config import AgentConfig
+from worldflux_dreamer.dreamerv3.optim import LaProp, agc_factors
+from worldflux_dreamer.dreamerv3.policy import BoundedNormal, Categoricals
+from worldflux_dreamer.dreamerv3.returns import ReturnNorm
 from worldflux_dreamer.layers import BlockLinear
-from worldflux_dreamer.optim import LaProp, agc_factors
-from worldflux_dreamer.policy import BoundedNormal, Categoricals
-from worldflux_dreamer.returns import ReturnNorm
 
 Outputs = dict[str, Tensor]
 
@@ -56,7 +58,7 @@ def categorical(golden, x: Outputs) -> Outputs:
 
 
 def binary(golden, x: Outputs) -> Outputs:
-    loss = losses.binary_cross_entropy(x["logit"], x["target"])
+    loss = shared_losses.binary_cross_entropy(x["logit"], x["target"])
     return {"loss": loss, "prob": torch.sigmoid(x["logit"])}
 
 
@@ -68,12 +70,12 @@ def kl(golden, x: Outputs) -> Outputs:
     (dyn_grad,) = torch.autograd.grad(dyn[1:].sum(), prior)
     (rep_grad,) = torch.autograd.grad(rep[1:].sum(), post)
     return {
-        "kl": losses.categorical_kl(log_post, log_prior),
+        "kl": choices.categorical_kl(log_post, log_prior),
         "dyn": dyn,
         "rep": rep,
         "dyn_grad_prior": dyn_grad,
         "rep_grad_post": rep_grad,
-        "ent_post": losses.categorical_entropy(log_post).sum(-1),
+        "ent_post": choices.categorical_entropy(log_post).sum(-1),
         "logp_post": log_post,
     }
 
@@ -81,7 +83,7 @@ def kl(golden, x: Outputs) -> Outputs:
 def straight_through(golden, x: Outputs) -> Outputs:
     logits = golden["in/kl/post"].requires_grad_()
     probs = losses.mixed_probs(logits, golden.config["unimix"])
-    sample = losses.straight_through(x["index"], probs)
+    sample = choices.straight_through(x["index"], probs)
     (grad,) = torch.autograd.grad(sample, logits, x["upstream"])
     return {"grad": grad}
 
@@ -89,8 +91,8 @@ def straight_through(golden, x: Outputs) -> Outputs:
 def lambda_return(golden, x: Outputs) -> Outputs:
     discount, lam = 1 - 1 / golden.config["horizon"], golden.config["lam"]
     never = torch.zeros_like(x["rew"])
-    replay = losses.lambda_return(x["last"], x["term"], x["rew"], x["boot"], discount, lam)
-    imag = losses.lambda_return(never, x["softterm"], x["rew"], x["val"], 1.0, lam)
+    replay = shared_losses.lambda_return(x["last"], x["term"], x["rew"], x["boot"], discount, lam)
+    imag = shared_losses.lambda_return(never, x["softterm"], x["rew"], x["val"], 1.0, lam)
     return {"replay": replay, "imag": imag}
 
 

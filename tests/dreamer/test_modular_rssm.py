@@ -20,10 +20,10 @@ from worldflux.hub import load_into
 from worldflux.specs import TensorSpec
 from worldflux.testing import check_family
 from worldflux.testing.batches import random_batch
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.cores import LatentCore, Memory
-from worldflux_dreamer.ancestors.layers import dense
-from worldflux_dreamer.ancestors.rssm import RSSM
+from worldflux_dreamer.latent_rssm.config import SizesConfig
+from worldflux_dreamer.latent_rssm.cores import LatentCore, Memory
+from worldflux_dreamer.latent_rssm.layers import dense
+from worldflux_dreamer.latent_rssm.rssm import RSSM
 from worldflux_dreamer.modular.dynamics import TransformerDynamics
 
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from worldflux.nn.two_hot import symexp_bins, two_hot, two_hot_loss, two_hot_mean
-from worldflux_dreamer.optim import LaProp
+from worldflux_dreamer.dreamerv3.optim import LaProp
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -4,7 +4,7 @@ import pluggy
 
 import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.specs import Capability, ModelSpec
-from worldflux_dreamer.config import PRESETS, DreamerV3Config
+from worldflux_dreamer.dreamerv3.config import PRESETS, DreamerV3Config
 
 ABLE = (Capability.OBS_DECODE, Capability.REWARD_PRED, Capability.CONTINUE_PRED)
 DREAMERV3 = ModelSpec(
@@ -12,8 +12,8 @@ DREAMERV3 = ModelSpec(
     config=DreamerV3Config,
     presets=PRESETS,
     default_preset="size12m",
-    model="worldflux_dreamer.world_model:DreamerV3WorldModel",
-    agent="worldflux_dreamer.agent:DreamerV3Agent",
+    model="worldflux_dreamer.dreamerv3.world_model:DreamerV3WorldModel",
+    agent="worldflux_dreamer.dreamerv3.agent:DreamerV3Agent",
     description="Learns a recurrent latent model and acts by imagining in it.",
     paper="Hafner et al., Nature 2025",
     capabilities=frozenset({*ABLE, Capability.PLANNING}),

@@ -12,11 +12,11 @@ from worldflux.core.output import UpdateResult
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.ancestors.actors import Actor
-from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent, measured
 from worldflux_dreamer.dreamerv1 import losses
 from worldflux_dreamer.dreamerv1.config import DreamerV1Config
 from worldflux_dreamer.dreamerv1.world_model import DreamerV1WorldModel
+from worldflux_dreamer.latent_rssm.actors import Actor
+from worldflux_dreamer.latent_rssm.agent import Imagined, ImaginingAgent, measured
 
 
 class DreamerV1Agent(ImaginingAgent):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import PositiveFloat
 
 from worldflux.config import Config
-from worldflux_dreamer.ancestors.config import BehaviorConfig, DiscountedConfig
+from worldflux_dreamer.latent_rssm.config import BehaviorConfig, DiscountedConfig
 
 
 class ModelConfig(DiscountedConfig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worldflux_dreamer.ancestors.losses import lambda_targets, reach_weights
+from worldflux_dreamer.latent_rssm.losses import lambda_targets, reach_weights
 
 
 def imagined_returns(

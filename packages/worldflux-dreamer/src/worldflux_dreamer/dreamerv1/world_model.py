@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worldflux_dreamer.ancestors.latents import Stats
-from worldflux_dreamer.ancestors.losses import freed
-from worldflux_dreamer.ancestors.world_model import DiscountedWorldModel
+from worldflux_dreamer.latent_rssm.latents import Stats
+from worldflux_dreamer.latent_rssm.losses import freed
+from worldflux_dreamer.latent_rssm.world_model import DiscountedWorldModel
 
 
 class DreamerV1WorldModel(DiscountedWorldModel):

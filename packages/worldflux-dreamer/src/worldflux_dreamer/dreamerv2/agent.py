@@ -13,12 +13,12 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.ancestors.actors import Actor, TanhNormal
-from worldflux_dreamer.ancestors.agent import Imagined, ImaginingAgent, measured
-from worldflux_dreamer.ancestors.losses import lambda_targets, reach_weights
 from worldflux_dreamer.dreamerv2 import losses
 from worldflux_dreamer.dreamerv2.config import DreamerV2Config
 from worldflux_dreamer.dreamerv2.world_model import DreamerV2WorldModel
+from worldflux_dreamer.latent_rssm.actors import Actor, TanhNormal
+from worldflux_dreamer.latent_rssm.agent import Imagined, ImaginingAgent, measured
+from worldflux_dreamer.latent_rssm.losses import lambda_targets, reach_weights
 
 
 class DreamerV2Agent(ImaginingAgent):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from worldflux.config import Config
-from worldflux_dreamer.ancestors.config import (
+from worldflux_dreamer.latent_rssm.config import (
     Activation,
     BehaviorConfig,
     Core,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worldflux_dreamer.ancestors.world_model import BalancedKL, DiscountedWorldModel
 from worldflux_dreamer.dreamerv2.config import DreamerV2Config
+from worldflux_dreamer.latent_rssm.world_model import BalancedKL, DiscountedWorldModel
 
 
 class DreamerV2WorldModel(BalancedKL, DiscountedWorldModel):

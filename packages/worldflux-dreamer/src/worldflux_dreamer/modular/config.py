@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
 from worldflux.config import Config
 from worldflux.planning.config import CEMConfig, PlanningAgentConfig
-from worldflux_dreamer.ancestors.config import Core, Probability, SizesConfig
+from worldflux_dreamer.latent_rssm.config import Core, Probability, SizesConfig
 
 
 class ModelConfig(SizesConfig):

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from worldflux.core.interfaces import DynamicsModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux_dreamer.ancestors.latents import Stats, latent_noise, make_latent
-from worldflux_dreamer.ancestors.layers import ACTIVATIONS, Head, dense
+from worldflux_dreamer.latent_rssm.latents import Stats, latent_noise, make_latent
+from worldflux_dreamer.latent_rssm.layers import ACTIVATIONS, Head, dense
 from worldflux_dreamer.modular.config import ModelConfig
 
 

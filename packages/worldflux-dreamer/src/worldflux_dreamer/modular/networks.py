@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.errors import ContractError
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.layers import dense, glorot, mlp
-from worldflux_dreamer.ancestors.networks import Encoder, LatentDecoder
+from worldflux_dreamer.latent_rssm.config import SizesConfig
+from worldflux_dreamer.latent_rssm.layers import dense, glorot, mlp
+from worldflux_dreamer.latent_rssm.networks import Encoder, LatentDecoder
 from worldflux_dreamer.modular.config import ModelConfig
 
 Shape = tuple[int, int, int]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from worldflux.core.interfaces import Decoder, DynamicsModel
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.networks import Encoder
-from worldflux_dreamer.ancestors.rssm import RSSM
-from worldflux_dreamer.ancestors.world_model import BalancedKL, LatentWorldModel
+from worldflux_dreamer.latent_rssm.config import SizesConfig
+from worldflux_dreamer.latent_rssm.networks import Encoder
+from worldflux_dreamer.latent_rssm.rssm import RSSM
+from worldflux_dreamer.latent_rssm.world_model import BalancedKL, LatentWorldModel
 from worldflux_dreamer.modular.config import ModularConfig
 from worldflux_dreamer.modular.dynamics import TransformerDynamics
 from worldflux_dreamer.modular.networks import ModularDecoder, ModularEncoder

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from worldflux.config import Config
 from worldflux.planning.config import CEMConfig, PlanningAgentConfig, ScoreConfig
-from worldflux_dreamer.ancestors.config import Activation, LatentConfig
+from worldflux_dreamer.latent_rssm.config import Activation, LatentConfig
 
 
 class ModelConfig(LatentConfig):

@@ -13,11 +13,11 @@ from worldflux.core.output import LossOutput
 from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
-from worldflux_dreamer.ancestors.images import quantised
-from worldflux_dreamer.ancestors.latents import Stats
-from worldflux_dreamer.ancestors.world_model import LatentWorldModel
-from worldflux_dreamer.networks import image_keys
+from worldflux_dreamer.latent_rssm.images import quantised
+from worldflux_dreamer.latent_rssm.latents import Stats
+from worldflux_dreamer.latent_rssm.world_model import LatentWorldModel
 from worldflux_dreamer.planet.losses import beyond_free_nats
+from worldflux_dreamer.spaces import image_keys
 
 
 class PlaNetWorldModel(LatentWorldModel):

@@ -18,12 +18,13 @@ from worldflux.core.payloads import ActionKind, ActionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.training import Phase, TrainingPlan
-from worldflux_dreamer.ancestors.actors import Actor, explored, to_env
-from worldflux_dreamer.ancestors.config import BehaviorConfig
-from worldflux_dreamer.ancestors.layers import ScalarHead
-from worldflux_dreamer.ancestors.losses import critic_loss
-from worldflux_dreamer.ancestors.rssm import features
-from worldflux_dreamer.ancestors.world_model import DiscountedWorldModel, single_action
+from worldflux_dreamer.latent_rssm.actors import Actor, explored, to_env
+from worldflux_dreamer.latent_rssm.config import BehaviorConfig
+from worldflux_dreamer.latent_rssm.layers import ScalarHead
+from worldflux_dreamer.latent_rssm.losses import critic_loss
+from worldflux_dreamer.latent_rssm.rssm import features
+from worldflux_dreamer.latent_rssm.world_model import DiscountedWorldModel
+from worldflux_dreamer.spaces import one_action
 
 FEATURES = ("deter", "stoch")
 """What actor and critic see of a State."""
@@ -59,7 +60,7 @@ class ImaginingAgent(Agent):
         super().__init__(config, world_model.obs_spec, world_model.action_spec)
         self.world_model = world_model
         self.behavior: BehaviorConfig = config.agent  # type: ignore[attr-defined]
-        self.spec = single_action(self.action_spec)
+        self.spec = one_action(self.action_spec)
         sizes, width = world_model.sizes, self._feature_size()
         layers = self.behavior.critic_layers
         self.actor = self.make_actor(width)

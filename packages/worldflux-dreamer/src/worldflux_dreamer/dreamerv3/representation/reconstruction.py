@@ -9,9 +9,10 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
-from worldflux_dreamer import losses
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.representation.base import Representation
+from worldflux_dreamer import shared_losses
+from worldflux_dreamer.dreamerv3 import losses
+from worldflux_dreamer.dreamerv3.config import ModelConfig
+from worldflux_dreamer.dreamerv3.representation.base import Representation
 
 
 class Reconstruction(Representation):
@@ -46,4 +47,4 @@ def reconstruction_loss(output: ModelOutput, key: str, target: Tensor, spec: Ten
     lead = target.shape[: target.ndim - len(spec.shape)]
     if not spec.discrete:
         return losses.vector_loss(output.aux[key], target.reshape(*lead, -1))
-    return losses.choice_loss(output.aux[key], target.reshape(*lead, -1), spec.counts)
+    return shared_losses.choice_loss(output.aux[key], target.reshape(*lead, -1), spec.counts)

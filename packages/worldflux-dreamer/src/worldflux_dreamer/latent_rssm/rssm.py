@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from worldflux.core.interfaces import DynamicsModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.cores import CORES, MakeCore, Memory
-from worldflux_dreamer.ancestors.latents import Stats, latent_noise, make_latent
-from worldflux_dreamer.ancestors.layers import ACTIVATIONS, Head, dense
+from worldflux_dreamer.latent_rssm.config import SizesConfig
+from worldflux_dreamer.latent_rssm.cores import CORES, MakeCore, Memory
+from worldflux_dreamer.latent_rssm.latents import Stats, latent_noise, make_latent
+from worldflux_dreamer.latent_rssm.layers import ACTIVATIONS, Head, dense
 
 
 class RSSM(DynamicsModel):

@@ -9,15 +9,10 @@ from torch import Tensor, nn
 
 from worldflux.core.rand import Rand, normal, uniform
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.config import AgentConfig, ModelConfig
+from worldflux_dreamer.categorical import categorical_entropy, sample_index
+from worldflux_dreamer.dreamerv3.config import AgentConfig, ModelConfig
+from worldflux_dreamer.dreamerv3.losses import mixed_log_probs, normal_entropy, normal_log_prob
 from worldflux_dreamer.layers import MLP, Linear
-from worldflux_dreamer.losses import (
-    categorical_entropy,
-    mixed_log_probs,
-    normal_entropy,
-    normal_log_prob,
-    sample_index,
-)
 
 
 @dataclass

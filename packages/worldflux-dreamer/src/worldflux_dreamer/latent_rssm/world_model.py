@@ -19,17 +19,16 @@ from worldflux.core.output import LossOutput, ModelOutput
 from worldflux.core.rand import Rand
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
-from worldflux.errors import ContractError
 from worldflux.specs import Capability, TensorSpec
-from worldflux_dreamer.ancestors.config import DiscountedConfig, LatentConfig, SizesConfig
-from worldflux_dreamer.ancestors.images import quantised
-from worldflux_dreamer.ancestors.latents import Latent, Stats, detached, make_latent
-from worldflux_dreamer.ancestors.layers import ScalarHead
-from worldflux_dreamer.ancestors.losses import freed, normal_loss, transformed_reward
-from worldflux_dreamer.ancestors.networks import ConstantContinue, Encoder, LatentDecoder
-from worldflux_dreamer.ancestors.rssm import RSSM
-from worldflux_dreamer.losses import binary_cross_entropy, choice_loss
-from worldflux_dreamer.world_model import masked_mean
+from worldflux_dreamer.latent_rssm.config import DiscountedConfig, LatentConfig, SizesConfig
+from worldflux_dreamer.latent_rssm.images import quantised
+from worldflux_dreamer.latent_rssm.latents import Latent, Stats, detached, make_latent
+from worldflux_dreamer.latent_rssm.layers import ScalarHead
+from worldflux_dreamer.latent_rssm.losses import freed, normal_loss, transformed_reward
+from worldflux_dreamer.latent_rssm.networks import ConstantContinue, Encoder, LatentDecoder
+from worldflux_dreamer.latent_rssm.rssm import RSSM
+from worldflux_dreamer.shared_losses import binary_cross_entropy, choice_loss, masked_mean
+from worldflux_dreamer.spaces import one_action
 
 Specs = Mapping[str, TensorSpec]
 
@@ -49,7 +48,7 @@ class LatentWorldModel(WorldModel):
         super().__init__(config, obs_spec, action_spec)
         self.sizes: SizesConfig = config.model  # type: ignore[attr-defined]
         self.latent: Latent = make_latent(self.sizes)
-        action = single_action(action_spec)
+        action = one_action(action_spec)
         self.fill(
             "observation_encoder",
             lambda: self.make_encoder(self.sizes, obs_spec),
@@ -236,13 +235,3 @@ def observation_loss(
     if spec.discrete:
         return choice_loss(output.aux[key], flat, spec.counts)
     return normal_loss(output.aux[key], flat, 1)
-
-
-def single_action(action_spec: Specs) -> TensorSpec:
-    """The one action space; several choices at once are one multi-discrete space."""
-    if len(action_spec) != 1:
-        raise ContractError(
-            f"A Dreamer takes one action space, got {len(action_spec)}: "
-            f"{', '.join(action_spec) or 'none'}. Join choices into one multi-discrete space."
-        )
-    return next(iter(action_spec.values()))

@@ -12,32 +12,13 @@ from worldflux.core.interfaces import Decoder, ObservationEncoder
 from worldflux.core.output import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
-from worldflux.errors import ContractError
 from worldflux.nn.symlog import symexp, symlog
 from worldflux.nn.two_hot import symexp_bins, two_hot_mean
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.images import ImageDecoder, ImageEncoder
+from worldflux_dreamer.dreamerv3.config import ModelConfig
+from worldflux_dreamer.dreamerv3.images import ImageDecoder, ImageEncoder
 from worldflux_dreamer.layers import MLP, Linear
-
-
-def image_keys(obs_spec: Mapping[str, TensorSpec]) -> list[str]:
-    """Keys of images, sorted; all images together are one stack of channels."""
-    return sorted(key for key, spec in obs_spec.items() if len(spec.shape) == 3)
-
-
-def vector_keys(obs_spec: Mapping[str, TensorSpec]) -> list[str]:
-    """Keys of everything that is not an image, sorted."""
-    return sorted(key for key, spec in obs_spec.items() if len(spec.shape) < 3)
-
-
-def stacked_shape(obs_spec: Mapping[str, TensorSpec], keys: list[str]) -> tuple[int, int, int]:
-    """Shape (C, Y, X) of all images stacked on their channels."""
-    shapes = [obs_spec[key].shape for key in keys]
-    if len({shape[1:] for shape in shapes}) > 1:
-        sizes = ", ".join(f"{key} {obs_spec[key].shape}" for key in keys)
-        raise ContractError(f"Images of one observation must have one size, got {sizes}.")
-    return sum(shape[0] for shape in shapes), shapes[0][1], shapes[0][2]
+from worldflux_dreamer.spaces import image_keys, stacked_shape, vector_keys
 
 
 def vector_input(value: Tensor, spec: TensorSpec) -> Tensor:

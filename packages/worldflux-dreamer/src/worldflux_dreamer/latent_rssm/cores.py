@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.layers import ACTIVATIONS, dense
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.rssm import Core as BlockCore
+from worldflux_dreamer.block_gru import BlockGRU
+from worldflux_dreamer.latent_rssm.config import SizesConfig
+from worldflux_dreamer.latent_rssm.layers import ACTIVATIONS, dense
 from worldflux_dreamer.unroll import Steps
 
 Memory = dict[str, Tensor]
@@ -116,9 +115,8 @@ class BlockGRUCore(LatentCore):
 
     def __init__(self, config: SizesConfig, stoch: int, action: int) -> None:
         super().__init__()
-        sizes = {"deter": config.deter, "hidden": config.hidden, "blocks": config.blocks}
-        plain = ModelConfig(**sizes, stoch=stoch, classes=1, decoder_blocks=1)
-        self.deter, self.core = config.deter, BlockCore(plain, action)
+        self.deter = config.deter
+        self.core = BlockGRU(config.deter, config.hidden, stoch, action, config.blocks)
 
     def action_input(self, action: Tensor) -> Tensor:
         return self.core.action_input(action)

@@ -18,13 +18,15 @@ from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
-from worldflux_dreamer.behavior import Critics, Imagined, imagination_losses, replay_loss
-from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.networks import ScalarHead, features
-from worldflux_dreamer.optim import LaProp
-from worldflux_dreamer.policy import ActorHead
-from worldflux_dreamer.returns import ReturnNorm
-from worldflux_dreamer.world_model import DreamerV3WorldModel, masked_mean, only_action
+from worldflux_dreamer.dreamerv3.behavior import Critics, Imagined, imagination_losses, replay_loss
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.networks import ScalarHead, features
+from worldflux_dreamer.dreamerv3.optim import LaProp
+from worldflux_dreamer.dreamerv3.policy import ActorHead
+from worldflux_dreamer.dreamerv3.returns import ReturnNorm
+from worldflux_dreamer.dreamerv3.world_model import DreamerV3WorldModel
+from worldflux_dreamer.shared_losses import masked_mean
+from worldflux_dreamer.spaces import one_action
 
 LATENT = ("deter", "stoch")
 """What a State must hold to go on from."""
@@ -63,7 +65,7 @@ class DreamerV3Agent(Agent):
         self.world_model = DreamerV3WorldModel(config, obs_spec, action_spec)
         model, agent = config.model, config.agent
         size = model.deter + model.stoch * model.classes
-        self.policy = ActorHead(size, only_action(action_spec), model, agent)
+        self.policy = ActorHead(size, one_action(action_spec), model, agent)
         self.value = ScalarHead(size, agent.value_layers, model)
         self.slow_value = slow_copy(self.value)
         self.return_norm = ReturnNorm(agent)

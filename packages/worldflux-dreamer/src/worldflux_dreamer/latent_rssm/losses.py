@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldflux_dreamer.losses import lambda_return
+from worldflux_dreamer.shared_losses import lambda_return
 
 
 def normal_loss(mean: Tensor, target: Tensor, event: int) -> Tensor:

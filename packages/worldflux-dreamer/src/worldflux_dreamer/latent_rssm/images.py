@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.errors import ContractError
-from worldflux_dreamer.ancestors.layers import ACTIVATIONS, dense, glorot
+from worldflux_dreamer.latent_rssm.layers import ACTIVATIONS, dense, glorot
 
 SIDE = 64
 KERNELS = (5, 5, 6, 6)

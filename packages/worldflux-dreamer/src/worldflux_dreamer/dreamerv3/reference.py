@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldflux.errors import StorageError, did_you_mean
-from worldflux_dreamer.agent import DreamerV3Agent
-from worldflux_dreamer.images import Conv, ImageDecoder, ImageEncoder
+from worldflux_dreamer.dreamerv3.agent import DreamerV3Agent
+from worldflux_dreamer.dreamerv3.images import Conv, ImageDecoder, ImageEncoder
+from worldflux_dreamer.dreamerv3.networks import DreamerDecoder, Encoder, Head, VectorDecoder
+from worldflux_dreamer.dreamerv3.policy import ActorHead
+from worldflux_dreamer.dreamerv3.rssm import RSSM
 from worldflux_dreamer.layers import MLP, BlockLinear, Linear
-from worldflux_dreamer.networks import DreamerDecoder, Encoder, Head, VectorDecoder
-from worldflux_dreamer.policy import ActorHead
-from worldflux_dreamer.rssm import RSSM
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@ from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.nn.two_hot import symexp_bins, two_hot_cross_entropy
 from worldflux.specs import Capability, TensorSpec
-from worldflux_dreamer import losses
-from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.networks import DreamerDecoder, Encoder, features
-from worldflux_dreamer.representation.kinds import make_representation
-from worldflux_dreamer.representation.reconstruction import (
+from worldflux_dreamer import shared_losses
+from worldflux_dreamer.dreamerv3 import losses
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.networks import DreamerDecoder, Encoder, features
+from worldflux_dreamer.dreamerv3.representation.kinds import make_representation
+from worldflux_dreamer.dreamerv3.representation.reconstruction import (
     reconstruction_loss as reconstruction_loss,
 )
-from worldflux_dreamer.rssm import RSSM
+from worldflux_dreamer.dreamerv3.rssm import RSSM
+from worldflux_dreamer.shared_losses import masked_mean
+from worldflux_dreamer.spaces import one_action
 
 LOGITS = ("prior_logits", "posterior_logits")
 
@@ -58,7 +61,7 @@ class DreamerV3WorldModel(WorldModel):
         action_spec: Mapping[str, TensorSpec],
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
-        model, action = config.model, only_action(action_spec)
+        model, action = config.model, one_action(action_spec)
         self.fill(
             "observation_encoder", lambda: Encoder(model, obs_spec), expects={"embed": (None,)}
         )
@@ -161,7 +164,7 @@ class DreamerV3WorldModel(WorldModel):
             "dyn": dyn,
             "rep": rep,
             "rew": two_hot_cross_entropy(rewards, data.require("reward"), self.bins),
-            "con": losses.binary_cross_entropy(output.aux["continue"], goes_on),
+            "con": shared_losses.binary_cross_entropy(output.aux["continue"], goes_on),
         }
         terms |= self.representation(features(posterior), posterior["embed"], output, data)
         for name, term in terms.items():
@@ -174,24 +177,6 @@ def as_one_hot(stoch: Tensor, like: Tensor) -> Tensor:
     if stoch.ndim == like.ndim:
         return stoch.to(like.dtype)
     return F.one_hot(stoch.long(), like.shape[-1]).to(like.dtype)
-
-
-def masked_mean(term: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of a term (B, T'), over the steps where `mask` (B, T) holds."""
-    if mask is None:
-        return term.mean()
-    weight = mask[:, : term.shape[1]].float()
-    return (term * weight).sum() / weight.sum().clamp(min=1)
-
-
-def only_action(action_spec: Mapping[str, TensorSpec]) -> TensorSpec:
-    """The one action space; several choices at once are one multi-discrete space."""
-    if len(action_spec) != 1:
-        raise ContractError(
-            f"DreamerV3 takes one action space, got {len(action_spec)}: "
-            f"{', '.join(action_spec) or 'none'}. Join choices into one multi-discrete space."
-        )
-    return next(iter(action_spec.values()))
 
 
 def _check_keys(batch: Batch, obs_spec: Mapping[str, TensorSpec]) -> None:

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.core.interfaces import DynamicsModel
 from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
-from worldflux.nn.norms import RMSNormSiLU
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.layers import MLP, BlockLinear, Dense, Linear
-from worldflux_dreamer.losses import mixed_probs, sample_index, straight_through
+from worldflux_dreamer.block_gru import BlockGRU
+from worldflux_dreamer.categorical import sample_index, straight_through
+from worldflux_dreamer.dreamerv3.config import ModelConfig
+from worldflux_dreamer.dreamerv3.losses import mixed_probs
+from worldflux_dreamer.layers import MLP, Linear
 from worldflux_dreamer.unroll import Rows, Steps, linear
-
-
-class Core(nn.Module):
-    """h' = core(h, z, a): three projections, a block-diagonal layer, gates (rssm.py:_core)."""
-
-    def __init__(self, config: ModelConfig, action_size: int) -> None:
-        super().__init__()
-        d, h, g, eps = config.deter, config.hidden, config.blocks, config.norm_eps
-        self.blocks = g
-        self.from_deter = Dense(d, h, eps)
-        self.from_stoch = Dense(config.stoch * config.classes, h, eps)
-        self.from_action = Dense(action_size, h, eps)
-        widths = [d + 3 * h * g, *[d] * config.dyn_layers]
-        self.hidden = nn.ModuleList(BlockLinear(a, b, g) for a, b in pairwise(widths))
-        self.norms = nn.ModuleList(RMSNormSiLU(d, eps) for _ in self.hidden)
-        self.gates = BlockLinear(widths[-1], 3 * d, g)
-
-    def layers(self) -> list[tuple[BlockLinear, RMSNormSiLU]]:
-        """The block layers before the gates, each with its norm."""
-        return list(zip(self.hidden, self.norms, strict=True))  # type: ignore[arg-type]
-
-    def action_input(self, action: Tensor) -> Tensor:
-        """What an action (..., A) contributes (..., hidden); does not depend on the state."""
-        action = action / action.detach().abs().clamp(min=1)
-        hidden: Tensor = self.from_action(action)
-        return hidden
-
-    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor, steps: Steps) -> Tensor:
-        # deter (B, D), stoch (B, S * K), action (B, hidden) -> (B, D)
-        g = self.blocks
-        parts = [self.from_deter.step(deter, steps), self.from_stoch.step(stoch, steps), action]
-        shared = torch.cat(parts, -1).expand(g, -1, -1)  # (G, B, 3 hidden)
-        own = deter.unflatten(-1, (g, -1)).transpose(0, 1)  # (G, B, D/G)
-        x = torch.cat([own.to(shared.dtype), shared], -1)
-        for layer, norm in self.layers():
-            x = norm.grouped(steps(layer, x))
-        new = gru_update(steps(self.gates, x), own)
-        return new.transpose(0, 1).flatten(1)
-
-
-def gru_update(gates: Tensor, deter: Tensor) -> Tensor:
-    """Gates (G, B, 3 D/G), in each block reset, candidate, update; deter and result (G, B, D/G)."""
-    reset, cand, update = gates.float().chunk(3, -1)
-    cand = (torch.sigmoid(reset) * cand).tanh_()
-    return torch.lerp(deter.float(), cand, (update - 1).sigmoid_())
 
 
 class RSSM(DynamicsModel):
@@ -77,7 +31,9 @@ class RSSM(DynamicsModel):
         super().__init__()
         self.config = config
         h, eps, size = config.hidden, config.norm_eps, config.stoch * config.classes
-        self.core = Core(config, action_size)
+        self.core = BlockGRU(
+            config.deter, h, size, action_size, config.blocks, config.dyn_layers, eps
+        )
         self.prior = MLP(config.deter, h, config.image_layers, eps)
         self.prior_logit = Linear(h, size)
         self.posterior = MLP(config.deter + embed_size, h, config.obs_layers, eps)

@@ -10,9 +10,9 @@ from torch import Tensor
 from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.representation.base import Representation
-from worldflux_dreamer.representation.projection import projection
+from worldflux_dreamer.dreamerv3.config import ModelConfig
+from worldflux_dreamer.dreamerv3.representation.base import Representation
+from worldflux_dreamer.dreamerv3.representation.projection import projection
 
 
 class RedundancyReduction(Representation):

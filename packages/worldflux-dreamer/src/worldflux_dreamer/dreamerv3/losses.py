@@ -9,10 +9,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from worldflux.nn.symlog import symlog
 from worldflux.nn.two_hot import two_hot_loss
+from worldflux_dreamer.categorical import categorical_kl, softmax
 
 
 def mixed_probs(logits: Tensor, unimix: float) -> Tensor:
@@ -21,41 +21,11 @@ def mixed_probs(logits: Tensor, unimix: float) -> Tensor:
     return (1 - unimix) * probs + unimix / logits.shape[-1] if unimix else probs
 
 
-def softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis; over few classes the built-in one is 20 times slower on CPU."""
-    if logits.shape[-1] >= 16:
-        return torch.softmax(logits, -1)
-    weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
-    return weights / weights.sum(-1, keepdim=True)
-
-
 def mixed_log_probs(logits: Tensor, unimix: float) -> Tensor:
     """Logarithm of `mixed_probs`."""
     if not unimix:
         return torch.log_softmax(logits.float(), -1)
     return mixed_probs(logits, unimix).log()
-
-
-def sample_index(probs: Tensor, noise: Tensor) -> Tensor:
-    """Class indices (...) by inverse distribution function; noise (...) uniform in [0, 1)."""
-    steps = probs.cumsum(-1)
-    return (steps[..., :-1] < noise[..., None]).sum(-1)
-
-
-def straight_through(index: Tensor, probs: Tensor) -> Tensor:
-    """One-hot (..., K) whose gradient is that of `probs` (outs.py:OneHot)."""
-    one_hot = torch.zeros_like(probs).scatter_(-1, index.unsqueeze(-1), 1.0)
-    return one_hot + (probs - probs.detach()) if probs.requires_grad else one_hot
-
-
-def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) (...) of log-probabilities (..., S, K), summed over the latents."""
-    return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
-
-
-def categorical_entropy(log_probs: Tensor) -> Tensor:
-    """Entropy (...) of log-probabilities (..., K)."""
-    return -(log_probs.exp() * log_probs).sum(-1)
 
 
 def kl_losses(
@@ -70,12 +40,6 @@ def kl_losses(
     dyn = categorical_kl(log_post.detach(), log_prior)
     rep = categorical_kl(log_post, log_prior.detach())
     return dyn.clamp(min=free_nats), rep.clamp(min=free_nats)
-
-
-def binary_cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy (...) to targets in [0, 1] (outs.py:Binary)."""
-    logit = logit.float()
-    return -(target * F.logsigmoid(logit) + (1 - target) * F.logsigmoid(-logit))
 
 
 def continue_target(is_terminal: Tensor, horizon: float, contdisc: bool) -> Tensor:
@@ -104,36 +68,6 @@ def image_loss(prediction: Tensor, image: Tensor) -> Tensor:
 def vector_loss(prediction: Tensor, vector: Tensor) -> Tensor:
     """Squared error (...) in symlog space over (..., N), summed (outs.py:MSE, Agg)."""
     return (prediction.float() - symlog(vector.float())).square().sum(-1)
-
-
-def choice_loss(logits: Tensor, choices: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """Cross entropy (...) of logits (..., sum of counts) to indices (..., N), summed over N."""
-    parts = logits.split(counts, -1)
-    logs = [torch.log_softmax(part.float(), -1) for part in parts]
-    picked = [log.gather(-1, choices[..., i : i + 1].long()) for i, log in enumerate(logs)]
-    return -torch.cat(picked, -1).sum(-1)
-
-
-def lambda_return(
-    last: Tensor,
-    terminal: Tensor,
-    reward: Tensor,
-    boot: Tensor,
-    discount: float,
-    lam: float,
-) -> Tensor:
-    """Lambda-returns (B, T-1) of sequences (B, T) (agent.py:lambda_return).
-
-    `terminal` may be a probability. After `last` the return bootstraps from `boot` at once.
-    """
-    live = (1 - terminal.float())[:, 1:] * discount
-    carry = (1 - last.float())[:, 1:] * lam
-    interim = reward[:, 1:] + (1 - carry) * live * boot[:, 1:]
-    returns = [boot[:, -1]]
-    decay = live * carry
-    for t in reversed(range(live.shape[1])):
-        returns.append(interim[:, t] + decay[:, t] * returns[-1])
-    return torch.stack(returns[:0:-1], 1)
 
 
 def critic_loss(

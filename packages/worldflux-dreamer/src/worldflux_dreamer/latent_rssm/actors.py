@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from worldflux.core.rand import Rand, normal, uniform
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.ancestors.layers import dense, mlp
-from worldflux_dreamer.losses import categorical_entropy, sample_index, straight_through
+from worldflux_dreamer.categorical import categorical_entropy, sample_index, straight_through
+from worldflux_dreamer.latent_rssm.layers import dense, mlp
 
 MODE_SAMPLES = 100
 """Samples of which a squashed normal's mode is the most likely."""

@@ -13,8 +13,8 @@ from worldflux.core.state import State
 from worldflux.factory import create_agent
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
-from worldflux_dreamer.ancestors.agent import ImaginingAgent
-from worldflux_dreamer.ancestors.world_model import LatentWorldModel
+from worldflux_dreamer.latent_rssm.agent import ImaginingAgent
+from worldflux_dreamer.latent_rssm.world_model import LatentWorldModel
 
 FAMILIES = ["planet", "dreamerv1", "dreamerv2", "rssm"]
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}

@@ -1,4 +1,4 @@
-"""Latents, cores, actors and shared losses of the ancestors against slow, obvious references."""
+"""Latents, cores, actors and shared losses of the latent RSSM against slow, obvious references."""
 
 from __future__ import annotations
 
@@ -14,18 +14,13 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ConfigError, ContractError
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.ancestors import actors
-from worldflux_dreamer.ancestors.config import LatentConfig
-from worldflux_dreamer.ancestors.cores import CORES, NormGRUCell
-from worldflux_dreamer.ancestors.latents import Categorical, Gaussian, detached, latent_noise
-from worldflux_dreamer.ancestors.losses import (
-    freed,
-    lambda_targets,
-    normal_loss,
-    reach_weights,
-)
-from worldflux_dreamer.ancestors.rssm import RSSM, features
-from worldflux_dreamer.ancestors.world_model import single_action
+from worldflux_dreamer.latent_rssm import actors
+from worldflux_dreamer.latent_rssm.config import LatentConfig
+from worldflux_dreamer.latent_rssm.cores import CORES, NormGRUCell
+from worldflux_dreamer.latent_rssm.latents import Categorical, Gaussian, detached, latent_noise
+from worldflux_dreamer.latent_rssm.losses import freed, lambda_targets, normal_loss, reach_weights
+from worldflux_dreamer.latent_rssm.rssm import RSSM, features
+from worldflux_dreamer.spaces import one_action
 
 SMALL: dict[str, Any] = {"deter": 16, "hidden": 12, "stoch": 4, "classes": 3, "blocks": 4}
 CONTINUOUS, CHOICE = TensorSpec((2,), low=-1.0, high=1.0), TensorSpec((), "int64", n=3)
@@ -350,4 +345,4 @@ def test_free_nats_clip_only_what_they_name() -> None:
 
 def test_one_action_space_is_needed() -> None:
     with pytest.raises(ContractError, match="takes one action space, got 2: left, right"):
-        single_action({"left": CONTINUOUS, "right": CHOICE})
+        one_action({"left": CONTINUOUS, "right": CHOICE})

@@ -1,4 +1,4 @@
-"""The ancestors' image networks, and what they make of pixels."""
+"""The latent RSSM's image networks, and what they make of pixels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from worldflux.errors import ContractError
-from worldflux_dreamer.ancestors.images import (
-    ImageDecoder,
-    ImageEncoder,
-    PixelToMap,
-    quantised,
-)
+from worldflux_dreamer.latent_rssm.images import ImageDecoder, ImageEncoder, PixelToMap, quantised
 
 
 def test_pixels_are_cut_to_their_bits() -> None:

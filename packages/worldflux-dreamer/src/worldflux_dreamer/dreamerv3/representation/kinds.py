@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from worldflux.errors import ConfigError, did_you_mean
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.config import ModelConfig
-from worldflux_dreamer.representation.base import Representation
-from worldflux_dreamer.representation.contrastive import Contrast
-from worldflux_dreamer.representation.r2 import RedundancyReduction
-from worldflux_dreamer.representation.reconstruction import Reconstruction
+from worldflux_dreamer.dreamerv3.config import ModelConfig
+from worldflux_dreamer.dreamerv3.representation.base import Representation
+from worldflux_dreamer.dreamerv3.representation.contrastive import Contrast
+from worldflux_dreamer.dreamerv3.representation.r2 import RedundancyReduction
+from worldflux_dreamer.dreamerv3.representation.reconstruction import Reconstruction
 
 MakeRepresentation = Callable[[ModelConfig, Mapping[str, TensorSpec], int, int], Representation]
 KINDS: dict[str, MakeRepresentation] = {
@@ -30,6 +30,6 @@ def make_representation(
         raise ConfigError(
             f"model.representation={name!r} is no known loss.{did_you_mean(name, KINDS)} "
             f"Known: {', '.join(KINDS)}. One of your own is added to "
-            "worldflux_dreamer.representation.kinds.KINDS before the model is made."
+            "worldflux_dreamer.dreamerv3.representation.kinds.KINDS before the model is made."
         )
     return KINDS[name](config, obs_spec, feat, embed)

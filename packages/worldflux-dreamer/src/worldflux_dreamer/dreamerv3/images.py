@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from worldflux.errors import ContractError
 from worldflux.nn.init import trunc_normal_in_
 from worldflux.nn.norms import RMSNormSiLU
-from worldflux_dreamer.config import ModelConfig
+from worldflux_dreamer.dreamerv3.config import ModelConfig
 from worldflux_dreamer.layers import BlockLinear, Dense, Linear
 
 CHUNK_BYTES = 16 << 20

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldflux_dreamer import losses
-from worldflux_dreamer.config import DreamerV3Config
-from worldflux_dreamer.policy import BoundedNormal, Categoricals
-from worldflux_dreamer.returns import ReturnNorm
+from worldflux_dreamer import shared_losses
+from worldflux_dreamer.dreamerv3 import losses
+from worldflux_dreamer.dreamerv3.config import DreamerV3Config
+from worldflux_dreamer.dreamerv3.policy import BoundedNormal, Categoricals
+from worldflux_dreamer.dreamerv3.returns import ReturnNorm
 
 
 @dataclass
@@ -54,7 +55,7 @@ def imagination_losses(
     value = (critics.slow if agent.slow_target else critics.value).detach()
     weight = losses.imagination_weight(imagined.going_on, discount)
     never = torch.zeros_like(imagined.going_on)
-    ret = losses.lambda_return(
+    ret = shared_losses.lambda_return(
         never, 1 - imagined.going_on, imagined.reward, value, discount, agent.lam
     )
     norm.update(ret)
@@ -82,7 +83,7 @@ def replay_loss(
     Real rewards; `boot` (B, T) is the imagined return from each step; no loss at `last`.
     """
     discount = 1 - 1 / config.model.horizon
-    ret = losses.lambda_return(last, terminal, reward, boot, discount, config.agent.lam)
+    ret = shared_losses.lambda_return(last, terminal, reward, boot, discount, config.agent.lam)
     weight = (~last).float()[:, :-1]
     return weight * critics.loss(ret, config.agent.slowreg), ret
 

@@ -14,11 +14,11 @@ from worldflux.core.output import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.ancestors.images import ImageDecoder, ImageEncoder, quantised
-from worldflux_dreamer.ancestors.layers import ScalarHead, dense, mlp
-from worldflux_dreamer.ancestors.rssm import features
-from worldflux_dreamer.networks import image_keys, stacked_shape, vector_keys
+from worldflux_dreamer.latent_rssm.config import SizesConfig
+from worldflux_dreamer.latent_rssm.images import ImageDecoder, ImageEncoder, quantised
+from worldflux_dreamer.latent_rssm.layers import ScalarHead, dense, mlp
+from worldflux_dreamer.latent_rssm.rssm import features
+from worldflux_dreamer.spaces import image_keys, stacked_shape, vector_keys
 
 Specs = Mapping[str, TensorSpec]
 

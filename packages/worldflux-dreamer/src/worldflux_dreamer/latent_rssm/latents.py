@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.core.rand import Rand, Sampler, normal, uniform
-from worldflux_dreamer.ancestors.config import SizesConfig
-from worldflux_dreamer.losses import categorical_kl, sample_index, straight_through
+from worldflux_dreamer.categorical import categorical_kl, sample_index, straight_through
+from worldflux_dreamer.latent_rssm.config import SizesConfig
 
 Stats = dict[str, Tensor]
 """Parameters of a distribution over latents, by name, each (..., S) or (..., S, K)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldflux_dreamer.config import AgentConfig
+from worldflux_dreamer.dreamerv3.config import AgentConfig
 
 
 class ReturnNorm(nn.Module):
