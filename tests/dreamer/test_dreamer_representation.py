@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from worldflux.core.batch import Batch
 from worldflux.core.output import ModelOutput
 from worldflux.core.rand import Rand
-from worldflux.errors import CapabilityError, ConfigError
+from worldflux.errors import CapabilityError, ConfigError, StorageError
 from worldflux.factory import create_agent, create_world_model
 from worldflux.hub import from_pretrained
 from worldflux.specs import Capability, TensorSpec
@@ -164,5 +164,5 @@ def test_a_users_loss_is_chosen_by_name_trained_and_saved(
     assert isinstance(again, DreamerV3WorldModel)
     assert isinstance(again.representation, Agreement)
     monkeypatch.delitem(KINDS, "agreement")
-    with pytest.raises(ConfigError, match=r"'agreement' is no known loss.*representation.kinds"):
+    with pytest.raises(StorageError, match=r"'agreement' is no known loss.*representation.kinds"):
         from_pretrained(tmp_path / "model")
