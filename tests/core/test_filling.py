@@ -16,7 +16,7 @@ from worldflux.core.rand import Rand, normal
 from worldflux.core.state import State
 from worldflux.core.trial import on_zeros
 from worldflux.errors import ConfigError, ContractError
-from worldflux.slots import SLOTS, as_json, built, given, read_slots
+from worldflux.slots import SLOTS, built, given, plain_slots, read_slots
 from worldflux.specs import TensorSpec
 from worldflux.testing import random_batch
 from worldflux.testing.dummies import TinyConfig, TinyDecoder, TinyEncoder, TinyModel
@@ -250,19 +250,24 @@ def test_a_trial_of_ones_own_replaces_the_pass() -> None:
 
 
 def test_parts_in_a_file_are_classes_with_plain_options() -> None:
-    plain = as_json({"observation_encoder": {"class": Wide, "units": 3}, "decoder_module": Mute})
+    plain = plain_slots(
+        {"observation_encoder": {"class": Wide, "units": 3}, "decoder_module": Mute}
+    )
     assert plain == {
         "observation_encoder": {"class": f"{__name__}:Wide", "units": 3},
         "decoder_module": {"class": f"{__name__}:Mute"},
     }
+    assert plain_slots({"decoder_module": "no.such:Class"}) == {  # nothing is imported
+        "decoder_module": {"class": "no.such:Class"}
+    }
     with pytest.raises(ConfigError, match="slots.dynamics_model is a Small that is built already"):
-        as_json({"dynamics_model": Small(None)})
+        plain_slots({"dynamics_model": Small(None)})
 
     class Local(Wide):
         pass
 
     with pytest.raises(ConfigError, match="cannot be imported again"):
-        as_json({"observation_encoder": Local})
+        plain_slots({"observation_encoder": Local})
 
 
 def test_noise_in_a_trial_is_fixed() -> None:

@@ -62,27 +62,28 @@ class Part:
 
 def read_slots(slots: Mapping[str, Any]) -> dict[str, Part]:
     """The parts that `slots` names, imported; a slot or class that does not exist is refused."""
+    return {slot: _part(slot, value) for slot, value in slots.items()}
+
+
+def plain_slots(slots: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`slots` as a file holds them, classes by their references; nothing is imported.
+
+    A finished module has no place in a file: a run builds its parts itself, more than once.
+    """
     found = {}
     for slot, value in slots.items():
-        if slot not in SLOTS:
-            raise ConfigError(
-                f"There is no slot {slot!r}.{did_you_mean(slot, SLOTS)} Slots: {', '.join(SLOTS)}."
-            )
-        found[slot] = _part(slot, value)
+        cls, options = _class_and_options(slot, value)
+        if not isinstance(cls, str):
+            if not isinstance(cls, type) and hasattr(cls, "state_dict"):
+                raise ConfigError(
+                    f"slots.{slot} is a {type(cls).__name__} that is built already: a run builds "
+                    "its parts itself, more than once. Give the class."
+                )
+            part = Part(slot, cls, _reference(cls), options)
+            require_importable(part)
+            cls = part.reference
+        found[slot] = {"class": cls, **options}
     return found
-
-
-def as_json(slots: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`slots` by their references, for a file; a finished module has none and is refused."""
-    parts = read_slots(slots)
-    for part in parts.values():
-        require_importable(part)
-        if part.finished:
-            raise ConfigError(
-                f"slots.{part.slot} is a {type(part.given).__name__} that is built already: a run "
-                "builds its parts itself, more than once. Give the class."
-            )
-    return {slot: part.to_json() for slot, part in parts.items()}
 
 
 def require_importable(part: Part) -> None:
@@ -95,6 +96,21 @@ def require_importable(part: Part) -> None:
 
 
 def _part(slot: str, value: Any) -> Part:
+    cls, options = _class_and_options(slot, value)
+    if isinstance(cls, str):
+        return Part(slot, _imported(slot, cls), cls, options)
+    finished = not isinstance(cls, type) and hasattr(cls, "state_dict")
+    if finished and options:
+        raise ConfigError(f"slots.{slot} is built already: options go with a class.")
+    return Part(slot, cls, _reference(type(cls) if finished else cls), options)
+
+
+def _class_and_options(slot: str, value: Any) -> tuple[Any, dict[str, Any]]:
+    """What a slot is given, as it was written: the class (or its name) and its options."""
+    if slot not in SLOTS:
+        raise ConfigError(
+            f"There is no slot {slot!r}.{did_you_mean(slot, SLOTS)} Slots: {', '.join(SLOTS)}."
+        )
     options: dict[str, Any] = {}
     if isinstance(value, Mapping):
         options = dict(value)
@@ -104,17 +120,15 @@ def _part(slot: str, value: Any) -> Part:
                 f"slots.{slot} names no class: write {{class: package.module:Class, ...}}."
             )
         _require_plain(slot, options)
-    if isinstance(value, str):
-        return Part(slot, _imported(slot, value), value, options)
-    if not callable(value):
+    if not isinstance(value, str) and not callable(value):
         raise ConfigError(
             f"slots.{slot} is {value!r:.80}: write 'package.module:Class', or give a class."
         )
-    cls = value if isinstance(value, type) or not hasattr(value, "state_dict") else type(value)
-    if cls is not value and options:
-        raise ConfigError(f"slots.{slot} is built already: options go with a class.")
-    reference = f"{cls.__module__}:{getattr(cls, '__qualname__', cls)}"
-    return Part(slot, value, reference, options)
+    return value, options
+
+
+def _reference(cls: Any) -> str:
+    return f"{cls.__module__}:{getattr(cls, '__qualname__', cls)}"
 
 
 def _imported(slot: str, reference: str) -> Any:

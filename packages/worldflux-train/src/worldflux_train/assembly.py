@@ -52,8 +52,9 @@ def make_agent(
         torch.manual_seed(derived(config.train.seed, "weights"))
         with _too_large(config):
             agent: Learner = create_agent(
-                config.id, obs_spec=obs_spec, action_spec=action_spec, config=config.family
-            )
+                config.id, obs_spec=obs_spec, action_spec=action_spec, config=config.family,
+                slots=config.slots,
+            )  # fmt: skip
     if not isinstance(agent, Agent):
         raise CapabilityError(
             f"{config.id} is a {type(agent).__name__}, which does not act: it cannot be trained in "

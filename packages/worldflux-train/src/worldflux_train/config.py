@@ -1,10 +1,10 @@
-"""A run's configuration: four rooms (model, agent, train, env), merged, checked and written out."""
+"""A run's configuration: the rooms model, agent, train, env and slots, merged and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,10 +15,11 @@ from worldflux.config import Config
 from worldflux.errors import ConfigError, did_you_mean, nearest
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
 from worldflux.ids import ModelId
+from worldflux.slots import plain_slots
 from worldflux_train.trust import require_trust
 from worldflux_train.yaml_text import read_yaml, value_of
 
-ROOMS = ("model", "agent", "train", "env")
+ROOMS = ("model", "agent", "train", "env", "slots")
 KEYS = ("id", *ROOMS)
 Nested = dict[str, Any]
 
@@ -82,12 +83,16 @@ class DataConfig(Config):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that defines a run. `env` holds the environment's id and its options."""
+    """Everything that defines a run. `env` holds the environment's id and its options.
+
+    `slots` holds parts of the caller's by slot: `{"class": "package.module:Class", **options}`.
+    """
 
     id: str
     env: Mapping[str, Any]
     train: TrainConfig
     family: Config
+    slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def env_id(self) -> str:
@@ -100,9 +105,11 @@ class RunConfig:
         return {key: value for key, value in self.env.items() if key != "id"}
 
     def to_dict(self) -> Nested:
-        """The four rooms and the model id as plain data."""
+        """The rooms and the model id as plain data; without parts of the caller's, no `slots`."""
         family = self.family.to_dict()
         rooms = family if _has_rooms(type(self.family)) else {"model": family}
+        if self.slots:
+            rooms = {**rooms, "slots": {key: dict(part) for key, part in self.slots.items()}}
         return {"id": self.id, "env": dict(self.env), "train": self.train.to_dict(), **rooms}
 
     def to_yaml(self) -> str:
@@ -130,7 +137,7 @@ def resolve(
     """
     file = _from_file(config)
     own = nest(with_rooms(overrides or {}, str(model_id or file.get("id") or "")))
-    given = _merge(file, own)
+    given = _with_slots(_merge(file, own), file, own)
     _check_keys(given, str(model_id or given.get("id") or ""))
     if env_id is not None:
         own = _merge(own, {"env": {"id": env_id}})
@@ -148,7 +155,21 @@ def resolve(
     family = _family(str(model_id), {room: given.get(room, {}) for room in ("model", "agent")})
     with _room("train", TrainConfig):
         train = TrainConfig().with_(**given.get("train", {}))
-    return RunConfig(str(model_id), env, train, family)
+    return RunConfig(str(model_id), env, train, family, plain_slots(given.get("slots", {})))
+
+
+def _with_slots(given: Nested, file: Nested, own: Nested) -> Nested:
+    """A part that `own` names replaces the file's with its options; options alone are added."""
+    before, after = file.get("slots"), own.get("slots")
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return given
+    slots = dict(before)
+    for slot, part in after.items():
+        old = before.get(slot, {})
+        if isinstance(part, Mapping) and "class" not in part:
+            part = {**(old if isinstance(old, Mapping) else {"class": old}), **part}
+        slots[slot] = part
+    return {**given, "slots": slots}
 
 
 def parse_overrides(pairs: list[str]) -> Nested:
