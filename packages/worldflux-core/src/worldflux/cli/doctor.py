@@ -128,7 +128,7 @@ def _plugins() -> list[str]:
         broken += [first.module] if word == "broken" else []
         owner = f"{first.distribution} {first.version}"
         rows.append((owner, first.module, word, " ".join(dict.fromkeys(p.name for p in found))))
-    show_table(("DISTRIBUTION", "MODULE", "STATUS", "PROVIDES"), rows)
+    show_table(("DISTRIBUTION", "MODULE", "STATUS", "PROVIDES"), sorted(rows))
     for report in dict.fromkeys(manager.failures.values()):
         typer.echo(f"\n{report}")
     return broken
