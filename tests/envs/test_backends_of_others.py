@@ -232,10 +232,20 @@ def test_auto_stays_in_this_process_where_workers_cannot_make_it(picklable, capl
     vec = gym.make_vec(Slow, 8, workers=4, lock=lock, owner=os.getpid())
     try:
         assert type(vec).__name__ == "SyncVec"
-        reason = "RuntimeError: only in the process" if picklable else "cannot pickle"
-        assert f"gym/Slow: worker processes would be faster, but cannot make it: {reason}" in (
-            caplog.text if picklable else caplog.text.replace("TypeError: ", "")
+        reason = (
+            "RuntimeError: only in the process"
+            if picklable
+            else "what makes it cannot be sent to a worker process: TypeError: cannot pickle"
         )
+        told = "gym/Slow: worker processes would be faster, but cannot make it: "
+        assert told + reason in caplog.text
         assert vec.reset(seed=0)[0]["image"].shape == (8, 3, 20, 24)
     finally:
         vec.close()
+
+
+def test_asked_for_processes_that_cannot_be_are_refused_in_one_sentence():
+    import threading
+
+    with pytest.raises(EnvError, match="cannot be sent to a worker process: TypeError: cannot pi"):
+        gym.make_vec(Slow, 2, mode="async", lock=threading.Lock(), owner=__import__("os").getpid())

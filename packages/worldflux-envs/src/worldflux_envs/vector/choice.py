@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from worldflux.errors import EnvError, did_you_mean
-from worldflux_envs.vector.faults import sentence, starting
+from worldflux_envs.vector.faults import starting
 from worldflux_envs.vector.sync import SyncVec
 
 log = logging.getLogger(__name__)
@@ -104,16 +103,16 @@ def _in_processes(
     build: Callable[[], gymnasium.Env[Any, Any]], num_envs: int, *, optional: bool, **options: Any
 ) -> VectorEnv[Any, Any, Any] | None:
     """The vector in worker processes; None, with the reason logged, where `optional` ones fail."""
-    from worldflux_envs.vector.processes import AsyncVec
+    from worldflux_envs.vector.processes import AsyncVec, NotSendableError
 
     vec, reason = None, None
     try:
         vec = AsyncVec(build, num_envs, **options)
         reason = vec.problem() if optional else None
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
+    except NotSendableError as error:
         if not optional:
             raise
-        reason = sentence(error)
+        reason = str(error)
     if reason is None:
         return vec
     if vec is not None:

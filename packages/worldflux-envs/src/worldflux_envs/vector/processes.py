@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from gymnasium import spaces
 from worldflux.errors import CapabilityError, EnvError
 from worldflux_envs.vector.base import Command, Failure, Reply
 from worldflux_envs.vector.buffers import anonymous_file, attach, layout
+from worldflux_envs.vector.faults import sentence
 from worldflux_envs.vector.slot import Make, SlotVectorEnv
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 _STARTING_SECONDS = 300.0
 _CLOSING_SECONDS = 5.0
 _TRACE_BYTES = 1 << 16
+
+
+class NotSendableError(EnvError):
+    """What makes an environment cannot be written down for another process."""
 
 
 class Worker:
@@ -129,9 +135,10 @@ class AsyncVec(SlotVectorEnv):
         )  # fmt: skip
         self._keeps_actions = not resumes
         self._timeout = timeout
+        sent = _by_value(make)
         self._memory = anonymous_file(max(layout(space, num_envs)[1], 1), "worldflux-obs")
         self.buffers = attach(self._memory, space, num_envs)
-        self._start = (_by_value(make), space, num_envs)
+        self._start = (sent, space, num_envs)
         count = min(num_envs, workers or os.cpu_count() or 1)
         shares = [range(num_envs * k // count, num_envs * (k + 1) // count) for k in range(count)]
         self._workers = [Worker(rows, self._memory, self._start) for rows in shares]
@@ -199,7 +206,12 @@ def _by_value(make: Make) -> bytes:
         module = sys.modules.get(getattr(piece, "__module__", None) or "")
         if module and not _importable(module):
             cloudpickle.register_pickle_by_value(module)
-    return cloudpickle.dumps(make)
+    try:
+        return cloudpickle.dumps(make)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise NotSendableError(
+            f"what makes it cannot be sent to a worker process: {sentence(error)}"
+        ) from error
 
 
 def _importable(module: ModuleType) -> bool:
