@@ -93,6 +93,9 @@ def test_rewinding_drops_what_came_after_the_step(run: Run) -> None:
     run.rewind_metrics(2)
     run.append_metrics({"step": 3, "again": True})
     assert run.metrics() == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+    run.append_metrics({"step": 3, "tick": 5})  # in a burst
+    run.rewind_metrics(4)
+    assert run.metrics()[-1] == {"step": 3, "again": True}
 
 
 def test_rewinding_drops_final_rows_in_one_write_that_can_fail_whole(
@@ -114,14 +117,14 @@ def test_rewinding_drops_final_rows_in_one_write_that_can_fail_whole(
 
 
 def test_a_run_without_metrics_or_checkpoints_is_empty(run: Run) -> None:
-    assert run.metrics() == [] and run.steps() == [] and run.latest_checkpoint() is None
+    assert run.metrics() == [] and run.ticks() == [] and run.latest_checkpoint() is None
 
 
 def test_steps_are_sorted_as_numbers_and_drafts_do_not_count(run: Run) -> None:
     for step in (1000, 20, 300):
         save(run, step)
     (run.checkpoints_path / ".0000000400.1.tmp").mkdir()
-    assert run.steps() == [20, 300, 1000]
+    assert run.ticks() == [20, 300, 1000]
     assert run.latest_checkpoint() == run.checkpoint_path(1000)
     assert run.manifest(300)["note"] == "x"
 
@@ -160,7 +163,7 @@ def flip(path: Path) -> None:
 
 
 def forge(path: Path) -> None:
-    path.write_text(path.read_text().replace('"step": 2', '"step": 3'))
+    path.write_text(path.read_text().replace('"tick": 2', '"tick": 3'))
 
 
 @pytest.mark.parametrize(

@@ -204,18 +204,16 @@ def _assert_same_run(one: Path, other: Path, step: int) -> None:
     first, second = Run.open(one), Run.open(other)
     left, right = (run.checkpoint_path(step) for run in (first, second))
     names = sorted(file.relative_to(left).as_posix() for file in left.rglob("*.safetensors"))
-    assert len(names) >= 4, names  # weights, optimisers, loop, replay
+    assert len(names) >= 6, names  # weights, optimisers, updater, meters, collector, replay
     assert names == sorted(
         file.relative_to(right).as_posix() for file in right.rglob("*.safetensors")
     )
     for name in names:
         _assert_same_tensors(left / name, right / name)
-    states = [read_json(folder / "state.json") for folder in (left, right)]
-    for state in states:
-        assert state["progress"].pop("seconds") > 0
-    assert states[0] == states[1]
-    replays = [read_json(folder / "replay" / "replay.json") for folder in (left, right)]
-    assert replays[0] == replays[1]
+    for name in ("clock", "schedule", "meters", "collector", "environments", "replay/replay"):
+        values = [read_json(folder / f"{name}.json") for folder in (left, right)]
+        assert [value.pop("seconds", 1) > 0 for value in values] == [True, True]
+        assert values[0] == values[1], name
     assert _untimed(first) == _untimed(second)
 
 

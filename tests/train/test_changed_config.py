@@ -50,7 +50,7 @@ def test_an_end_and_a_device_may_be_changed(run: Run) -> None:
 
 def test_an_unreadable_checkpoint_is_passed_over(run: Run) -> None:
     api.resume(run.path, steps=60)
-    newest = run.checkpoint_path(max(run.steps()))
+    newest = run.checkpoint_path(max(run.ticks()))
     (newest / "manifest.json").write_text("{")
     change(run, "lr: 0.003", "lr: 0.303")
     with pytest.raises(ConfigError, match="lr: 0.003 in the checkpoint"):

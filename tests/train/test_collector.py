@@ -131,12 +131,36 @@ def test_random_actions_cover_their_space() -> None:
     assert random_action(TensorSpec((), "int64", n=3), 4, rand).shape == (4,)
 
 
+def test_a_chunk_is_a_message_that_refers_to_nothing() -> None:
+    collector = _collector(_stepper(Count(), Count()))
+    collector.follow(collector.agent.state_dict(), version=7)
+    chunk = collector.collect(2, step=0)
+    assert (chunk.lanes, chunk.version) == ((0, 1), 7)
+    before = {key: value.copy() for key, value in _columns(chunk).items()}
+    collector.collect(5, step=2)
+    for parameter in collector.agent.parameters():
+        parameter.zero_()
+    for key, value in _columns(chunk).items():
+        assert (value == before[key]).all(), key
+    assert all(v.device.type == "cpu" for v in chunk.rows[0].values() if torch.is_tensor(v))
+
+
+def test_borrowed_weights_are_given_back() -> None:
+    collector = _collector(_stepper(Count()))
+    before = {name: value.clone() for name, value in collector.agent.state_dict().items()}
+    other = {name: value + 1 for name, value in before.items() if name.startswith("policy")}
+    with collector.borrowed(other) as agent:
+        assert torch.equal(agent.policy.bias, before["policy.bias"] + 1)  # type: ignore[attr-defined]
+    for name, value in collector.agent.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_follow_copies_and_does_not_share() -> None:
     one, other = _collector(_stepper(Count())), _collector(_stepper(Count()))
     with torch.no_grad():
         for parameter in one.agent.parameters():
             parameter.add_(1)
-    other.follow(one.agent)
+    other.follow(one.agent.state_dict(), version=1)
     for ours, theirs in zip(other.agent.parameters(), one.agent.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert ours.data_ptr() != theirs.data_ptr()

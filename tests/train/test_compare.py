@@ -168,7 +168,7 @@ def test_another_configuration_in_the_same_folder_is_refused(copy: Path) -> None
         _compare(copy, steps=30, overrides={**QUICK, "train.eval_every": 6})
 
 
-@pytest.mark.parametrize("where", ["loop.safetensors", "agent/*.safetensors", MANIFEST])
+@pytest.mark.parametrize("where", ["collector.safetensors", "agent/*.safetensors", MANIFEST])
 def test_a_checkpoint_that_fails_to_load_is_an_error(copy: Path, where: str) -> None:
     run = Run.open(copy / "tiny-wide" / "seed-0")
     newest = run.latest_checkpoint()

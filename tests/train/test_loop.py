@@ -18,7 +18,9 @@ from worldflux.plugins import plugins
 from worldflux.runs import Run
 from worldflux_train import api
 from worldflux_train.assembly import choose_device
+from worldflux_train.clock import Clock
 from worldflux_train.meters import Meters, refuse_non_finite_weights
+from worldflux_train.pace import Pace
 from worldflux_train.trainer import Trainer
 
 
@@ -26,13 +28,47 @@ def test_train_ratio_is_exact(tiny: Any, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     trainer = Trainer(tiny(overrides={"train.envs": 3}), run)
     owed: list[tuple[int, int]] = []
-    trainer._between = lambda before, after: owed.append((before, trainer.schedule.updates))  # type: ignore[method-assign]
+    trainer._between = lambda before: owed.append((before, trainer.schedule.updates))  # type: ignore[method-assign]
     trainer.train()
     begun = trainer.schedule.begun["all"]
-    assert begun >= 16  # TinyAgent's prefill
+    assert begun >= 16  # where its phase starts
     assert len(owed) > 5
     for step, updates in owed:  # a round does what was due at its beginning
         assert updates == max(0, step - begun) // 4
+
+
+def test_the_updates_due_for_the_last_round_are_done(tiny: Any, tmp_path: Path) -> None:
+    trainer = Trainer(tiny(overrides={"train.eval_every": 0}), Run.create(tmp_path / "run"))
+    trainer.train()
+    assert trainer.schedule.due(trainer.clock.step) == []
+    assert trainer.schedule.updates == (trainer.clock.step - trainer.schedule.begun["all"]) // 4
+
+
+def test_evaluating_changes_nothing_else(tiny: Any, tmp_path: Path, untimed: Any) -> None:
+    """It plays with newer weights than the coming round does, which gets its own back."""
+    rows = []
+    for every in (0, 7):
+        folder = tmp_path / str(every)
+        api.train(tiny("gym/walk_env:Walk", {"train.eval_every": every, "train.steps": 60}), folder)
+        rows.append([row for row in untimed(Run.open(folder)) if "eval/return" not in row])
+    assert rows[0] == rows[1]
+
+
+def test_time_left_counts_bursts_and_evaluations_and_is_never_negative() -> None:
+    pace, clock = Pace(eval_every=50), Clock(step=100, seconds=10.0)
+    pace.mark(Clock(step=50, seconds=4.0), updates=0)
+    pace.evaluated(1.0)  # does not slow the rate down: 50 steps in 5 s
+    row = pace.row(clock, updates=20, last_tick=180, before=99)
+    assert row["time/steps_per_second"] == pytest.approx(10)
+    assert row["time/updates_per_second"] == pytest.approx(4)
+    assert row["time/left"] == pytest.approx(8 + 3)  # evaluations at ticks 100, 150 and the last
+    pace.after = 5.0
+    assert pace.row(clock, 20, last_tick=90, before=100)["time/left"] >= 5
+    pace.mark(clock, 20)
+    clock.bursts, clock.seconds = 40, 12.0  # the clock stands still, the run goes on
+    row = pace.row(clock, 60, last_tick=160, before=140)
+    assert row["time/steps_per_second"] == 0
+    assert row["time/left"] == pytest.approx(1 + 2 + 5)
 
 
 def test_nothing_depends_on_how_fast_the_environment_is(
@@ -69,7 +105,7 @@ def test_metrics_and_events_of_a_run(tiny: Any, tmp_path: Path) -> None:
     assert (events[0], events[-1]) == ("run_start", "run_end")
     assert events.count("after_update") >= logged[-1]["updates"]
     assert events.count("after_episode") == sum("episode/return" in row for row in rows)
-    assert events.count("checkpoint") >= len(Run.open(tmp_path / "run").steps())
+    assert events.count("checkpoint") >= len(Run.open(tmp_path / "run").ticks())
     assert f"finished at step {done.step}" in (tmp_path / "run" / "run.log").read_text()
 
 
@@ -89,11 +125,11 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
     api.train(tiny(overrides={"train.steps": 50}), folder)
     config = Run.open(folder).config_path
     config.write_text(config.read_text().replace("lr: 0.003", "lr: 1.0e+30"))
-    before = Run.open(folder).steps()
+    before = Run.open(folder).ticks()
     with pytest.raises(DivergenceError, match=r"Training diverged: loss/\w+ is (nan|inf)"):
         api.resume(folder, steps=400)
     run = Run.open(folder)
-    assert run.steps() == before
+    assert run.ticks() == before
     weights = load_file(run.checkpoint_path(before[-1]) / "agent" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
     assert "DivergenceError" in run.log_path.read_text()
@@ -168,10 +204,10 @@ def test_a_large_replay_is_announced(
 
 
 def test_unreadable_tensors_name_their_file(tmp_path: Path) -> None:
-    from worldflux_train.checkpoint import _read
+    from worldflux_train.parts import read_tensors
 
     with pytest.raises(StorageError, match=r"none\.safetensors cannot be read"):
-        _read(tmp_path / "none.safetensors")
+        read_tensors(tmp_path / "none.safetensors")
 
 
 def test_the_package_offers_its_functions_without_importing_torch(site: Any) -> None:

@@ -88,8 +88,8 @@ def _damage(file: Path, how: str) -> None:
     ("name", "how", "said"),
     [
         ("agent/model.safetensors", "flipped", "its content does not match its sha256"),
-        ("loop.safetensors", "truncated", "is damaged: it has"),
-        ("state.json", "missing", "is missing"),
+        ("collector.safetensors", "truncated", "is damaged: it has"),
+        ("clock.json", "missing", "is missing"),
         ("manifest.json", "truncated", "it is not JSON"),
     ],
 )
@@ -124,8 +124,8 @@ def test_without_any_intact_checkpoint_the_run_begins_again(
     whole, run = tmp_path / "whole", tmp_path / "run"
     done = api.train(config, whole)
     api.train(config, run)
-    for step in Run.open(run).steps():
-        _damage(Run.open(run).checkpoint_path(step) / "loop.safetensors", "flipped")
+    for step in Run.open(run).ticks():
+        _damage(Run.open(run).checkpoint_path(step) / "meters.safetensors", "flipped")
     with caplog.at_level(logging.INFO):
         api.resume(run)
     assert "resumed from the beginning: there is no intact checkpoint" in caplog.text
@@ -158,9 +158,9 @@ def test_only_the_last_and_the_best_checkpoints_stay(tiny: Any, tmp_path: Path) 
     api.train(tiny(overrides={"train.keep_last": 1, "train.checkpoint_every": 20}), tmp_path / "r")
     run = Run.open(tmp_path / "r")
     scores = {row["step"]: row["eval/return"] for row in run.metrics() if "eval/return" in row}
-    best = max((s for s in run.steps() if s in scores), key=lambda step: scores[step])
+    best = max((s for s in run.ticks() if s in scores), key=lambda step: scores[step])
     assert scores[best] == max(score for step, score in scores.items() if step > 0)
-    assert run.steps() == sorted({best, max(run.steps())})
+    assert run.ticks() == sorted({best, max(run.ticks())})
     assert api.best_step(run) == best
 
 
@@ -186,7 +186,7 @@ def test_full_disk_keeps_the_previous_checkpoint(
     config = tiny(overrides={"train.eval_every": 0, "model.width": 64})
     done = api.train(config, whole)
     api.train(config.with_steps(50), run)
-    before = Run.open(run).steps()
+    before = Run.open(run).ticks()
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -201,6 +201,6 @@ def test_full_disk_keeps_the_previous_checkpoint(
     assert "could not be written" in full.stderr
     assert f"The checkpoint of step {before[-1]} is intact" in full.stderr
     assert f"worldflux train --resume {run}" in full.stderr
-    assert Run.open(run).steps() == before
+    assert Run.open(run).ticks() == before
     api.resume(run, steps=120)
     assert_same_run(whole, run, done.step)

@@ -48,21 +48,59 @@ def test_ratio_counts_from_when_the_replay_can_serve() -> None:
 def test_bursts_come_in_pieces_and_once() -> None:
     plan = TrainingPlan(
         [
-            Phase("burst", batch=1, length=1, updates=BURST + 5, start=8),
-            Phase("online", batch=1, length=1, updates_per_step=1, start=8),
+            Phase("burst", batch=1, length=1, updates=BURST + 5, start=10),
+            Phase("online", batch=1, length=1, updates_per_step=1, start=10),
         ],
-        prefill=10,
+        prefill=12,  # delays nothing
     )
     schedule = Schedule(plan)
-    assert schedule.until_start(0) == 10  # the prefill moves both starts
+    assert schedule.until_change(0) == 10
     schedule.begin(10, lambda phase: True)
-    assert schedule.until_start(10) is None
+    assert schedule.until_change(10) is None
     pieces = []
     while (burst := schedule.burst()) is not None:
         pieces.append(burst[1])
         schedule.done[burst[0].name] += burst[1]
     assert pieces == [BURST, 5]
     assert [(phase.name, count) for phase, count in schedule.due(13)] == [("online", 3)]
+
+
+def test_a_phase_with_both_has_its_burst_and_then_its_ratio_until_its_end() -> None:
+    schedule = Schedule(_plan(updates=3, updates_per_step=0.5, start=10, end=20))
+    assert [schedule.until_change(step) for step in (0, 10, 20)] == [10, 10, None]
+    schedule.begin(10, lambda phase: True)
+    assert schedule.bursts_left(100) == 3
+    assert schedule.burst() == (schedule.plan.phases[0], 3)
+    schedule.done["one"] = 3
+    assert (schedule.burst(), schedule.bursts_left(100)) == (None, 0)
+    assert [schedule.due(step)[0][1] for step in (14, 20, 40)] == [2, 5, 5]
+
+
+def test_phases_that_do_nothing_are_found() -> None:
+    late = Schedule(_plan(updates_per_step=1, start=10))
+    assert [late.too_late(steps) != [] for steps in (9, 10, 11)] == [True, True, False]
+    last = Schedule(_plan(updates=1, start=10))  # a burst may begin at the very end
+    assert [last.too_late(steps) != [] for steps in (9, 10)] == [True, False]
+    ends = Schedule(_plan(updates=1, start=5, end=10))
+    assert [ends.missed(step) != [] for step in (5, 9, 10)] == [False, False, True]
+    ends.begin(10, lambda phase: True)  # too late
+    assert ends.burst() is None
+    assert late.missed(50) == [] and late.missed(50, over=True) == list(late.plan.phases)
+    assert late.missed(9, over=True) == []  # that one was too late from the beginning
+    late.begin(10, lambda phase: True)
+    assert late.missed(50, over=True) == late.too_late(5) == []
+
+
+def test_collection_may_end() -> None:
+    phase = Phase("one", batch=1, length=1, updates_per_step=1)
+    for until, collects in (
+        (None, [True, True, True]),
+        (0, [False] * 3),
+        (5, [True, False, False]),
+    ):
+        schedule = Schedule(TrainingPlan([phase], collect_until=until))
+        assert [schedule.collects(step) for step in (0, 5, 9)] == collects
+    assert schedule.until_change(2) == 3
 
 
 def test_crossed() -> None:

@@ -25,7 +25,7 @@ from worldflux.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
-_STEP = re.compile(r"\d+")
+_TICK = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def checkpoints_path(self) -> Path:
-        """Folder of the checkpoints, each named after its step."""
+        """Folder of the checkpoints, each named after its tick."""
         return self.path / "checkpoints"
 
     @property
@@ -121,35 +121,39 @@ class Run:
             )  # fmt: skip
         return [row for row in rows.values() if row is not None]
 
-    def rewind_metrics(self, step: int, *, drop: str | None = None) -> None:
-        """Drop what was measured after `step` and rows with a true `drop`, in one atomic write."""
-        rows = [row for row in self.metrics() if row.get("step", 0) <= step]
+    def rewind_metrics(self, tick: int, *, drop: str | None = None) -> None:
+        """Drop what was measured after `tick` and rows with a true `drop`, in one atomic write."""
+        rows = [row for row in self.metrics() if row.get("tick", row["step"]) <= tick]
         kept = [row for row in rows if drop is None or not row.get(drop)]
         lines = [json.dumps({key: _to_json(value) for key, value in row.items()}) for row in kept]
         write_file(self.metrics_path, "".join(f"{line}\n" for line in lines).encode())
 
-    def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, oldest first."""
+    def ticks(self) -> list[int]:
+        """Ticks of the finished checkpoints, oldest first.
+
+        A tick counts the steps of the run's clock, and the updates of bursts, during which the
+        clock stands still: without bursts it is the step.
+        """
         if not self.checkpoints_path.is_dir():
             return []
         names = [folder.name for folder in self.checkpoints_path.iterdir() if folder.is_dir()]
-        return sorted(int(name) for name in names if _STEP.fullmatch(name))
+        return sorted(int(name) for name in names if _TICK.fullmatch(name))
 
-    def checkpoint_path(self, step: int) -> Path:
-        """Folder of the checkpoint taken after `step` steps; sorts by name."""
-        return self.checkpoints_path / f"{step:010d}"
+    def checkpoint_path(self, tick: int) -> Path:
+        """Folder of the checkpoint taken at `tick`; sorts by name."""
+        return self.checkpoints_path / f"{tick:010d}"
 
     @contextmanager
-    def new_checkpoint(self, step: int, **about: Any) -> Iterator[Path]:
+    def new_checkpoint(self, tick: int, **about: Any) -> Iterator[Path]:
         """An empty folder to fill; leaving it seals it with sha256s and puts it in its place."""
-        with new_folder(self.checkpoint_path(step)) as draft:
+        with new_folder(self.checkpoint_path(tick)) as draft:
             yield draft
-            seal(draft, step=step, config=self.config, **about)
+            seal(draft, tick=tick, config=self.config, **about)
 
     def intact_checkpoints(self) -> Iterator[Path]:
         """Checkpoints whose every file is intact, newest first; others are logged and passed."""
-        for step in reversed(self.steps()):
-            folder = self.checkpoint_path(step)
+        for tick in reversed(self.ticks()):
+            folder = self.checkpoint_path(tick)
             try:
                 check_seal(folder)
             except StorageError as error:
@@ -161,15 +165,15 @@ class Run:
         """The newest intact checkpoint."""
         return next(self.intact_checkpoints(), None)
 
-    def manifest(self, step: int) -> dict[str, Any]:
+    def manifest(self, tick: int) -> dict[str, Any]:
         """What a checkpoint says about itself."""
-        return read_json(self.checkpoint_path(step) / MANIFEST)
+        return read_json(self.checkpoint_path(tick) / MANIFEST)
 
     def saved_config(self) -> dict[str, Any] | None:
         """The configuration in the newest checkpoint that can be read; None if there is none."""
-        for step in reversed(self.steps()):
+        for tick in reversed(self.ticks()):
             try:
-                config = self.manifest(step).get("config")
+                config = self.manifest(tick).get("config")
             except StorageError:
                 continue  # `intact_checkpoints` says so where that checkpoint would be used
             if isinstance(config, dict):

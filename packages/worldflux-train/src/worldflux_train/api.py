@@ -75,7 +75,7 @@ def resume(
     with logged(run, console):
         trainer = _restored(config, run)
         write_file(run.config_path, config.to_yaml().encode())
-        return _run(trainer, make_sinks(config, run, console, trainer.progress.step))
+        return _run(trainer, make_sinks(config, run, console, trainer.clock.step))
 
 
 def run_config(
@@ -190,8 +190,8 @@ def imagine_run(
 def _run(trainer: Trainer, sinks: list[Sink]) -> Result:
     trainer.sinks = sinks
     outcome = trainer.train()
-    logger.info("%s at step %d", outcome, trainer.progress.step)
-    return Result(trainer.run, outcome, trainer.progress.step)
+    logger.info("%s at step %d", outcome, trainer.clock.step)
+    return Result(trainer.run, outcome, trainer.clock.step)
 
 
 def _restored(config: RunConfig, run: Run) -> Trainer:
@@ -200,9 +200,9 @@ def _restored(config: RunConfig, run: Run) -> Trainer:
     if folder is None:  # a damaged checkpoint may have left parts of itself behind
         trainer.stepper.envs.close()
         trainer = Trainer(config, run)
-    _rewind(run, trainer.progress.step if folder else None)
+    _rewind(run, trainer.clock.tick if folder else None)
     begun = "the beginning: there is no intact checkpoint"
-    logger.info("resumed from %s", begun if folder is None else f"step {int(folder.name):,}")
+    logger.info("resumed from %s", begun if folder is None else f"step {trainer.clock.step:,}")
     return trainer
 
 
@@ -222,9 +222,9 @@ def make_sinks(config: RunConfig, run: Run, console: Console | None, step: int) 
     return sinks
 
 
-def _rewind(run: Run, step: int | None) -> None:
+def _rewind(run: Run, tick: int | None) -> None:
     """Drop rows a resumed run writes again, and the evaluation that only an end calls for."""
-    run.rewind_metrics(-1 if step is None else step, drop="final")
+    run.rewind_metrics(-1 if tick is None else tick, drop="final")
 
 
 def _checkpoint(run: Run, step: int | None) -> Path:

@@ -1,59 +1,44 @@
-"""A checkpoint: everything the rest of the run depends on, as safetensors and JSON."""
+"""A checkpoint: every part of a run writes itself into one sealed folder."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
-from worldflux.atomic import read_json, write_file, write_json
-from worldflux.core.rand import Rand
-from worldflux.core.state import State
 from worldflux.errors import StorageError
-from worldflux.hub import load_into
 from worldflux.runs import Run
+from worldflux_train.clock import FILE as CLOCK
+from worldflux_train.clock import Clock
 from worldflux_train.collector import Collector
-from worldflux_train.learner import Learner
+from worldflux_train.parts import Part
 from worldflux_train.replay.replay import Replay
 from worldflux_train.replay.snapshot import prune
 from worldflux_train.schedule import Schedule
-from worldflux_train.stepping import Now
+from worldflux_train.updater import AGENT, Updater
 
 logger = logging.getLogger(__name__)
+__all__ = ["AGENT", "Parts", "best_step", "load_checkpoint", "load_newest", "save_checkpoint"]
 
-AGENT, OPTIMIZERS, LOOP, REPLAY = "agent", "optimizers.safetensors", "loop.safetensors", "replay"
-STATE = "state.json"
-
-
-@dataclass
-class Progress:
-    """Counters of the loop."""
-
-    step: int = 0
-    episodes: int = 0
-    seconds: float = 0.0
-    evaluation_due: bool = False
-    """An evaluation was stopped by a signal: the resumed run begins with it."""
+REPLAY = "replay"
 
 
 @dataclass
 class Parts:
     """Everything a checkpoint holds."""
 
-    progress: Progress
+    clock: Clock
     schedule: Schedule
     collector: Collector
-    learner: Learner
+    updater: Updater
     replay: Replay
+
+    def each(self) -> list[Part]:
+        """Those that write themselves into the checkpoint's folder, last what the agent is in."""
+        return [self.clock, self.schedule, self.updater, self.collector]
 
 
 def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None) -> Path:
@@ -61,23 +46,21 @@ def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None)
 
     `StorageError` says what could not be written; older checkpoints are then as they were.
     """
-    step = parts.progress.step
+    tick = parts.clock.tick
     try:
-        with run.new_checkpoint(step, score=score) as folder:
-            parts.learner.agent.save_pretrained(folder / AGENT)
-            _write(folder / OPTIMIZERS, parts.learner.agent.training_state())
-            _write(folder / LOOP, _tensors(parts))
-            write_json(folder / STATE, _state(parts))
+        with run.new_checkpoint(tick, step=parts.clock.step, score=score) as folder:
+            for part in parts.each():
+                part.save(folder)
             parts.replay.save(folder / REPLAY, run.replay_path)
     except (StorageError, SafetensorError, OSError) as error:
-        steps = run.steps()
-        kept = f"The checkpoint of step {steps[-1]} is intact" if steps else "There is none before"
+        ticks = run.ticks()
+        kept = f"The checkpoint of step {ticks[-1]} is intact" if ticks else "There is none before"
         raise StorageError(
-            f"The checkpoint of step {step} could not be written: {error} {kept}; free space, then "
+            f"The checkpoint of step {tick} could not be written: {error} {kept}; free space, then "
             f"continue with: worldflux train --resume {run.path}"
         ) from error
     _drop_old(run, keep_last)
-    return run.checkpoint_path(step)
+    return run.checkpoint_path(tick)
 
 
 def load_newest(run: Run, parts: Parts) -> Path | None:
@@ -88,6 +71,7 @@ def load_newest(run: Run, parts: Parts) -> Path | None:
     _sweep(run)
     found = None
     for folder in run.intact_checkpoints():
+        _refuse_older(folder)
         try:
             load_checkpoint(folder, run, parts)
         except StorageError as error:
@@ -95,8 +79,8 @@ def load_newest(run: Run, parts: Parts) -> Path | None:
             continue
         found = folder
         break
-    for step in run.steps():
-        folder = run.checkpoint_path(step)
+    for tick in run.ticks():
+        folder = run.checkpoint_path(tick)
         if found is None or folder.name > found.name:
             aside = folder.with_name(f"{folder.name}.damaged")
             shutil.rmtree(aside, ignore_errors=True)
@@ -107,117 +91,37 @@ def load_newest(run: Run, parts: Parts) -> Path | None:
 
 def load_checkpoint(folder: Path, run: Run, parts: Parts) -> None:
     """Put every part into the state saved in `folder`."""
-    agent = parts.learner.agent
-    state = read_json(folder / STATE)
-    tensors = _read(folder / LOOP)
     parts.replay.load(folder / REPLAY, run.replay_path)
-    load_into(agent, folder / AGENT)
-    agent.load_training_state(_read(folder / OPTIMIZERS))
-    _restore_loop(state, parts)
-    _restore_learner(state, tensors, parts.learner)
-    _restore_collector(state, tensors, parts.collector)
+    for part in parts.each():
+        part.load(folder)
 
 
 def best_step(run: Run) -> int | None:
-    """Step of the kept checkpoint with the best evaluation."""
-    scores = {step: run.manifest(step).get("score") for step in run.steps()}
-    known = {step: score for step, score in scores.items() if score is not None}
-    return max(known, key=lambda step: (known[step], step)) if known else None
+    """Tick of the kept checkpoint with the best evaluation."""
+    scores = {tick: run.manifest(tick).get("score") for tick in run.ticks()}
+    known = {tick: score for tick, score in scores.items() if score is not None}
+    return max(known, key=lambda tick: (known[tick], tick)) if known else None
 
 
-def _tensors(parts: Parts) -> dict[str, Tensor]:
-    now, collector, learner = parts.collector.stepper.now, parts.collector, parts.learner
-    arrays = {f"now/obs/{key}": value for key, value in now.obs.items()}
-    arrays |= {f"now/{key}": getattr(now, key) for key in _FLAGS}
-    stepper = collector.stepper
-    arrays |= {"now/returns": stepper.returns, "now/lengths": stepper.lengths}
-    found = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
-    if collector.state is not None:
-        found |= {f"acting/{key}": value for key, value in collector.state.tensors.items()}
-    found |= {f"meters/{key}": value for key, value in learner.meters.sums.items()}
-    found["generator/collector"] = _generator(collector.rand).get_state()
-    found["generator/learner"] = _generator(learner.rand).get_state()
-    return found
-
-
-def _generator(rand: Rand) -> torch.Generator:
-    assert rand.generator is not None, "a run draws from generators of its own"
-    return rand.generator
-
-
-_FLAGS = ("reward", "is_first", "is_last", "is_terminal")
-
-
-def _state(parts: Parts) -> dict[str, Any]:
-    return {
-        "progress": vars(parts.progress),
-        "begun": parts.schedule.begun,
-        "done": parts.schedule.done,
-        "meters": parts.learner.meters.counts,
-        "acting": None if parts.collector.state is None else parts.collector.state.meta,
-        "environments": parts.collector.stepper.get_state(),
-    }
-
-
-def _restore_loop(state: Mapping[str, Any], parts: Parts) -> None:
-    for key, value in state["progress"].items():
-        setattr(parts.progress, key, value)
-    parts.schedule.begun = dict(state["begun"])
-    parts.schedule.done = dict(state["done"])
-
-
-def _restore_learner(
-    state: Mapping[str, Any], tensors: Mapping[str, Tensor], learner: Learner
-) -> None:
-    sums = _under("meters/", tensors)
-    learner.meters.sums = {key: sums[key].to(learner.device) for key in state["meters"]}
-    learner.meters.counts = dict(state["meters"])
-    _generator(learner.rand).set_state(tensors["generator/learner"])
-
-
-def _restore_collector(
-    state: Mapping[str, Any], tensors: Mapping[str, Tensor], collector: Collector
-) -> None:
-    if state["acting"] is not None:
-        acting = _under("acting/", tensors)
-        moved = {key: value.to(collector.device) for key, value in acting.items()}
-        collector.state = State(moved, dict(state["acting"]))
-    _generator(collector.rand).set_state(tensors["generator/collector"])
-    stepper = collector.stepper
-    stepper.returns = tensors["now/returns"].numpy().copy()
-    stepper.lengths = tensors["now/lengths"].numpy().copy()
-    obs = {key: value.numpy() for key, value in _under("now/obs/", tensors).items()}
-    now = Now(obs, *(tensors[f"now/{key}"].numpy() for key in _FLAGS))
-    stepper.set_state(state["environments"], now)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-    }
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    write_file(path, save(own))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load(path.read_bytes()))
-    except (SafetensorError, OSError) as error:
-        raise StorageError(f"{path} cannot be read: {error}.") from error
+def _refuse_older(folder: Path) -> None:
+    """An intact checkpoint without a clock is none of ours: it must not be set aside as damaged."""
+    if not (folder / CLOCK).is_file():
+        raise StorageError(
+            f"{folder} was written by an older version of WorldFlux (it has no {CLOCK}): its run "
+            "cannot be continued with this one. Its agent can still be loaded; train anew in "
+            "another folder, or install the version that wrote it."
+        )
 
 
 def _drop_old(run: Run, keep_last: int) -> None:
-    keep = {*run.steps()[-keep_last:], best_step(run)}
-    for step in run.steps():
-        if step not in keep:
-            folder = run.checkpoint_path(step)
+    keep = {*run.ticks()[-keep_last:], best_step(run)}
+    for tick in run.ticks():
+        if tick not in keep:
+            folder = run.checkpoint_path(tick)
             gone = folder.with_name(f".{folder.name}.gone.tmp")
             folder.replace(gone)  # at once, so that no half-deleted checkpoint is ever found
             shutil.rmtree(gone, ignore_errors=True)
-    prune(run.replay_path, [run.checkpoint_path(step) / REPLAY for step in run.steps()])
+    prune(run.replay_path, [run.checkpoint_path(tick) / REPLAY for tick in run.ticks()])
 
 
 def _sweep(run: Run) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,23 @@ from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand, randint, uniform
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
+from worldflux_train.parts import generator_of, read_part, under, write_part
 from worldflux_train.stepping import Stepper
 
 Rows = dict[str, NDArray[Any] | Tensor]
+FILE = "collector"
 
 
 @dataclass
 class Chunk:
-    """What one round collected: rows (num_envs, ...) per vector step, and finished episodes."""
+    """What one round collected: a message of values on the host that refers to nothing else.
 
+    `rows` hold (lanes, ...) per vector step and come from the environments `lanes`, whose actions
+    were chosen with the weights of `version`; `steps` counts the actions.
+    """
+
+    lanes: tuple[int, ...]
+    version: int
     rows: list[Rows] = field(default_factory=list)
     steps: int = 0
     episodes: list[dict[str, Any]] = field(default_factory=list)
@@ -48,21 +58,69 @@ class Collector:
         self.columns = tuple(agent.columns)
         self.warned = False
         self.action_spec = next(iter(agent.action_spec.values()))
+        self.version: int | None = 0
+        """Updates that were done when the weights were handed over; None: they are not known."""
+        self.prepared = False
+        """The coming round's weights were handed over before updates that come after them."""
 
     @torch.no_grad()
-    def follow(self, agent: Agent) -> None:
-        """Take over the weights of `agent` as they are now."""
-        ours, theirs = self.agent.state_dict(), agent.state_dict()
-        for name, tensor in theirs.items():
-            ours[name].copy_(tensor)
+    def follow(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Take over `weights` (names of the agent's `state_dict`), `version` updates old.
+
+        Nothing is copied where that version is held already.
+        """
+        if version != self.version:
+            _copy(weights, self.agent.state_dict())
+            self.version = version
+
+    @contextmanager
+    def borrowed(self, weights: Mapping[str, Tensor]) -> Iterator[Agent]:
+        """The acting agent with `weights` in place, which inside `with` plays elsewhere."""
+        ours = self.agent.state_dict()
+        before = {name: ours[name].clone() for name in weights}
+        _copy(weights, ours)
+        try:
+            yield self.agent
+        finally:
+            _copy(before, ours)
 
     @torch.no_grad()
     def collect(self, vector_steps: int, step: int, prefill: int = 0) -> Chunk:
-        """`vector_steps` steps of every environment; random actions before agent step `prefill`."""
-        chunk = Chunk()
+        """`vector_steps` steps of every environment; random actions before step `prefill`."""
+        assert self.version is not None, "follow() comes first"
+        self.prepared = False
+        chunk = Chunk(tuple(range(self.stepper.num_envs)), self.version)
         for _ in range(vector_steps):
             self._step(chunk, step, random=step + chunk.steps < prefill)
         return chunk
+
+    def save(self, folder: Path) -> None:
+        """Write the acting state, the generator and the environments.
+
+        The weights are written only where the learner's own are newer than the coming round's.
+        """
+        tensors = {"generator": generator_of(self.rand).get_state()}
+        if self.state is not None:
+            tensors |= {f"state/{key}": value for key, value in self.state.tensors.items()}
+        if self.prepared:
+            tensors |= {f"weights/{key}": value for key, value in self.agent.state_dict().items()}
+        meta = None if self.state is None else self.state.meta
+        about = {"meta": meta, "version": self.version if self.prepared else None}
+        write_part(folder, FILE, tensors, about)
+        self.stepper.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take over what was saved; weights that were not are still to be handed over."""
+        tensors, saved = read_part(folder, FILE)
+        generator_of(self.rand).set_state(tensors["generator"])
+        self.state = None
+        if saved["meta"] is not None:
+            state = {key: value.to(self.device) for key, value in under("state/", tensors).items()}
+            self.state = State(state, dict(saved["meta"]))
+        self.version = saved["version"]
+        self.prepared = self.version is not None
+        _copy(under("weights/", tensors), self.agent.state_dict())
+        self.stepper.load(folder)
 
     def _step(self, chunk: Chunk, step: int, random: bool) -> None:
         obs, is_first = self.stepper.tensors(self.device)
@@ -72,9 +130,10 @@ class Collector:
             action = random_action(self.action_spec, len(is_first), self.rand)
         else:
             action, stored = self._act(obs, is_first, random)
+        action = action.cpu()
         chunk.rows.append(self._rows(action, stored))
         chunk.steps += int((~self.stepper.now.is_last).sum())
-        self.stepper.step(action.cpu().numpy())
+        self.stepper.step(action.numpy())
         self._count_episodes(chunk, step)
         if not self.warned and bool(self.stepper.now.is_terminal.any()):
             self._warn_of_termination()
@@ -120,7 +179,7 @@ class Collector:
             "is_first": now.is_first,
             "is_last": now.is_last,
             "is_terminal": now.is_terminal,
-            **{f"{STORED}{key}": value for key, value in stored.items()},
+            **{f"{STORED}{key}": value.cpu() for key, value in stored.items()},
         }
         return {name: rows[name] for name in self.columns if name in rows}
 
@@ -134,6 +193,12 @@ class Collector:
                     "episode/env": int(i),
                 }
             )
+
+
+@torch.no_grad()
+def _copy(weights: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        into[name].copy_(tensor)
 
 
 def random_action(spec: TensorSpec, rows: int, rand: Rand) -> Tensor:

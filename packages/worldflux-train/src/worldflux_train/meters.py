@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from worldflux.errors import DivergenceError
+from worldflux_train.parts import read_part, write_part
+
+FILE = "meters"
 
 
 class Meters:
@@ -40,6 +44,16 @@ class Meters:
     def clear(self) -> None:
         """Begin the next interval."""
         self.sums, self.counts = {}, {}
+
+    def save(self, folder: Path) -> None:
+        """Write the sums and counts so far."""
+        write_part(folder, FILE, self.sums, {"counts": self.counts})
+
+    def load(self, folder: Path, device: torch.device) -> None:
+        """Take over the saved sums, in their order, and counts."""
+        sums, saved = read_part(folder, FILE)
+        self.counts = dict(saved["counts"])
+        self.sums = {name: sums[name].to(device) for name in self.counts}
 
 
 def refuse_non_finite(means: Mapping[str, float]) -> None:

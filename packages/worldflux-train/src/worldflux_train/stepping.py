@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from worldflux.spaces import action_specs, observation_specs
 from worldflux.specs import TensorSpec
+from worldflux_train.parts import read_part, under, write_part
 
 logger = logging.getLogger(__name__)
 Flags = NDArray[np.bool_]
+FILE = "environments"
+_FIELDS = ("reward", "is_first", "is_last", "is_terminal")
 
 
 @dataclass
@@ -68,6 +72,21 @@ class Stepper:
         )
         self.returns = np.where(is_first, 0.0, self.returns + self.now.reward)
         self.lengths = np.where(is_first, 0, self.lengths + 1)
+
+    def save(self, folder: Path) -> None:
+        """Write what arrived last, and the running episodes where the environment gives them."""
+        arrays = {f"obs/{key}": value for key, value in self.now.obs.items()}
+        arrays |= {key: getattr(self.now, key) for key in _FIELDS}
+        arrays |= {"returns": self.returns, "lengths": self.lengths}
+        tensors = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
+        write_part(folder, FILE, tensors, {"state": self.get_state()})
+
+    def load(self, folder: Path) -> None:
+        """Continue the running episodes that were saved, or begin new ones and say so."""
+        tensors, saved = read_part(folder, FILE)
+        self.returns, self.lengths = tensors["returns"].numpy(), tensors["lengths"].numpy()
+        obs = {key: value.numpy() for key, value in under("obs/", tensors).items()}
+        self.set_state(saved["state"], Now(obs, *(tensors[key].numpy() for key in _FIELDS)))
 
     def get_state(self) -> dict[str, Any] | None:
         """The running episodes as JSON values, None where the environment cannot give them."""

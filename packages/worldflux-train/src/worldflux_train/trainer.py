@@ -26,17 +26,20 @@ from worldflux_train.assembly import (
     make_replay,
 )
 from worldflux_train.changed_config import plain
-from worldflux_train.checkpoint import Parts, Progress, best_step, load_newest, save_checkpoint
+from worldflux_train.checkpoint import Parts, best_step, load_newest, save_checkpoint
+from worldflux_train.clock import Clock
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
-from worldflux_train.evaluation import evaluate
+from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.interrupt import Interrupt
-from worldflux_train.learner import Learner
 from worldflux_train.meters import refuse_non_finite_weights
+from worldflux_train.pace import Pace
+from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
 from worldflux_train.schedule import Schedule, crossed
 from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import Sink
 from worldflux_train.stepping import Stepper
+from worldflux_train.updater import Updater
 
 logger = logging.getLogger(__name__)
 Outcome = Literal["finished", "interrupted"]
@@ -46,8 +49,10 @@ class Trainer:
     """One run, from its configuration.
 
     A round collects `train.round` vector steps in the collector's thread, with the weights of the
-    round's beginning, while the learner does the updates due for the steps before that round.
-    Both meet at the round's end, so nothing depends on which of them is faster.
+    round's beginning, while the updater does the updates due for the steps before that round.
+    Both meet at the round's end, so nothing depends on which of them is faster. While a burst is
+    owed, a round is a piece of it and the clock stands still; once collection is over, a round is
+    `train.round * train.envs` steps of the clock with the updates due for them.
     """
 
     def __init__(self, config: RunConfig, run: Run) -> None:
@@ -67,19 +72,20 @@ class Trainer:
         replay = make_replay(self.agent, self.settings, device, run.replay_path)
         self.schedule = Schedule(self.agent.training_plan())
         self.replay = replay
-        self.progress = Progress()
+        self.clock = Clock()
         self.collector = Collector(
             acting, self.stepper, Rand.seeded(derived(seed, "collector"), device), device
         )
-        self.learner = Learner(
+        self.updater = Updater(
             self.agent, replay, Rand.seeded(derived(seed, "learner"), device), device,
             self.settings.precision,
         )  # fmt: skip
-        self.parts = Parts(self.progress, self.schedule, self.collector, self.learner, replay)
+        self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, replay)
         self.sinks: list[Sink] = []
-        self._stale = True
-        self._logged = (0, 0, 0.0)
-        self._evaluated: int | None = None  # step of the last scheduled evaluation
+        self.pace = Pace(self.settings.eval_every)
+        self._missed = MissedPhases(self.schedule)
+        self._evaluated: int | None = None  # tick of the last evaluation
+        self._score: float | None = None  # what it gave
         self._interrupt = Interrupt()
         self._require_room()
 
@@ -88,27 +94,30 @@ class Trainer:
     def restore(self) -> Path | None:
         """Continue from the newest intact checkpoint; None if there is none."""
         folder = load_newest(self.run, self.parts)
-        self._stale = True
-        done = [
-            row["step"]
-            for row in self.run.metrics()
-            if "eval/return" in row and not row.get("final") and row["step"] <= self.progress.step
-        ]
-        self._evaluated = max(done, default=None)
+        tick = self.clock.tick
+        rows = [row for row in self.run.metrics() if "eval/return" in row and not row.get("final")]
+        done = [row.get("tick", row["step"]) for row in rows]
+        self._evaluated = max((at for at in done if at <= tick), default=None)
+        if self._evaluated == tick:  # made up for, before a kill
+            self.clock.evaluation_due = False
         return folder
 
     def train(self) -> Outcome:
-        """Run until `train.steps`, or until interrupted; either way a checkpoint is left."""
-        self._began = time.monotonic() - self.progress.seconds
-        self._mark()
+        """Run until `train.steps` and until nothing is owed, or until interrupted.
+
+        Either way a checkpoint of the last moment is left.
+        """
+        self._began = time.monotonic() - self.clock.seconds
+        self.pace.mark(self.clock, self.schedule.updates)
+        warn_of_late_phases(self.schedule, self.settings.steps)
         fire("worldflux_run_start", run=self.run.path, config=self.config)
         outcome = "failed"
         try:
             with self._interrupt as interrupt, ThreadPoolExecutor(1, "collector") as pool:
-                first = self.progress.step == 0 and self._evaluated is None
-                if first or self.progress.evaluation_due:
+                first = self.clock.tick == 0 and self._evaluated is None
+                if first or self.clock.evaluation_due:
                     self._evaluate()
-                while self.progress.step < self.settings.steps and not interrupt.requested:
+                while not interrupt.requested and not self._over():
                     self._round(pool)
                 outcome = self._finish()
         except BaseException as error:
@@ -121,40 +130,78 @@ class Trainer:
                 sink.close()
         return outcome
 
+    def _over(self) -> bool:
+        """Whether the clock is at its end and no burst is owed."""
+        return self.clock.step >= self.settings.steps and self._burst() is None
+
     def _finish(self) -> Outcome:
-        step = self.progress.step
-        score = None
-        finished = step >= self.settings.steps
-        if finished and self._evaluated != step:
-            score = self._evaluate(final=True)
-            finished = score is not None
-        if step not in self.run.steps():
-            self._save(score)
+        finished = self._over()
+        if finished:
+            self._settle()
+            self._missed.warn(self.clock.step, over=True)
+            if self._evaluated != self.clock.tick:
+                finished = self._evaluate(final=True) is not None
+        if self.clock.tick not in self.run.ticks():
+            self._save(self._score if self._evaluated == self.clock.tick else None)
         return "finished" if finished else "interrupted"
 
     # Rounds
 
     def _round(self, pool: ThreadPoolExecutor) -> None:
-        before = self.progress.step
-        self.schedule.begin(before, self._ready)
-        burst = self.schedule.burst()
+        before = self.clock.tick
+        burst = self._burst()
         if burst is not None:
-            with self._blaming_divergence():
-                self._learn(*burst)
-            return
-        if self._stale:
-            self.collector.follow(self.agent)
-            self._stale = False
+            self._learn(*burst)
+            self.clock.bursts += burst[1]
+            self.collector.prepared = False
+        elif self.schedule.collects(self.clock.step):
+            self._collect(pool)
+        else:
+            self._go_on()
+        self._missed.warn(self.clock.step)
+        self._between(before)
+
+    def _burst(self) -> tuple[Phase, int] | None:
+        """The piece of a burst that comes next, after beginning the phases whose time has come."""
+        self.schedule.begin(self.clock.step, self._ready)
+        return self.schedule.burst()
+
+    def _collect(self, pool: ThreadPoolExecutor) -> None:
+        """Collect a round with the weights of now; meanwhile do the updates due."""
+        step = self.clock.step
+        self._hand_over()
         prefill = self.schedule.plan.prefill
-        future = pool.submit(self.collector.collect, self._length(before), before, prefill)
-        with self._blaming_divergence():
-            try:
-                for phase, updates in self.schedule.due(before):
-                    self._learn(phase, updates)
-            finally:
-                chunk = future.result()
+        future = pool.submit(self.collector.collect, self._vector_steps(step), step, prefill)
+        try:
+            self._learn_due(step)
+        finally:
+            chunk = future.result()
         self._take(chunk)
-        self._between(before, self.progress.step)
+
+    def _go_on(self) -> None:
+        """A round without collection: the clock goes on, and the updates due for it are done."""
+        step = self.clock.step
+        length = self.settings.round * self.settings.envs
+        change = self.schedule.until_change(step)
+        length = min(length, self.settings.steps - step, length if change is None else change)
+        self._learn_due(step + length)
+        self.clock.step += length
+
+    def _settle(self) -> None:
+        """Do the updates due at this moment now.
+
+        The coming round would do them while it collects; its weights are handed over first, so
+        that it makes no difference to it.
+        """
+        if self._burst() is None:
+            self._hand_over()
+            self._learn_due(self.clock.step)
+
+    def _hand_over(self) -> None:
+        """Give the collector the weights of the coming round, unless it has them."""
+        if not self.collector.prepared:
+            self.collector.follow(self.agent.state_dict(), self.schedule.updates)
+            self.collector.prepared = True
 
     @contextmanager
     def _blaming_divergence(self) -> Iterator[None]:
@@ -168,31 +215,36 @@ class Trainer:
                 self._require_finite()
 
     def _require_finite(self) -> None:
-        self.learner.meters.read()
+        self.updater.meters.read()
         refuse_non_finite_weights(self.agent)
 
-    def _length(self, step: int) -> int:
-        """Vector steps of the next round; it ends where a phase starts."""
-        left = self.schedule.until_start(step)
+    def _vector_steps(self, step: int) -> int:
+        """Vector steps of the next round; it ends where a phase starts or ends."""
+        left = self.schedule.until_change(step)
         if left is None:
             return self.settings.round
         return min(self.settings.round, -(-left // self.settings.envs))
 
+    def _learn_due(self, step: int) -> None:
+        for phase, updates in self.schedule.due(step):
+            self._learn(phase, updates)
+
     def _learn(self, phase: Phase, updates: int) -> None:
         def after(metrics: Mapping[str, Tensor | float]) -> None:
             self.schedule.done[phase.name] += 1
-            step = self.progress.step
+            step = self.clock.step
             fire("worldflux_after_update", run=self.run.path, step=step, metrics=metrics)
 
-        self._stale = True
-        self.learner.learn(phase, self.schedule.done[phase.name], updates, after)
+        with self._blaming_divergence():
+            self.updater.learn(phase, self.schedule.done[phase.name], updates, after)
 
     def _take(self, chunk: Chunk) -> None:
         for rows in chunk.rows:
             self.replay.append(rows)
-        self.progress.step += chunk.steps
+        self.clock.step += chunk.steps
+        self.clock.agent_steps += chunk.steps
         for episode in chunk.episodes:
-            self.progress.episodes += 1
+            self.clock.episodes += 1
             self._write(episode)
             fire("worldflux_after_episode", run=self.run.path, episode=episode)
 
@@ -201,64 +253,74 @@ class Trainer:
 
     # Between rounds
 
-    def _between(self, before: int, after: int) -> None:
-        self.progress.seconds = time.monotonic() - self._began
+    def _between(self, before: int) -> None:
+        """Log, evaluate and save where that is due since tick `before`."""
+        after = self.clock.tick
+        self.clock.seconds = time.monotonic() - self._began
         if crossed(self.settings.log_every, before, after):
-            self._log()
+            self._log(before)
         score = None
         if crossed(self.settings.eval_every, before, after):
             score = self._evaluate()
-        if crossed(self.settings.checkpoint_every, before, after) or self._is_best(score):
+        due = crossed(self.settings.checkpoint_every, before, after) or self._is_best(score)
+        if due and not self._over():  # at the end there is more to do before the last one
             self._save(score)
 
-    def _log(self) -> None:
-        means = self.learner.meters.read()
-        self.learner.meters.clear()
-        step, updates = self.progress.step, self.schedule.updates
-        elapsed = self.progress.seconds
-        steps_before, updates_before, elapsed_before = self._logged
-        span = max(elapsed - elapsed_before, 1e-9)
-        rate = (step - steps_before) / span
-        self._mark()
+    def _log(self, before: int) -> None:
+        means = self.updater.meters.read()
+        self.updater.meters.clear()
+        clock, updates = self.clock, self.schedule.updates
+        steps = self.settings.steps
+        last_tick = max(clock.step, steps) + clock.bursts + self.schedule.bursts_left(steps)
         self._write(
             {
-                "step": step,
-                "frames": step
+                "step": clock.step,
+                "agent_steps": clock.agent_steps,
+                "frames": clock.agent_steps
                 * int(self.config.env_options.get("action_repeat", 1))
                 * self.collector.stepper.frames_per_step,
                 "updates": updates,
-                "episodes": self.progress.episodes,
+                "episodes": clock.episodes,
                 "replay": len(self.replay),
                 **{f"train/{name}": value for name, value in means.items()},
-                "time/elapsed": elapsed,
-                "time/steps_per_second": rate,
-                "time/updates_per_second": (updates - updates_before) / span,
-                "time/left": (self.settings.steps - step) / max(rate, 1e-9),
+                **self.pace.row(clock, updates, last_tick, before),
             }
         )
+        self.pace.mark(clock, updates)
 
     def _evaluate(self, final: bool = False) -> float | None:
-        """The mean return; None if a signal stopped it."""
-        began, step = time.monotonic(), self.progress.step
-        self.collector.follow(self.agent)
-        self._stale = False
-        result = evaluate(
-            self.collector.agent,
+        """The mean return once the updates due are done; None if a signal stopped it."""
+        self._settle()
+        began, tick = time.monotonic(), self.clock.tick
+        with self.collector.borrowed(self._newer_weights()) as agent:
+            result = self._play(agent)
+        self.clock.evaluation_due = result is None and not final
+        if result is None:
+            logger.info("the evaluation at step %d was stopped", self.clock.step)
+            return None
+        seconds = time.monotonic() - began
+        self.pace.evaluated(seconds)
+        row = {"step": self.clock.step, **result.row(), "time/evaluation": seconds}
+        self._write({**row, "final": True} if final else row)
+        self._evaluated, self._score = tick, result.mean
+        return result.mean
+
+    def _play(self, agent: Any) -> Evaluation | None:
+        return evaluate(
+            agent,
             lambda count: make_evaluation_envs(self.config, count),
             self.settings.eval_episodes,
-            derived(self.settings.seed, "evaluation", step),
+            derived(self.settings.seed, "evaluation", self.clock.tick),
             self.device,
             max_steps=self.settings.eval_max_steps,
             stop=lambda: self._interrupt.requested,
         )
-        self.progress.evaluation_due = result is None and not final
-        if result is None:
-            logger.info("the evaluation at step %d was stopped", step)
-            return None
-        row = {"step": step, **result.row(), "time/evaluation": time.monotonic() - began}
-        self._write({**row, "final": True} if final else row)
-        self._evaluated = step
-        return result.mean
+
+    def _newer_weights(self) -> Mapping[str, Tensor]:
+        """What an evaluation plays with, as far as the collector does not hold it."""
+        if self.collector.version == self.schedule.updates:
+            return {}
+        return self.agent.state_dict()
 
     def _is_best(self, score: float | None) -> bool:
         best = best_step(self.run)
@@ -269,14 +331,11 @@ class Trainer:
     def _save(self, score: float | None) -> None:
         self._require_finite()
         path = save_checkpoint(self.run, self.parts, self.settings.keep_last, score)
-        fire("worldflux_checkpoint", run=self.run.path, path=path, step=self.progress.step)
+        fire("worldflux_checkpoint", run=self.run.path, path=path, step=self.clock.step)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         for sink in self.sinks:
-            sink.write(row)
-
-    def _mark(self) -> None:
-        self._logged = (self.progress.step, self.schedule.updates, self.progress.seconds)
+            sink.write({"tick": row["step"] + self.clock.bursts, **row})
 
     def _require_room(self) -> None:
         slots = self.replay.lanes.slots

@@ -29,7 +29,7 @@ def bring_to_end(entry: Entry, path: Path, console: Console | None) -> Outcome:
     if not run.config_path.is_file():
         return api.train(config, path, console=console).outcome
     _require_same(entry, run)
-    if run.steps():
+    if run.ticks():
         _require_loadable(run, config)
     if ended(run, config.train.steps):
         logger.info("%s is finished", path)
@@ -40,9 +40,11 @@ def bring_to_end(entry: Entry, path: Path, console: Console | None) -> Outcome:
 
 def ended(run: Run, steps: int) -> bool:
     """Whether the run was saved and evaluated after `steps` steps."""
-    saved = run.steps()
+    saved = run.ticks()
     measured = [row["step"] for row in run.metrics() if "eval/return" in row]
-    return bool(saved and measured) and min(saved[-1], measured[-1]) >= steps
+    if not saved or not measured:
+        return False
+    return bool(min(run.manifest(saved[-1])["step"], measured[-1]) >= steps)
 
 
 def _require_same(entry: Entry, run: Run) -> None:
@@ -63,7 +65,7 @@ def _require_same(entry: Entry, run: Run) -> None:
 
 def _require_loadable(run: Run, config: RunConfig) -> None:
     """Load all of the newest checkpoint, as resuming would."""
-    folder = run.checkpoint_path(run.steps()[-1])
+    folder = run.checkpoint_path(run.ticks()[-1])
     try:
         check_seal(folder)
         trainer = Trainer(config, run)

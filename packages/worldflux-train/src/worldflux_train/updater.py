@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from worldflux.core.agent import Learner as LearningModule
+from worldflux.core.agent import Learner
 from worldflux.core.rand import Rand
+from worldflux.hub import load_into
 from worldflux.training import Phase
 from worldflux_train.meters import Meters
+from worldflux_train.parts import generator_of, read_tensors, write_tensors
 from worldflux_train.replay.replay import Replay
 
 Metrics = Mapping[str, Tensor | float]
+AGENT, OPTIMIZERS, GENERATOR = "agent", "optimizers.safetensors", "updater.safetensors"
 
 
-class Learner:
+class Updater:
     """Updates one agent from one replay; everything random comes from `rand` and the replay."""
 
     def __init__(
         self,
-        agent: LearningModule,
+        agent: Learner,
         replay: Replay,
         rand: Rand,
         device: torch.device,
@@ -46,3 +50,17 @@ class Learner:
                 self.replay.write(batch.index[:, phase.context :], result.replay_writes)
             self.meters.add(result.metrics)
             after(result.metrics)
+
+    def save(self, folder: Path) -> None:
+        """Write the agent, its optimisers, the generator and the running means."""
+        self.agent.save_pretrained(folder / AGENT)
+        write_tensors(folder / OPTIMIZERS, self.agent.training_state())
+        write_tensors(folder / GENERATOR, {"generator": generator_of(self.rand).get_state()})
+        self.meters.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take over what was saved."""
+        load_into(self.agent, folder / AGENT)
+        self.agent.load_training_state(read_tensors(folder / OPTIMIZERS))
+        generator_of(self.rand).set_state(read_tensors(folder / GENERATOR)["generator"])
+        self.meters.load(folder, self.device)
