@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from worldflux.hub import from_pretrained as from_pretrained
     from worldflux.hub import push_to_hub as push_to_hub
     from worldflux.planning import create_planner as create_planner
+    from worldflux.session import Session as Session
     from worldflux.specs import Capability as Capability
     from worldflux.specs import EnvSpec as EnvSpec
     from worldflux.specs import ModelSpec as ModelSpec
@@ -76,6 +77,7 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "hub": ("from_pretrained", "push_to_hub"),
     "planning": ("create_planner",),
+    "session": ("Session",),
     "specs": ("Capability", "EnvSpec", "ModelSpec", "TensorSpec"),
     "training": ("Phase", "TrainingPlan"),
 }

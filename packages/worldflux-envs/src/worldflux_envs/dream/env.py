@@ -34,7 +34,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
     ) -> None:
         if horizon < 1:
             raise EnvError(f"horizon must be at least 1, got {horizon}.")
-        self.dreams = Dreams(model, starts=starts, samples=samples)
+        self.dreams = Dreams(model, 1, starts=starts, samples=samples)
         self.horizon, self.render_mode = horizon, render_mode
         self.observation_space = self.dreams.observation_space()
         self.action_space = self.dreams.action_space()
@@ -44,9 +44,9 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
-        self.dreams.seed(int(self.np_random.integers(2**31)))
+        first = self.dreams.begin(int(self.np_random.integers(2**31)))
         self._t = 0
-        self._last = {k: x[0].cpu().numpy() for k, x in self.dreams.begin(None, 1).items()}
+        self._last = {key: value[0].cpu().numpy() for key, value in first.items()}
         return self._last, {"uncertainty": 0.0}
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:

@@ -32,7 +32,7 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         if horizon < 1:
             raise EnvError(f"horizon must be at least 1, got {horizon}.")
-        self.dreams = Dreams(model, starts=starts, samples=samples, seed=seed or 0)
+        self.dreams = Dreams(model, num_envs, starts=starts, samples=samples, seed=seed or 0)
         self.num_envs, self.horizon = num_envs, horizon
         self.metadata = {**WorldModelEnv.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.render_mode = None
@@ -40,8 +40,10 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = self.dreams.action_space()
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._ended = torch.zeros(num_envs, dtype=torch.bool, device=self.dreams.device)
-        self._t = torch.zeros(num_envs, dtype=torch.int64, device=self.dreams.device)
+        self._ended = torch.zeros(
+            num_envs, dtype=torch.bool, device=self.dreams.session.state.device
+        )
+        self._t = torch.zeros(num_envs, dtype=torch.int64, device=self.dreams.session.state.device)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -49,18 +51,16 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
         """Begin every dream; one seed, since one generator serves all of them."""
         if isinstance(seed, list):
             raise EnvError("All dreams share one generator: give one seed, not a list.")
-        if seed is not None:
-            self.dreams.seed(seed)
         self._t.zero_()
         self._ended.zero_()
-        obs = self.dreams.begin(None, self.num_envs)
+        obs = self.dreams.begin(seed)
         first = np.ones(self.num_envs, bool)
         return _arrays(obs), {"is_first": first, "uncertainty": np.zeros(self.num_envs)}
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any, dict[str, Any]]:
         first = self._ended.clone()
         found = self.dreams.step(torch.as_tensor(np.asarray(actions)))
-        obs = self.dreams.begin(first, self.num_envs) if bool(first.any()) else found.obs
+        obs = self.dreams.again(first) if bool(first.any()) else found.obs
         self._t = torch.where(first, 0, self._t + 1)
         terminated = found.terminated & ~first
         truncated = (self._t >= self.horizon) & ~terminated & ~first
