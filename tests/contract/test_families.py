@@ -6,10 +6,16 @@ import pytest
 
 from worldflux import get_model_spec, list_models
 from worldflux.testing import check_family
+from worldflux.testing.family import check_family_learns
 
 FAMILIES = sorted({get_model_spec(name).family for name in list_models()})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_conforms(family):
-    assert "check_slots_take_effect" in check_family(family)
+    assert "check_slots_take_effect" in check_family(family, learn=False)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if get_model_spec(f).check])
+def test_a_family_learns_a_known_world(family):
+    check_family_learns(get_model_spec(family))

@@ -50,7 +50,7 @@ def imagined(learner: DreamerV2Agent, action: dict[str, TensorSpec] = CONTINUOUS
 
 @pytest.mark.parametrize("preset", ["dmc", "atari"])
 def test_conformance(preset: str) -> None:
-    check_family(f"dreamer_v2:{preset}", **TINY)
+    check_family(f"dreamer_v2:{preset}", learn=False, **TINY)
 
 
 @pytest.mark.parametrize(

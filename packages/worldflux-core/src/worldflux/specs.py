@@ -142,6 +142,21 @@ def _numbers(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class CheckSettings:
+    """How the published checks train a family for a moment: small sizes and a quick optimiser.
+
+    `overrides` are configuration values over `preset` (the smallest one by default). They change
+    no loss, shift or target: those are what is checked. At most `updates` are done of every phase,
+    each on `rows` sequences.
+    """
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    updates: int = 300
+    rows: int = 16
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model family: where its code lives, what it can do, and its presets.
 
@@ -164,6 +179,8 @@ class ModelSpec:
     def defaults_of(self, preset: str) -> dict[str, Any]:
         """The `train.*` and `data.*` values of a preset, by dotted key."""
         return {**self.defaults.get("*", {}), **self.defaults.get(preset, {})}
+    check: CheckSettings | None = CheckSettings()
+    """How the checks train it in a known world; None if its States have no room for that world."""
 
     def __post_init__(self) -> None:
         for preset, values in self.defaults.items():

@@ -4,9 +4,13 @@ from collections.abc import Iterable
 
 import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.hookspecs import hookimpl
-from worldflux.specs import Capability, ModelSpec
+from worldflux.specs import Capability, CheckSettings, ModelSpec
 from worldflux_tdmpc2.config import PRESETS, TDMPC2Config
 
+_CHECK = CheckSettings(
+    {"model.latent_dim": 64, "model.mlp_dim": 64, "model.enc_dim": 64, "agent.lr": 1e-3},
+    updates=150,
+)
 _CAN = frozenset(map(Capability, ("reward_pred", "value_pred", "planning", "stateless")))
 
 
@@ -22,4 +26,5 @@ def worldflux_models() -> Iterable[ModelSpec]:
         description="Latent dynamics without a decoder; plans with a learned policy and value.",
         paper="Hansen et al., TD-MPC2: Scalable, Robust World Models for Continuous Control, 2024",
         capabilities=_CAN,
+        check=_CHECK,
     )

@@ -10,8 +10,9 @@ import torch
 from worldflux.core.agent import Learner
 from worldflux.core.model import WorldModel
 from worldflux.errors import CapabilityError, ConfigError
-from worldflux.specs import ModelSpec, TensorSpec
+from worldflux.specs import CheckSettings, ModelSpec, TensorSpec
 from worldflux.testing.agent import check_agent
+from worldflux.testing.known_world import check_learns_known_world, line_spaces
 from worldflux.testing.world_model import check_world_model
 
 VECTOR = {"state": TensorSpec((5,))}
@@ -29,13 +30,16 @@ def check_family(
     model_id: str,
     *,
     spaces: tuple[Spaces, ...] = SPACES,
+    learn: bool = True,
     **overrides: Any,
 ) -> list[str]:
     """Run every check on the family `model_id`; return the names of the checks that ran.
 
     Without a preset in the id, the smallest one is checked in full; every preset is built on the
     meta device. Spaces the family refuses with `CapabilityError` are passed over, but not all.
-    `overrides` make it smaller still. Raises `AssertionError` naming what fails.
+    `overrides` make it smaller still. With `learn` the family also has to learn a known world,
+    which takes up to 30 seconds (see `worldflux.testing.known_world`). Raises `AssertionError`
+    naming what fails.
     """
     from worldflux.factory import get_model_spec
     from worldflux.ids import ModelId
@@ -51,21 +55,47 @@ def check_family(
             ran += _checked(f"{spec.family}:{preset}", spec, obs_spec, action_spec, overrides)
         except AssertionError as error:
             raise AssertionError(f"{model_id} ({name}): {error}") from error
+    if learn and spec.agent and spec.check:
+        ran += check_family_learns(spec)
     return ran
+
+
+def check_family_learns(spec: ModelSpec) -> list[str]:
+    """`check_learns_known_world` on the family, as `spec.check` sets it up."""
+    from worldflux.factory import create_agent
+
+    spaces = line_spaces(lambda *pair: _accepts(spec, *pair))
+    assert spaces, f"{spec.family} refuses all spaces of the line world: vectors and 16x16 images"
+    settings = spec.check or CheckSettings()
+    preset = settings.preset or min(spec.presets, key=check_presets(spec, *spaces).__getitem__)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        learner = create_agent(
+            f"{spec.family}:{preset}",
+            obs_spec=spaces[0],
+            action_spec=spaces[1],
+            **settings.overrides,
+        )
+        check_learns_known_world(learner, settings.updates, settings.rows)
+    return [check_learns_known_world.__name__]
+
+
+def _accepts(
+    spec: ModelSpec, obs_spec: Mapping[str, TensorSpec], action_spec: Mapping[str, TensorSpec]
+) -> bool:
+    from worldflux.factory import load_class
+
+    try:
+        with torch.device("meta"):
+            load_class(spec.model)(spec.presets[spec.default_preset], obs_spec, action_spec)
+    except CapabilityError:
+        return False
+    return True
 
 
 def accepted(spec: ModelSpec, spaces: tuple[Spaces, ...]) -> tuple[Spaces, ...]:
     """The spaces the family does not refuse with `CapabilityError`; at least one."""
-    from worldflux.factory import load_class
-
-    found = []
-    for space in spaces:
-        try:
-            with torch.device("meta"):
-                load_class(spec.model)(spec.presets[spec.default_preset], *space[1:])
-        except CapabilityError:
-            continue
-        found.append(space)
+    found = [space for space in spaces if _accepts(spec, *space[1:])]
     refused = ", ".join(name for name, *_ in spaces)
     assert found, f"{spec.family} refuses all of these spaces: {refused}"
     return tuple(found)

@@ -2,10 +2,24 @@
 
 import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
 from worldflux.hookspecs import hookimpl
-from worldflux.specs import Capability, ModelSpec
+from worldflux.specs import Capability, CheckSettings, ModelSpec
 from worldflux_dreamer.dreamerv2.config import PRESETS, DreamerV2Config
 
 ABLE = frozenset(map(Capability, ("obs_decode", "reward_pred", "continue_pred", "planning")))
+
+
+CHECK = CheckSettings(
+    {
+        "model.deter": 64,
+        "model.hidden": 64,
+        "model.units": 64,
+        "model.stoch": 8,
+        "model.classes": 8,
+        "agent.model_lr": 3e-3,
+        "agent.horizon": 3,
+    },
+    updates=200,
+)
 
 
 @hookimpl
@@ -21,5 +35,6 @@ def worldflux_models() -> list[ModelSpec]:
         paper="Hafner et al., Mastering Atari with Discrete World Models, ICLR 2021",
         aliases=("dreamer-v2",),
         capabilities=ABLE,
+        check=CHECK,
     )
     return [spec]
