@@ -174,13 +174,13 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     paper: str = ""
     capabilities: frozenset[Capability] = frozenset()
+    check: CheckSettings | None = CheckSettings()
+    """How the checks train it in a known world; None if its States have no room for that world."""
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def defaults_of(self, preset: str) -> dict[str, Any]:
         """The `train.*` and `data.*` values of a preset, by dotted key."""
         return {**self.defaults.get("*", {}), **self.defaults.get(preset, {})}
-    check: CheckSettings | None = CheckSettings()
-    """How the checks train it in a known world; None if its States have no room for that world."""
 
     def __post_init__(self) -> None:
         for preset, values in self.defaults.items():
