@@ -57,7 +57,8 @@ def unroll(
         horizon = int(actions.shape[0])
     if horizon is None:
         raise ContractError("A rollout from a policy or without actions needs `horizon`.")
-    states, chosen = [state], list[Tensor]()
+    states = [state]
+    chosen: list[Tensor] = []
     own: set[str] = set()  # what the policy put into its State
     for t in range(horizon):
         action, state = _choice(actions, state, t)
