@@ -80,8 +80,11 @@ def test_plain_configurations_hold_no_code() -> None:
 
 
 def test_rooms_that_name_classes_are_looked_at() -> None:
-    [found] = code_in({"slots": {"observation_encoder": "evil_module:Encoder"}})
-    assert found.key == "slots.observation_encoder"
+    for spelled in ("evil_module:Encoder", "evil_module.Encoder", {"class": "evil_module.Encoder"}):
+        [found] = code_in({"slots": {"observation_encoder": spelled}})
+        assert found.key == "slots.observation_encoder"
+    [found] = code_in({"data": {"format": "evil_module:Reader"}})
+    assert found.key == "data.format"
 
 
 def _says(*arguments: object) -> str:

@@ -16,7 +16,7 @@ from worldflux.factory import env_runs_code, get_env_spec
 
 # `package.module:Name`, alone or as the task of an environment's id.
 _MODULE = re.compile(r"[^\W\d][\w.-]*:[^\W\d]")
-_DATA_ROOMS = ("id", "model", "agent", "train", "env")
+_DATA_ROOMS = ("id", "model", "agent", "train", "env", "slots")
 
 
 class Finding(NamedTuple):
@@ -51,7 +51,8 @@ def code_in(config: Mapping[str, Any]) -> list[Finding]:
     """Everything in a run's configuration (its rooms as plain data) that names code."""
     env = config.get("env") or {}
     rest = {room: value for room, value in config.items() if room not in _DATA_ROOMS}
-    return [*_env_id(env), *_env_options(env), *_modules("", rest)]
+    slots = config.get("slots") or {}
+    return [*_env_id(env), *_env_options(env), *_slots(slots), *_modules("", rest)]
 
 
 def require_trust(config: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
@@ -74,6 +75,13 @@ def _env_options(env: Mapping[str, Any]) -> Iterator[Finding]:
     if options.get("args") and get_env_spec(str(env.get("id"))).backend == "unity":
         yield Finding("env.args", options["args"], "goes to the program's command line")
     yield from _modules("env", options)
+
+
+def _slots(slots: Any) -> Iterator[Finding]:
+    """Every part: however its class is spelled (`a.b:C`, `a.b.C`), it is imported and made."""
+    for slot, part in slots.items() if isinstance(slots, Mapping) else ():
+        named = part.get("class", part) if isinstance(part, Mapping) else part
+        yield Finding(f"slots.{slot}", named, "is imported and made")
 
 
 def _modules(key: str, value: Any) -> Iterator[Finding]:
