@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult, metrics
-from worldflux.core.rand import Rand
-from worldflux.errors import StorageError
+from worldflux.core.rand import Rand, normal
+from worldflux.core.state import State
+from worldflux.errors import ContractError, StorageError
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
 from worldflux.testing.dummies import TinyConfig, TinyModel
@@ -146,3 +147,84 @@ def test_steps_are_counted_and_saved() -> None:
     assert other.steps == {"model": 2, "policy": 1}
     with pytest.raises(StorageError, match="critic/steps"):
         other.load_training_state({"critic/steps": torch.tensor(1)})
+
+
+class Noisy(Learner):
+    """One loss with noise of the whole batch, and padding."""
+
+    def __init__(self, closes_over: bool = False) -> None:
+        super().__init__(TinyConfig(), OBS, ACTION)
+        self.world_model = TinyModel(TinyConfig(), OBS, ACTION)
+        self.net = nn.Linear(5, 1)
+        self.optimizers = {"net": torch.optim.SGD(self.net.parameters(), lr=0.0)}
+        self.closes_over = closes_over
+
+    def training_plan(self) -> TrainingPlan:
+        return TrainingPlan([Phase("all", 8, 4, updates_per_step=1)])
+
+    def learn(self, batch: Batch) -> dict[str, object]:
+        outer = Rand.seeded(3)
+
+        def compute(b: Batch, r: Rand | None) -> tuple[Tensor, dict[str, object]]:
+            r = outer if self.closes_over else (r or Rand())
+            noise = r.draw("noise", (b.batch_size, b.length, 5), normal)
+            found = self.net(b.obs["state"] + noise).squeeze(-1)
+            assert b.mask is not None
+            loss = (found.square() * b.mask).sum() / b.mask.sum()
+            return loss, {"rows": found, "state": State({"x": found}), "mean": loss * 2}
+
+        return self.step("net", compute, batch, outer)
+
+
+def _padded() -> Batch:
+    batch = random_batch(OBS, ACTION, 8, 4)
+    batch.mask = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4, 4, 2, 1])[:, None]
+    return batch
+
+
+def _gradients(parts: int, closes_over: bool = False) -> tuple[Tensor, dict[str, object]]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        learner, batch = Noisy(closes_over), _padded()
+        learner.accumulate = parts
+        found = learner.learn(batch)
+    grads = [p.grad.flatten() for p in learner.net.parameters() if p.grad is not None]
+    return torch.cat(grads), found
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_accumulated_gradients_are_those_of_the_whole_batch(parts: int) -> None:
+    (whole, one), (cut, several) = _gradients(1), _gradients(parts)
+    assert (whole - cut).abs().max() < 6e-7
+    assert one.keys() == several.keys()
+    for key in ("rows", "mean", "loss", "grad_norm"):
+        torch.testing.assert_close(one[key], several[key])
+    torch.testing.assert_close(one["state"]["x"], several["state"]["x"])  # type: ignore[index]
+
+
+def test_closing_over_rand_changes_the_gradients() -> None:
+    whole, cut = _gradients(1, closes_over=True)[0], _gradients(4, closes_over=True)[0]
+    assert (whole - cut).abs().max() > 1e-2
+
+
+def test_what_accumulation_refuses() -> None:
+    learner = Noisy()
+    learner.accumulate = 3
+    with pytest.raises(ContractError, match="8 rows has no 3 equal parts"):
+        learner.learn(_padded())
+    learner.accumulate, learner.whole_batch = 2, True
+    with pytest.raises(ContractError, match="Noisy needs the whole batch at once"):
+        learner.learn(_padded())
+
+
+def test_the_inherited_update_is_one_step_on_the_models_loss() -> None:
+    learner = Noisy()
+    learner.optimizers = {"model": torch.optim.SGD(learner.world_model.parameters(), lr=0.1)}
+    before = copy.deepcopy(learner.world_model.state_dict())
+    batch = random_batch(OBS, ACTION, 8, 4)
+    result = learner.update(batch, "all", rand=Rand.seeded(0))
+    assert learner.steps == {"model": 1} and "loss/reward" in result.metrics
+    assert any((value != before[k]).any() for k, value in learner.world_model.state_dict().items())
+    learner.optimizers["other"] = learner.optimizers["model"]
+    with pytest.raises(ContractError, match="trains model, other: the inherited update"):
+        learner.update(batch, "all")

@@ -37,6 +37,7 @@ class ThreePhases(TinyAgent):
 
     hear: Callable[[str, int], None] | None = None
     heard: dict[str, int]
+    began: list[str]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -64,6 +65,9 @@ class ThreePhases(TinyAgent):
             collect_until=48,
         )
 
+    def begin(self, phase: str, source: Any, rand: Rand | None = None) -> None:
+        ThreePhases.began.append(phase)
+
     def update(self, batch: Any, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         if ThreePhases.hear is not None:
             ThreePhases.heard[phase] = ThreePhases.heard.get(phase, 0) + 1
@@ -82,6 +86,7 @@ class ThreePhases(TinyAgent):
 @pytest.fixture
 def config(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(dummies, "TinyAgent", ThreePhases)
+    ThreePhases.began = []
     monkeypatch.setattr(schedule, "BURST", PIECE)
     wanted = {
         "train.steps": STEPS, "train.checkpoint_every": 3, "train.log_every": 3,
@@ -131,6 +136,7 @@ def test_a_run_stopped_in_each_of_its_bursts_ends_as_the_unbroken_one(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     api.train(config, whole)
 
+    ThreePhases.began = []
     for phase in UPDATES:
 
         def stop(updated: str, n: int, wanted: str = phase) -> None:
@@ -146,6 +152,7 @@ def test_a_run_stopped_in_each_of_its_bursts_ends_as_the_unbroken_one(
         assert done[phase] == PIECE  # in the middle of its burst, and saved there
         assert ended.step == clock["step"] < STEPS
     assert api.resume(parts, trust=True).outcome == "finished"
+    assert ThreePhases.began == list(UPDATES)  # once each, never on resume
     assert_same_run(whole, parts, Run.open(whole).ticks()[-1])
 
 

@@ -49,6 +49,9 @@ class TrainConfig(Config):
     """Agent steps between checkpoints."""
     keep_last: PositiveInt = 2
     """Checkpoints kept, besides the one with the best evaluation."""
+    accumulate: PositiveInt = 1
+    """Parts a batch is computed in, one after another, for less memory; the gradients are those of
+    the whole batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs matrix products in bfloat16 by autocast; parameters stay fp32."""
     device: Annotated[str, Field(pattern=r"^(auto|(cpu|cuda|mps|xpu)(:\d+)?)$")] = "auto"

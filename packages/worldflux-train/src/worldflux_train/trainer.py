@@ -80,6 +80,7 @@ class Trainer:
             self.agent, replay, Rand.seeded(derived(seed, "learner"), device), device,
             self.settings.precision,
         )  # fmt: skip
+        self.agent.accumulate = self.settings.accumulate
         self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, replay)
         self.sinks: list[Sink] = []
         self.pace = Pace(self.settings.eval_every)
@@ -200,7 +201,7 @@ class Trainer:
     def _hand_over(self) -> None:
         """Give the collector the weights of the coming round, unless it has them."""
         if not self.collector.prepared:
-            self.collector.follow(self.agent.state_dict(), self.schedule.updates)
+            self.collector.follow(self.agent.acting_weights(), self.schedule.updates)
             self.collector.prepared = True
 
     @contextmanager
@@ -318,9 +319,10 @@ class Trainer:
 
     def _newer_weights(self) -> Mapping[str, Tensor]:
         """What an evaluation plays with, as far as the collector does not hold it."""
+        published, acting = self.agent.published(), self.agent.acting_weights()
         if self.collector.version == self.schedule.updates:
-            return {}
-        return self.agent.state_dict()
+            return {name: tensor for name, tensor in published.items() if name in acting}
+        return {name: published.get(name, tensor) for name, tensor in acting.items()}
 
     def _is_best(self, score: float | None) -> bool:
         best = best_step(self.run)

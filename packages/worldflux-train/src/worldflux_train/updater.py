@@ -43,6 +43,8 @@ class Updater:
         self, phase: Phase, done: int, updates: int, after: Callable[[Metrics], None]
     ) -> None:
         """`updates` updates of `phase` after `done` ones; `after` gets each one's metrics."""
+        if done == 0 and updates > 0:
+            self.agent.begin(phase.name, self.replay, self.rand)
         for update in range(done, done + updates):
             batch = self.replay.read(self.replay.choose(phase, update))
             result = self.agent.update(batch, phase.name, rand=self.rand)

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from worldflux.columns import Columns, step_columns
 from worldflux.config import Config
+from worldflux.core import accumulation
 from worldflux.core.batch import Batch
 from worldflux.core.evaluation import Evaluation
 from worldflux.core.model import WorldModel
-from worldflux.core.output import LossOutput, UpdateResult
+from worldflux.core.output import LossOutput, UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
 from worldflux.core.state import State
-from worldflux.errors import StorageError
+from worldflux.errors import ContractError, StorageError
 from worldflux.saving import save_pretrained
 from worldflux.specs import TensorSpec
 from worldflux.training import TrainingPlan
@@ -39,8 +40,8 @@ class Learner(nn.Module, ABC):
     Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
     schedules are buffers or frozen parameters, so that `state_dict` is complete. Optimisers go
     into `self.optimizers`, by name, and are checkpointed beside it; `update` uses them through
-    `step`, which clips gradients to `clip_norm[name]`. `precision` is set by whoever trains:
-    "bf16" computes under autocast.
+    `step`, which clips gradients to `clip_norm[name]`. `precision` and `accumulate` are set by
+    whoever trains: "bf16" computes under autocast, a batch is computed in so many parts.
     """
 
     def __init__(
@@ -57,9 +58,12 @@ class Learner(nn.Module, ABC):
         self.clip_norm: dict[str, float] = {}
         self.steps: dict[str, int] = {}
         self.precision: Literal["fp32", "bf16"] = "fp32"
+        self.accumulate = 1
         self.provenance: dict[str, Any] = {}
 
     world_model: WorldModel
+    whole_batch: bool = False
+    """Of a learner whose loss needs the whole batch at once (percentiles, batch norm)."""
     ignores_terminations: str = ""
     """Of a learner that takes no notice of episodes terminating: what to do where they do."""
 
@@ -82,7 +86,6 @@ class Learner(nn.Module, ABC):
     def training_plan(self) -> TrainingPlan:
         """How this learner wants to be trained."""
 
-    @abstractmethod
     def update(
         self,
         batch: Batch,
@@ -90,7 +93,23 @@ class Learner(nn.Module, ABC):
         *,
         rand: Rand | None = None,
     ) -> UpdateResult:
-        """One gradient update of `phase` (a name in the training plan)."""
+        """One gradient update of `phase` (a name in the training plan).
+
+        By default one step, of the optimiser that the phase `trains`, on the model's loss: on the
+        phase's part of it, where the plan has several phases.
+        """
+        plan = self.training_plan()
+        names = plan.phase(phase).trains or tuple(self.optimizers)
+        if len(names) != 1:
+            raise ContractError(
+                f"Phase {phase!r} trains {', '.join(names) or 'nothing'}: the inherited update "
+                "takes one step of one optimiser. Name it in the phase's `trains`, or write update."
+            )
+        part = () if len(plan.phases) == 1 else (phase,)
+        found = self.step(
+            names[0], lambda b, r: self.world_model.loss(b, *part, rand=r), batch, rand
+        )
+        return UpdateResult(metrics(found))
 
     def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
         """Called once, right before a phase's first update; never when a run is resumed there.
@@ -159,21 +178,48 @@ class Learner(nn.Module, ABC):
         `clip` may limit. Afterwards autocast's copies of the old weights are dropped, so that
         what an update computes next uses the new ones. Returns the outputs, detached, with "loss"
         and "grad_norm"; a LossOutput's parts are under "loss/<part>".
+
+        With `accumulate` the batch is cut by its rows: gradients are those of the whole as long as
+        `compute` takes its numbers from the `rand` it is given, and averages over unpadded steps.
         """
         optimizer = self.optimizers[name]
         params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         for parameter in params:
             parameter.grad = None
         with torch.enable_grad():
-            with self.autocast():
-                loss, outputs = _loss_and_outputs(compute(batch, rand))
-            loss.backward(inputs=params)  # type: ignore[no-untyped-call]
+            loss, outputs = self._gradients(compute, batch, rand, params)
         norm = self.clip(name, params)
         optimizer.step()
         self.steps[name] = self.steps.get(name, 0) + 1
         torch.clear_autocast_cache()
-        found = {key: _detached(value) for key, value in outputs.items()}
-        return {**found, "loss": loss.detach(), "grad_norm": norm.detach()}
+        return {**outputs, "loss": loss, "grad_norm": norm.detach()}
+
+    def _gradients(
+        self,
+        compute: Callable[[_Rows, Rand | None], Computed],
+        batch: _Rows,
+        rand: Rand | None,
+        params: list[Tensor],
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The gradients of `params`; the loss and outputs, detached."""
+        if self.accumulate > 1 and self.whole_batch:
+            raise ContractError(
+                f"The loss of {type(self).__name__} needs the whole batch at once: "
+                f"train.accumulate={self.accumulate} would change it. Use 1."
+            )
+        parts = accumulation.cut(batch, self.accumulate) if self.accumulate > 1 else [batch]
+        rands = (rand or Rand()).parts(len(parts)) if len(parts) > 1 else iter([rand])
+        weights = accumulation.shares(parts) if len(parts) > 1 else [1.0]
+        losses, outputs = [], []
+        for part, own, weight in zip(parts, rands, weights, strict=True):
+            with self.autocast():
+                loss, found = _loss_and_outputs(compute(part, own))
+            (loss * weight).backward(inputs=params)  # type: ignore[no-untyped-call]
+            losses.append(loss.detach() * weight)
+            outputs.append({key: _detached(value) for key, value in found.items()})
+        if len(outputs) == 1:
+            return losses[0], outputs[0]
+        return torch.stack(losses).sum(), accumulation.joined(outputs, weights)
 
     def clip(self, name: str, params: Iterable[Tensor]) -> Tensor:
         """Limit the gradients of optimiser `name` to `clip_norm[name]`; their norm before that."""
@@ -256,6 +302,13 @@ class Agent(Learner):
         with torch.no_grad():
             _, state = self.act(zeros, None, first, rand=Rand.seeded(0, device))
         return bool(state.tensors)
+
+    def acting_weights(self) -> dict[str, Tensor]:
+        """What `act` and `observe` need, under names of `state_dict`: all, unless overridden.
+
+        It is copied for the actor whenever it gets new weights; what never acts can stay out.
+        """
+        return self.state_dict()
 
     def observe(
         self,

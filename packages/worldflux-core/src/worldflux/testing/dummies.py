@@ -216,6 +216,8 @@ class TinyModel(WorldModel):
 class TinyAgent(Agent):
     """Learns `TinyModel`, and by REINFORCE a linear policy on its state; enough to improve."""
 
+    whole_batch = True  # the mean gain
+
     def __init__(
         self,
         config: TinyConfig,

@@ -54,6 +54,7 @@ class DreamerV3Agent(Agent):
 
     config: DreamerV3Config
     world_model: DreamerV3WorldModel
+    whole_batch = True  # percentiles of the imagined returns
 
     def __init__(
         self,

@@ -1,0 +1,77 @@
+"""A batch in equal parts of its rows, and their outputs as those of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldflux.core.batch import Batch
+from worldflux.core.state import State
+from worldflux.errors import ContractError
+
+
+def cut(rows: Any, count: int) -> list[Any]:
+    """`count` equal parts of a Batch, a State or a mapping of them and of tensors, rows first."""
+    size = _size(rows)
+    if size % count:
+        raise ContractError(
+            f"A batch of {size} rows has no {count} equal parts: choose train.accumulate so that "
+            "it divides the batch."
+        )
+    width = size // count
+    return [_part(rows, slice(i * width, (i + 1) * width)) for i in range(count)]
+
+
+def shares(parts: Sequence[Any]) -> list[float]:
+    """How much of the whole each part is: by steps that are no padding, else equal."""
+    counts = [_held(part) for part in parts]
+    if any(count is None for count in counts):
+        return [1 / len(parts)] * len(parts)
+    held = [float(count or 0.0) for count in counts]
+    return [count / max(sum(held), 1.0) for count in held]
+
+
+def joined(outputs: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> dict[str, Any]:
+    """Rows of tensors and States after one another; numbers averaged by `weights`."""
+    return {key: _join([each[key] for each in outputs], weights) for key in outputs[0]}
+
+
+def _size(rows: Any) -> int:
+    if isinstance(rows, Batch | State):
+        return rows.batch_size
+    if isinstance(rows, Tensor):
+        return int(rows.shape[0])
+    return _size(next(iter(rows.values())))
+
+
+def _part(rows: Any, where: slice) -> Any:
+    if isinstance(rows, Batch):
+        return rows.map(lambda tensor: tensor[where])
+    if isinstance(rows, State):
+        return rows.rows(where)
+    if isinstance(rows, Tensor):
+        return rows[where]
+    return {key: _part(value, where) for key, value in rows.items()}
+
+
+def _held(rows: Any) -> float | None:
+    if isinstance(rows, Batch):
+        return None if rows.mask is None else float(rows.mask.sum())
+    if isinstance(rows, Mapping):
+        found = [_held(value) for value in rows.values()]
+        return next((count for count in found if count is not None), None)
+    return None
+
+
+def _join(values: Sequence[Any], weights: Sequence[float]) -> Any:
+    first = values[0]
+    if isinstance(first, State):
+        return State.cat(values)
+    if isinstance(first, Tensor) and first.ndim:
+        return torch.cat(list(values))
+    if isinstance(first, Tensor | float):
+        return sum(value * weight for value, weight in zip(values, weights, strict=True))
+    return first
