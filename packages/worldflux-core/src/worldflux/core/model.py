@@ -14,6 +14,7 @@ from worldflux.config import Config
 from worldflux.core.actions import Actions, action_tensor, check_rows, time_major_actions
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
+from worldflux.core.conditions import repeated_conditions
 from worldflux.core.contract import ModelContract
 from worldflux.core.filling import Slots
 from worldflux.core.interfaces import Policy, forward_arguments
@@ -198,6 +199,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     ) -> ModelOutput:
         """Predictions (B, ...) from a State; only `keys`, where given (images are costly).
 
+        A State (B, T, ...) gives predictions (B, T, ...); the decoder sees B * T rows.
         `predictions["obs"]` is the decoded observation: the image if there is one, else the first.
         """
         if self.decoder_module is None:
@@ -208,12 +210,18 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         wanted = keys
         if keys is not None and alias is not None and OBS in keys:
             wanted = [key for key in {*keys, alias} if key != OBS]
+        lead = self._lead(state)
+        rows = state
+        if len(lead) == 2:  # a decoder sees one leading axis
+            rows, conditions = state.flat(), repeated_conditions(conditions, *lead)
         given = {"conditions": conditions, "rand": rand}
         taken = forward_arguments(self.decoder_module)
         passed = {k: v for k, v in given.items() if v is not None and k in taken}
-        output = self.decoder_module(state, wanted, **passed)
+        output = self.decoder_module(rows, wanted, **passed)
         if not isinstance(output, ModelOutput):
             output = ModelOutput(predictions=dict(output))
+        if len(lead) == 2:
+            output = output.unflat(lead)
         if alias in output.predictions and (keys is None or OBS in keys):
             output.predictions.setdefault(OBS, output.predictions[alias])
             if keys is not None and alias not in keys:
@@ -221,6 +229,14 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         output.state = state
         output.prediction_spec = output.prediction_spec or self.prediction_spec()
         return output
+
+    def _lead(self, state: State) -> tuple[int, ...]:
+        """The leading axes of a State: (B,), or (B, T) of a sequence."""
+        for name, spec in self.features.items():
+            if name in state:
+                shape = tuple(state[name].shape)
+                return shape[: len(shape) - len(spec.shape)]
+        return (state.batch_size,) if state.tensors else ()
 
     def obs_alias(self) -> str | None:
         """The key that `predictions["obs"]` is another name of; None where "obs" is its own."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import ItemsView, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +23,20 @@ class ModelOutput:
     aux: dict[str, Any] = field(default_factory=dict)
     prediction_spec: PredictionSpec | None = None
     sequence_layout: SequenceLayout | None = None
+
+    def unflat(self, lead: tuple[int, ...]) -> ModelOutput:
+        """Outputs of rows (N, ...) as (*lead, ...), where lead multiplies to N."""
+
+        def split(value: Any) -> Any:
+            rows = isinstance(value, Tensor) and value.ndim and len(value) == math.prod(lead)
+            return value.unflatten(0, lead) if rows else value
+
+        return replace(
+            self,
+            predictions={key: split(value) for key, value in self.predictions.items()},
+            uncertainty=split(self.uncertainty),
+            aux={key: split(value) for key, value in self.aux.items()},
+        )
 
 
 @dataclass

@@ -13,6 +13,7 @@ from worldflux.errors import CapabilityError, ConfigError
 from worldflux.specs import CheckSettings, ModelSpec, TensorSpec
 from worldflux.testing.agent import check_agent
 from worldflux.testing.known_world import check_learns_known_world, line_spaces
+from worldflux.testing.other_sizes import check_other_sizes
 from worldflux.testing.world_model import check_world_model
 
 VECTOR = {"state": TensorSpec((5,))}
@@ -53,6 +54,8 @@ def check_family(
     for name, obs_spec, action_spec in spaces:
         try:
             ran += _checked(f"{spec.family}:{preset}", spec, obs_spec, action_spec, overrides)
+            if spec.agent and name == spaces[0][0]:
+                ran += _checked_sizes(f"{spec.family}:{preset}", obs_spec, action_spec, overrides)
         except AssertionError as error:
             raise AssertionError(f"{model_id} ({name}): {error}") from error
     if learn and spec.agent and spec.check:
@@ -148,3 +151,20 @@ def _checked(
         return create_agent(model_id, obs_spec=obs_spec, action_spec=action_spec, **overrides)
 
     return check_world_model(model) + (check_agent(agent) if spec.agent else [])
+
+
+def _checked_sizes(
+    model_id: str,
+    obs_spec: Mapping[str, TensorSpec],
+    action_spec: Mapping[str, TensorSpec],
+    overrides: Mapping[str, Any],
+) -> list[str]:
+    from worldflux.factory import create_agent
+
+    def make(slots: Mapping[str, Any]) -> Learner:
+        return create_agent(
+            model_id, obs_spec=obs_spec, action_spec=action_spec, slots=slots, **overrides
+        )
+
+    check_other_sizes(make)
+    return ["check_other_sizes"]
