@@ -22,6 +22,7 @@ from worldflux_train.config import RunConfig, resolve
 PLUGIN = """
 from worldflux.hookspecs import hookimpl
 from worldflux.specs import EnvSpec, ModelSpec
+from worldflux.testing.clips import ClipConfig
 from worldflux.testing.dummies import TinyConfig
 
 @hookimpl
@@ -32,7 +33,12 @@ def worldflux_models():
             presets={"small": TinyConfig(width=8), "wide": TinyConfig(width=32)},
             default_preset="small", model="worldflux.testing.dummies:TinyModel",
             agent="worldflux.testing.dummies:TinyAgent",
-        )
+        ),
+        ModelSpec(
+            family="clips", config=ClipConfig, presets={"small": ClipConfig()},
+            default_preset="small", model="worldflux.testing.clips:ClipModel",
+            agent="worldflux.testing.clips:ClipLearner", defaults={"*": {"train.log_every": 40}},
+        ),
     ]
 """
 PLUGIN += """
@@ -122,7 +128,8 @@ class Site:
             "Metadata-Version: 2.1\nName: worldflux-tiny\nVersion: 1.0\n"
         )
         (info / "entry_points.txt").write_text(
-            "[worldflux.models]\ntiny = tiny_plugin\n[worldflux.envs]\nwalk = tiny_plugin\n"
+            "[worldflux.models]\ntiny = tiny_plugin\nclips = tiny_plugin\n"
+            "[worldflux.envs]\nwalk = tiny_plugin\n"
         )
 
     @property
@@ -210,7 +217,7 @@ def _assert_same_run(one: Path, other: Path, step: int) -> None:
     )
     for name in names:
         _assert_same_tensors(left / name, right / name)
-    for name in ("clock", "schedule", "meters", "collector", "environments", "replay/replay"):
+    for name in ("clock", "schedule", "meters", "collector", "environments", "source/replay"):
         values = [read_json(folder / f"{name}.json") for folder in (left, right)]
         assert [value.pop("seconds", 1) > 0 for value in values] == [True, True]
         assert values[0] == values[1], name

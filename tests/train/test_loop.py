@@ -127,7 +127,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
     config.write_text(config.read_text().replace("lr: 0.003", "lr: 1.0e+30"))
     before = Run.open(folder).ticks()
     with pytest.raises(DivergenceError, match=r"Training diverged: loss/\w+ is (nan|inf)"):
-        api.resume(folder, steps=400)
+        api.resume(folder, steps=400, changed=True)
     run = Run.open(folder)
     assert run.ticks() == before
     weights = load_file(run.checkpoint_path(before[-1]) / "agent" / "model.safetensors")

@@ -117,6 +117,6 @@ def _nested(value: Any) -> Any:
 
 def _checked(name: str, specs: Mapping[str, TensorSpec]) -> Specs:
     wrong = {key: value for key, value in specs.items() if not isinstance(value, TensorSpec)}
-    if wrong or not specs:
+    if wrong or (not specs and name != "action_spec"):  # video and images have no actions
         raise ConfigError(f"{name} must map keys to TensorSpec, got {wrong or specs}.")
     return dict(specs)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from worldflux.atomic import write_file
-from worldflux.core.agent import Agent
+from worldflux.core.agent import Agent, Learner
 from worldflux.errors import StorageError
 from worldflux.hub import load_into
 from worldflux.runs import Run
-from worldflux_train.assembly import choose_device, make_agent, make_envs, make_evaluation_envs
+from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import require_unchanged
 from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.imagine import Imagination, imagine
+from worldflux_train.inputs import open_inputs
 from worldflux_train.interrupt import Interrupt
 from worldflux_train.recording import record_episodes
 from worldflux_train.run_log import logged
 from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import JsonlSink, Sink
 from worldflux_train.sinks.console import ConsoleSink
-from worldflux_train.stepping import Stepper
 from worldflux_train.trainer import Outcome, Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ def train(config: RunConfig, out: str | Path, *, console: Console | None = None)
     with logged(run, console):
         try:
             trainer = Trainer(config, run)
+            config = trainer.config  # completed by what the run's data or environment says
+            write_file(run.config_path, config.to_yaml().encode())
             sinks = make_sinks(config, run, console, step=0)
         except BaseException:
             shutil.rmtree(run.path)  # nothing has run: a second try may use the same folder
@@ -112,15 +114,24 @@ def load_agent(
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
     folder = _checkpoint(run, step)
-    envs = make_envs(config, 1)
-    try:
-        stepper = Stepper(envs, [0])
-    finally:
-        envs.close()
+    return config, acting(_learner(config, folder), config)
+
+
+def load_learner(
+    path: str | Path, step: int | None = None, *, trust: bool = False, changed: bool = False
+) -> tuple[RunConfig, Learner]:
+    """The trained learner of a run, as `load_agent`; it need not act."""
+    run = Run.open(path)
+    config = run_config(run, trust=trust, changed=changed)
+    return config, _learner(config, _checkpoint(run, step))
+
+
+def _learner(config: RunConfig, folder: Path) -> Learner:
+    inputs = open_inputs(replace(config, train=config.train.with_(envs=1)))
     chosen = choose_device(config.train.device)
-    agent = make_agent(config, stepper.obs_spec, stepper.action_spec, chosen)
-    load_into(agent, folder / AGENT)
-    return config, agent.eval()
+    learner = make_agent(config, inputs.obs_spec, inputs.action_spec, chosen)
+    load_into(learner, folder / AGENT)
+    return learner.eval()
 
 
 def evaluate_run(
@@ -174,6 +185,7 @@ def imagine_run(
     from worldflux_train.video import write_video
 
     run = Run.open(path)
+    _ = run_config(run, trust=trust, changed=changed).env_id  # episodes are played there
     at = int(_checkpoint(run, step).name)
     config, agent = load_agent(path, at, device=device, trust=trust, changed=changed)
     most = 4 * (context + horizon)
@@ -198,7 +210,7 @@ def _restored(config: RunConfig, run: Run) -> Trainer:
     trainer = Trainer(config, run)
     folder = trainer.restore()
     if folder is None:  # a damaged checkpoint may have left parts of itself behind
-        trainer.stepper.envs.close()
+        trainer.close()
         trainer = Trainer(config, run)
     _rewind(run, trainer.clock.tick if folder else None)
     begun = "the beginning: there is no intact checkpoint"

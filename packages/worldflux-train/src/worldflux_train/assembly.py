@@ -46,8 +46,8 @@ def make_agent(
     obs_spec: dict[str, TensorSpec],
     action_spec: dict[str, TensorSpec],
     device: torch.device,
-) -> Agent:
-    """The untrained agent; its initial weights follow from the run's seed."""
+) -> Learner:
+    """The untrained learner; its initial weights follow from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived(config.train.seed, "weights"))
         with _too_large(config):
@@ -55,11 +55,6 @@ def make_agent(
                 config.id, obs_spec=obs_spec, action_spec=action_spec, config=config.family,
                 slots=config.slots,
             )  # fmt: skip
-    if not isinstance(agent, Agent):
-        raise CapabilityError(
-            f"{config.id} is a {type(agent).__name__}, which does not act: it cannot be trained in "
-            "an environment."
-        )
     with _too_large(config):
         return agent.to(device)
 
@@ -105,7 +100,17 @@ def _largest(rooms: Mapping[str, Any], most: int = 3) -> list[str]:
     return [text for _, text in sorted(found, reverse=True)[:most]]
 
 
-def make_replay(agent: Agent, config: TrainConfig, device: torch.device, folder: Path) -> Replay:
+def acting(learner: Learner, config: RunConfig) -> Agent:
+    """`learner` as one that acts; `CapabilityError` where it does not."""
+    if not isinstance(learner, Agent):
+        raise CapabilityError(
+            f"{config.id} is a {type(learner).__name__}, which does not act: it cannot be used in "
+            "an environment. Train it on data (--data), without --env."
+        )
+    return learner
+
+
+def make_replay(agent: Learner, config: TrainConfig, device: torch.device, folder: Path) -> Replay:
     """The empty replay; says how much memory it may come to take."""
     columns = agent.columns
     capacity = config.replay_capacity

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from worldflux.core.source import Source
 from worldflux.errors import StorageError
 from worldflux.runs import Run
 from worldflux_train.clock import FILE as CLOCK
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Collector
 from worldflux_train.parts import Part
-from worldflux_train.replay.replay import Replay
+from worldflux_train.replay.snapshot import FILE as LIST
 from worldflux_train.replay.snapshot import prune
 from worldflux_train.schedule import Schedule
 from worldflux_train.updater import AGENT, Updater
@@ -23,7 +24,7 @@ from worldflux_train.updater import AGENT, Updater
 logger = logging.getLogger(__name__)
 __all__ = ["AGENT", "Parts", "best_step", "load_checkpoint", "load_newest", "save_checkpoint"]
 
-REPLAY = "replay"
+SOURCE = "source"
 
 
 @dataclass
@@ -32,13 +33,14 @@ class Parts:
 
     clock: Clock
     schedule: Schedule
-    collector: Collector
+    collector: Collector | None
     updater: Updater
-    replay: Replay
+    source: Source
 
     def each(self) -> list[Part]:
         """Those that write themselves into the checkpoint's folder, last what the agent is in."""
-        return [self.clock, self.schedule, self.updater, self.collector]
+        own: list[Part | None] = [self.clock, self.schedule, self.updater, self.collector]
+        return [part for part in own if part is not None]
 
 
 def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None) -> Path:
@@ -51,7 +53,7 @@ def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None)
         with run.new_checkpoint(tick, step=parts.clock.step, score=score) as folder:
             for part in parts.each():
                 part.save(folder)
-            parts.replay.save(folder / REPLAY, run.replay_path)
+            parts.source.save(folder / SOURCE)
     except (StorageError, SafetensorError, OSError) as error:
         ticks = run.ticks()
         kept = f"The checkpoint of step {ticks[-1]} is intact" if ticks else "There is none before"
@@ -91,7 +93,7 @@ def load_newest(run: Run, parts: Parts) -> Path | None:
 
 def load_checkpoint(folder: Path, run: Run, parts: Parts) -> None:
     """Put every part into the state saved in `folder`."""
-    parts.replay.load(folder / REPLAY, run.replay_path)
+    parts.source.load(folder / SOURCE)
     for part in parts.each():
         part.load(folder)
 
@@ -121,7 +123,8 @@ def _drop_old(run: Run, keep_last: int) -> None:
             gone = folder.with_name(f".{folder.name}.gone.tmp")
             folder.replace(gone)  # at once, so that no half-deleted checkpoint is ever found
             shutil.rmtree(gone, ignore_errors=True)
-    prune(run.replay_path, [run.checkpoint_path(tick) / REPLAY for tick in run.ticks()])
+    lists = [run.checkpoint_path(tick).glob(f"{SOURCE}/**/{LIST}") for tick in run.ticks()]
+    prune(run.replay_path, [file.parent for found in lists for file in found])
 
 
 def _sweep(run: Run) -> None:

@@ -52,6 +52,10 @@ def train(
         str | None,
         typer.Option(metavar="FILE|RECIPE", help="YAML file, or the name of a shipped recipe."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Recorded episodes to learn from (data.path)."),
+    ] = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
@@ -63,7 +67,7 @@ def train(
         typer.Option("--help-config", help="Explain every configuration key and exit."),
     ] = False,
 ) -> None:
-    """Train a model in an environment, or continue a run. Ctrl-C saves and exits."""
+    """Train a model in an environment or on data, or continue a run. Ctrl-C saves and exits."""
     if help_config:
         from worldflux_train.help_config import explained
 
@@ -72,9 +76,10 @@ def train(
         return
     with asking_for_trust(typed):
         if resume is None:
-            own = {} if device is None else {"train.device": device}
+            own: dict[str, Any] = {} if device is None else {"train.device": device}
+            own |= {} if data is None else {"data.path": str(data.resolve())}
             result = _started(model, env, steps, config, [*(set_ or [])], own, out, trust)
-        elif model or env or config or set_ or out:
+        elif model or env or data or config or set_ or out:
             raise ConfigError(
                 "--resume takes the run's own configuration: only --steps, --device, --trust "
                 "and --changed-config may be added."
@@ -114,8 +119,8 @@ def _started(
     from worldflux_train import api
 
     console = Console()
-    folder = out or _free_folder(resolved.id, resolved.env_id)
-    say(console, f"{resolved.id} on {resolved.env_id}, run folder {folder}", style="bold")
+    folder = out or _free_folder(resolved.id, resolved.where)
+    say(console, f"{resolved.id} on {resolved.where}, run folder {folder}", style="bold")
     return api.train(resolved, folder, console=console)
 
 

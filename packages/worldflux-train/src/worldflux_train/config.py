@@ -1,4 +1,4 @@
-"""A run's configuration: the rooms model, agent, train, env and slots, merged and checked."""
+"""A run's configuration: its rooms, merged, checked and written out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from worldflux.config import Config
-from worldflux.errors import ConfigError, did_you_mean, nearest
+from worldflux.errors import CapabilityError, ConfigError, did_you_mean, nearest
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
 from worldflux.ids import ModelId
 from worldflux.slots import plain_slots
 from worldflux_train.trust import require_trust
 from worldflux_train.yaml_text import read_yaml, value_of
 
-ROOMS = ("model", "agent", "train", "env", "slots")
+ROOMS = ("model", "agent", "train", "env", "data", "slots")
 KEYS = ("id", *ROOMS)
 Nested = dict[str, Any]
 
@@ -67,6 +67,13 @@ class TrainConfig(Config):
     """Where the replay's rows lie: RAM, memory-mapped files in the run, or the device."""
     replay_online: bool = False
     """Whether new steps are delivered once before old ones are drawn."""
+    collect: bool | None = None
+    """Whether the agent acts in the environment to collect steps; None: as its training plan says.
+    false with data: the environment only judges."""
+    data_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of each batch that comes from data where steps are collected as well."""
+    eval_batches: PositiveInt = 10
+    """Batches of each phase that a run without an environment is judged by on held-out data."""
     tensorboard: bool = False
     """Whether metrics also go to TensorBoard files in the run folder."""
     wandb: str | None = None
@@ -88,7 +95,8 @@ class DataConfig(Config):
 class RunConfig:
     """Everything that defines a run. `env` holds the environment's id and its options.
 
-    `slots` holds parts of the caller's by slot: `{"class": "package.module:Class", **options}`.
+    It is empty in a run from data alone. `slots` holds parts of the caller's by slot:
+    `{"class": "package.module:Class", **options}`.
     """
 
     id: str
@@ -96,11 +104,27 @@ class RunConfig:
     train: TrainConfig
     family: Config
     slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    @property
+    def has_env(self) -> bool:
+        """Whether the run has an environment."""
+        return "id" in self.env
 
     @property
     def env_id(self) -> str:
         """`backend/task`."""
+        if not self.has_env:
+            raise CapabilityError(
+                f"This run of {self.id} is on data alone ({self.data.path}): it has no environment."
+            )
         return str(self.env["id"])
+
+    @property
+    def where(self) -> str:
+        """What the run is on, for people: the environment, the data or both."""
+        data = Path(self.data.path).name if self.data.path else None
+        return " and ".join(part for part in (self.env.get("id"), data) if part)
 
     @property
     def env_options(self) -> Nested:
@@ -113,7 +137,9 @@ class RunConfig:
         rooms = family if _has_rooms(type(self.family)) else {"model": family}
         if self.slots:
             rooms = {**rooms, "slots": {key: dict(part) for key, part in self.slots.items()}}
-        return {"id": self.id, "env": dict(self.env), "train": self.train.to_dict(), **rooms}
+        data = {"data": self.data.to_dict()} if self.data.path else {}
+        own = {"id": self.id, "env": dict(self.env), **data, "train": self.train.to_dict()}
+        return {**own, **rooms}
 
     def to_yaml(self) -> str:
         """Text that `resolve` reads back to an equal configuration."""
@@ -148,17 +174,34 @@ def resolve(
     if steps is not None:
         given = _merge(given, {"train": {"steps": steps}})
     model_id = model_id or given.get("id")
-    env = given.get("env", {})
-    if model_id is None or env.get("id") is None:
-        missing = "a model id" if model_id is None else "an environment (--env backend/task)"
-        raise ConfigError(f"A run needs {missing}, as an argument or in the configuration file.")
-    _check_env(env)
+    if model_id is None:
+        raise ConfigError("A run needs a model id, as an argument or in the configuration file.")
+    given = _merge(_defaults(str(model_id)), given)
+    env, data = given.get("env", {}), given.get("data", {})
+    if env.get("id") is None and data.get("path") is None:
+        raise ConfigError(
+            "A run needs an environment (--env backend/task) or data (--data FOLDER), as an "
+            "argument or in the configuration file."
+        )
+    if env.get("id") is not None:
+        _check_env(env)
+    elif env:
+        raise ConfigError(f"env.{next(iter(env))} is set, but there is no env.id.")
     if isinstance(config, str | Path) and not trust:
         require_trust(given, own, str(config))
     family = _family(str(model_id), {room: given.get(room, {}) for room in ("model", "agent")})
     with _room("train", TrainConfig):
         train = TrainConfig().with_(**given.get("train", {}))
-    return RunConfig(str(model_id), env, train, family, plain_slots(given.get("slots", {})))
+    slots = plain_slots(given.get("slots", {}))
+    with _room("data", DataConfig):
+        own_data = DataConfig().with_(**data)
+    return RunConfig(str(model_id), env, train, family, slots, own_data)
+
+
+def _defaults(model_id: str) -> Nested:
+    """The preset's own `train.*` and `data.*`."""
+    spec = get_model_spec(model_id)
+    return nest(spec.defaults_of(preset_of(spec, ModelId.parse(model_id).preset)[0]))
 
 
 def _with_slots(given: Nested, file: Nested, own: Nested) -> Nested:

@@ -29,9 +29,9 @@ def write_report(run: Run) -> Path:
     rows = run.metrics()
     text = page(
         "report.html",
-        title=html.escape(f"{config.id} on {config.env_id}"),
+        title=html.escape(f"{config.id} on {config.where}"),
         model=html.escape(config.id),
-        env=html.escape(config.env_id),
+        env=html.escape(config.where),
         tiles=_tiles(rows),
         curve=_learning(rows),
         losses=_losses(rows),

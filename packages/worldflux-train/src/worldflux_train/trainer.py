@@ -18,19 +18,21 @@ from worldflux.errors import ConfigError
 from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
-from worldflux_train.assembly import (
-    choose_device,
-    make_agent,
-    make_envs,
-    make_evaluation_envs,
-    make_replay,
-)
+from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import plain
 from worldflux_train.checkpoint import Parts, best_step, load_newest, save_checkpoint
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
+from worldflux_train.data import ReadAhead
 from worldflux_train.evaluation import Evaluation, evaluate
+from worldflux_train.inputs import (
+    check_fits,
+    judged_by_data,
+    make_source,
+    make_stepper,
+    open_inputs,
+)
 from worldflux_train.interrupt import Interrupt
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
@@ -56,32 +58,31 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, run: Run) -> None:
-        self.config, self.settings = config, config.train
-        self.run = Run(run.path, plain(config))
+        self.settings = config.train
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
         device = self.device = choose_device(self.settings.device)
         seed = self.settings.seed
-        envs = make_envs(config, self.settings.envs)
-        seeds = [derived(seed, "environment", i) for i in range(self.settings.envs)]
-        self.stepper = Stepper(envs, seeds)
-        specs = (self.stepper.obs_spec, self.stepper.action_spec)
+        stepper = make_stepper(config) if config.data.path is None else None
+        self.inputs = open_inputs(config, stepper)
+        self.config = config = self.inputs.config
+        self.run = Run(run.path, plain(config))
+        specs = (self.inputs.obs_spec, self.inputs.action_spec)
         self.agent = make_agent(config, *specs, device)
         self.agent.precision = self.settings.precision  # replay keeps latents as they are computed
-        acting = make_agent(config, *specs, device).eval()
-        replay = make_replay(self.agent, self.settings, device, run.replay_path)
-        self.schedule = Schedule(self.agent.training_plan())
-        self.replay = replay
-        self.clock = Clock()
-        self.collector = Collector(
-            acting, self.stepper, Rand.seeded(derived(seed, "collector"), device), device
+        plan = self.inputs.plan(self.agent.training_plan())
+        self.schedule = Schedule(plan)
+        self.source, self.replay = make_source(
+            self.agent, self.inputs, plan, device, run.replay_path
         )
+        self.clock = Clock()
+        self.collector = self._make_collector(stepper) if config.has_env else None
         self.updater = Updater(
-            self.agent, replay, Rand.seeded(derived(seed, "learner"), device), device,
+            self.agent, self.source, Rand.seeded(derived(seed, "learner"), device), device,
             self.settings.precision,
         )  # fmt: skip
         self.agent.accumulate = self.settings.accumulate
-        self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, replay)
+        self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, self.source)
         self.sinks: list[Sink] = []
         self.pace = Pace(self.settings.eval_every)
         self._missed = MissedPhases(self.schedule)
@@ -90,13 +91,30 @@ class Trainer:
         self._interrupt = Interrupt()
         self._require_room()
 
+    def _make_collector(self, stepper: Stepper | None) -> Collector:
+        """What acts in the environment: to collect, or only to be judged there."""
+        if stepper is None:
+            stepper = make_stepper(self.config, None if self.replay is not None else 1)
+            check_fits(stepper, self.inputs)
+        specs = (self.inputs.obs_spec, self.inputs.action_spec)
+        agent = acting(make_agent(self.config, *specs, self.device), self.config).eval()
+        rand = Rand.seeded(derived(self.settings.seed, "collector"), self.device)
+        return Collector(agent, stepper, rand, self.device)
+
+    def close(self) -> None:
+        """Close the environments and stop reading ahead."""
+        if self.collector is not None:
+            self.collector.stepper.envs.close()
+        if isinstance(self.source, ReadAhead):
+            self.source.close()
+
     # Beginning and end
 
     def restore(self) -> Path | None:
         """Continue from the newest intact checkpoint; None if there is none."""
         folder = load_newest(self.run, self.parts)
         tick = self.clock.tick
-        rows = [row for row in self.run.metrics() if "eval/return" in row and not row.get("final")]
+        rows = [row for row in self.run.metrics() if _judgement(row) and not row.get("final")]
         done = [row.get("tick", row["step"]) for row in rows]
         self._evaluated = max((at for at in done if at <= tick), default=None)
         if self._evaluated == tick:  # made up for, before a kill
@@ -126,7 +144,7 @@ class Trainer:
             raise
         finally:
             fire("worldflux_run_end", run=self.run.path, outcome=outcome)
-            self.stepper.envs.close()
+            self.close()
             for sink in self.sinks:
                 sink.close()
         return outcome
@@ -141,7 +159,7 @@ class Trainer:
             self._settle()
             self._missed.warn(self.clock.step, over=True)
             if self._evaluated != self.clock.tick:
-                finished = self._evaluate(final=True) is not None
+                finished = self._evaluate(final=True)
         if self.clock.tick not in self.run.ticks():
             self._save(self._score if self._evaluated == self.clock.tick else None)
         return "finished" if finished else "interrupted"
@@ -154,9 +172,10 @@ class Trainer:
         if burst is not None:
             self._learn(*burst)
             self.clock.bursts += burst[1]
-            self.collector.prepared = False
-        elif self.schedule.collects(self.clock.step):
-            self._collect(pool)
+            if self.collector is not None:
+                self.collector.prepared = False
+        elif self.collector is not None and self.schedule.collects(self.clock.step):
+            self._collect(pool, self.collector)
         else:
             self._go_on()
         self._missed.warn(self.clock.step)
@@ -167,12 +186,12 @@ class Trainer:
         self.schedule.begin(self.clock.step, self._ready)
         return self.schedule.burst()
 
-    def _collect(self, pool: ThreadPoolExecutor) -> None:
+    def _collect(self, pool: ThreadPoolExecutor, collector: Collector) -> None:
         """Collect a round with the weights of now; meanwhile do the updates due."""
         step = self.clock.step
         self._hand_over()
         prefill = self.schedule.plan.prefill
-        future = pool.submit(self.collector.collect, self._vector_steps(step), step, prefill)
+        future = pool.submit(collector.collect, self._vector_steps(step), step, prefill)
         try:
             self._learn_due(step)
         finally:
@@ -200,8 +219,9 @@ class Trainer:
 
     def _hand_over(self) -> None:
         """Give the collector the weights of the coming round, unless it has them."""
-        if not self.collector.prepared:
-            self.collector.follow(self.agent.acting_weights(), self.schedule.updates)
+        if self.collector is not None and not self.collector.prepared:
+            weights = acting(self.agent, self.config).acting_weights()
+            self.collector.follow(weights, self.schedule.updates)
             self.collector.prepared = True
 
     @contextmanager
@@ -240,6 +260,7 @@ class Trainer:
             self.updater.learn(phase, self.schedule.done[phase.name], updates, after)
 
     def _take(self, chunk: Chunk) -> None:
+        assert self.replay is not None, "steps are collected into a replay"
         for rows in chunk.rows:
             self.replay.append(rows)
         self.clock.step += chunk.steps
@@ -250,7 +271,7 @@ class Trainer:
             fire("worldflux_after_episode", run=self.run.path, episode=episode)
 
     def _ready(self, phase: Phase) -> bool:
-        return self.replay.ready(phase)
+        return self.source.ready(phase)
 
     # Between rounds
 
@@ -261,8 +282,8 @@ class Trainer:
         if crossed(self.settings.log_every, before, after):
             self._log(before)
         score = None
-        if crossed(self.settings.eval_every, before, after):
-            score = self._evaluate()
+        if crossed(self.settings.eval_every, before, after) and self._evaluate():
+            score = self._score
         due = crossed(self.settings.checkpoint_every, before, after) or self._is_best(score)
         if due and not self._over():  # at the end there is more to do before the last one
             self._save(score)
@@ -277,34 +298,53 @@ class Trainer:
             {
                 "step": clock.step,
                 "agent_steps": clock.agent_steps,
-                "frames": clock.agent_steps
-                * int(self.config.env_options.get("action_repeat", 1))
-                * self.collector.stepper.frames_per_step,
+                **self._collected(),
                 "updates": updates,
-                "episodes": clock.episodes,
-                "replay": len(self.replay),
                 **{f"train/{name}": value for name, value in means.items()},
                 **self.pace.row(clock, updates, last_tick, before),
             }
         )
         self.pace.mark(clock, updates)
 
-    def _evaluate(self, final: bool = False) -> float | None:
-        """The mean return once the updates due are done; None if a signal stopped it."""
+    def _collected(self) -> dict[str, Any]:
+        if self.replay is None or self.collector is None:
+            return {}
+        repeat = int(self.config.env_options.get("action_repeat", 1))
+        repeat *= self.collector.stepper.frames_per_step
+        return {
+            "frames": self.clock.agent_steps * repeat,
+            "episodes": self.clock.episodes,
+            "replay": len(self.replay),
+        }
+
+    def _evaluate(self, final: bool = False) -> bool:
+        """Judge the agent once the updates due are done; False if a signal stopped it."""
         self._settle()
         began, tick = time.monotonic(), self.clock.tick
-        with self.collector.borrowed(self._newer_weights()) as agent:
-            result = self._play(agent)
+        result = self._judged()
         self.clock.evaluation_due = result is None and not final
         if result is None:
             logger.info("the evaluation at step %d was stopped", self.clock.step)
-            return None
+            return False
+        row, score = result
+        self._evaluated, self._score = tick, score
+        if not row:  # neither an environment nor held-out data: the newest is the best
+            return True
         seconds = time.monotonic() - began
         self.pace.evaluated(seconds)
-        row = {"step": self.clock.step, **result.row(), "time/evaluation": seconds}
+        row = {"step": self.clock.step, **row, "time/evaluation": seconds}
         self._write({**row, "final": True} if final else row)
-        self._evaluated, self._score = tick, result.mean
-        return result.mean
+        return True
+
+    def _judged(self) -> tuple[dict[str, Any], float | None] | None:
+        """Metrics and score: in the environment, else on held-out data; None if interrupted."""
+        if self.collector is None:
+            tick, device = self.clock.tick, self.device
+            rand = Rand.seeded(derived(self.settings.seed, "evaluation", tick), device)
+            return judged_by_data(self.agent, self.inputs, rand, device)
+        with self.collector.borrowed(self._newer_weights(self.collector)) as agent:
+            played = self._play(agent)
+        return None if played is None else (played.row(), played.mean)
 
     def _play(self, agent: Any) -> Evaluation | None:
         return evaluate(
@@ -317,12 +357,13 @@ class Trainer:
             stop=lambda: self._interrupt.requested,
         )
 
-    def _newer_weights(self) -> Mapping[str, Tensor]:
+    def _newer_weights(self, collector: Collector) -> Mapping[str, Tensor]:
         """What an evaluation plays with, as far as the collector does not hold it."""
-        published, acting = self.agent.published(), self.agent.acting_weights()
-        if self.collector.version == self.schedule.updates:
-            return {name: tensor for name, tensor in published.items() if name in acting}
-        return {name: published.get(name, tensor) for name, tensor in acting.items()}
+        published = self.agent.published()
+        needed = acting(self.agent, self.config).acting_weights()
+        if collector.version == self.schedule.updates:
+            return {name: tensor for name, tensor in published.items() if name in needed}
+        return {name: published.get(name, tensor) for name, tensor in needed.items()}
 
     def _is_best(self, score: float | None) -> bool:
         best = best_step(self.run)
@@ -340,6 +381,8 @@ class Trainer:
             sink.write({"tick": row["step"] + self.clock.bursts, **row})
 
     def _require_room(self) -> None:
+        if self.replay is None:
+            return
         slots = self.replay.lanes.slots
         for phase in self.schedule.plan.phases:
             if phase.length + phase.context > slots:
@@ -348,3 +391,7 @@ class Trainer:
                     f"{self.settings.envs} environments, but phase {phase.name!r} samples "
                     f"sequences of {phase.length + phase.context}. Raise it."
                 )
+
+
+def _judgement(row: Mapping[str, Any]) -> bool:
+    return any(key.startswith("eval/") for key in row)

@@ -11,29 +11,29 @@ from torch import Tensor
 
 from worldflux.core.agent import Learner
 from worldflux.core.rand import Rand
+from worldflux.core.source import Source
 from worldflux.hub import load_into
 from worldflux.training import Phase
 from worldflux_train.meters import Meters
 from worldflux_train.parts import generator_of, read_tensors, write_tensors
-from worldflux_train.replay.replay import Replay
 
 Metrics = Mapping[str, Tensor | float]
 AGENT, OPTIMIZERS, GENERATOR = "agent", "optimizers.safetensors", "updater.safetensors"
 
 
 class Updater:
-    """Updates one agent from one replay; everything random comes from `rand` and the replay."""
+    """Updates one learner from one source; everything random comes from `rand` and the source."""
 
     def __init__(
         self,
         agent: Learner,
-        replay: Replay,
+        source: Source,
         rand: Rand,
         device: torch.device,
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.agent = agent
-        self.replay = replay
+        self.source = source
         self.rand = rand
         self.device = device
         agent.precision = precision
@@ -44,12 +44,12 @@ class Updater:
     ) -> None:
         """`updates` updates of `phase` after `done` ones; `after` gets each one's metrics."""
         if done == 0 and updates > 0:
-            self.agent.begin(phase.name, self.replay, self.rand)
+            self.agent.begin(phase.name, self.source, self.rand)
         for update in range(done, done + updates):
-            batch = self.replay.read(self.replay.choose(phase, update))
+            batch = self.source.read(self.source.choose(phase, update))
             result = self.agent.update(batch, phase.name, rand=self.rand)
             if result.replay_writes and batch.index is not None:
-                self.replay.write(batch.index[:, phase.context :], result.replay_writes)
+                self.source.write(batch.index[:, phase.context :], result.replay_writes)
             self.meters.add(result.metrics)
             after(result.metrics)
 

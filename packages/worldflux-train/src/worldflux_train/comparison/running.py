@@ -72,7 +72,7 @@ def _require_loadable(run: Run, config: RunConfig) -> None:
         try:
             load_checkpoint(folder, run, trainer.parts)
         finally:
-            trainer.stepper.envs.close()
+            trainer.close()
     except WorldFluxError as error:
         raise StorageError(
             f"Checkpoint {folder} does not load: {error} Restore it, delete it to go on from the "

@@ -80,6 +80,8 @@ class Replay:
         self.columns = dict(columns)
         self.lanes = Lanes(num_envs, capacity // num_envs)
         self.seed, self.name, self.drawn = seed, name, Drawn()
+        self.shared: Path | None = None
+        """Folder of blocks that saves share, where none is given to `save`."""
         self.fresh = FreshQueue(num_envs) if online else None
         self._storage = self._make(storage, torch.device(device), folder)
         self._snapshot = Snapshot(self.columns, self.lanes)
@@ -249,6 +251,7 @@ class Replay:
         written. `prune` removes blocks no checkpoint needs.
         """
         used = len(self) * row_bytes(self.columns)
+        shared = self.shared if shared is None else shared
         common = None if shared is None or used <= whole_up_to else Path(shared)
         cursor = None if self.fresh is None else self.fresh.cursor.tolist()
         about = {"drawn": self.drawn.to_json(), "cursor": cursor}
@@ -256,6 +259,7 @@ class Replay:
 
     def load(self, path: str | Path, shared: str | Path | None = None) -> None:
         """Become the replay saved in `path`; columns, environments and capacity must be equal."""
+        shared = self.shared if shared is None else shared
         common = None if shared is None else Path(shared)
         saved = self._snapshot.load(Path(path), common, self._storage)
         self.drawn.restore(saved["drawn"])
