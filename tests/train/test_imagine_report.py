@@ -219,3 +219,13 @@ def test_cards_show_the_end_and_damaged_rows_are_passed_over() -> None:
     assert '"value">7</div><div class="name">updates, at step 100' in text
     assert '"value">1:00:00</div><div class="name">time' in text
     assert "<svg" in report._learning(rows) and "<svg" in report._losses(rows)
+
+
+def test_an_environment_without_render_gives_no_pictures() -> None:
+    from worldflux_train.recording import _picture
+
+    class Blind:
+        def render(self) -> None:
+            raise NotImplementedError
+
+    assert _picture(Blind()) is None

@@ -228,3 +228,16 @@ def test_frames_count_the_environments_own_repeat(tiny: Any, tmp_path: Path) -> 
     api.train(tiny("atari/Pong", {"env.size": 16, "train.steps": 40}), tmp_path / "run")
     logged = [row for row in Run.open(tmp_path / "run").metrics() if "frames" in row]
     assert logged and all(row["frames"] == 4 * row["step"] for row in logged)
+
+
+@pytest.mark.parametrize(("plans", "asked", "first"), [(True, None, False), (True, True, True)])
+def test_agents_that_plan_are_not_evaluated_first_unless_asked(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plans: bool, asked: Any, first: bool
+) -> None:
+    from worldflux.testing.dummies import TinyAgent
+
+    monkeypatch.setattr(TinyAgent, "plans", plans)
+    wanted = {"train.steps": 10, "train.eval_every": 0, "train.eval_first": asked}
+    api.train(tiny(overrides=wanted), tmp_path / "run")
+    rows = [row["step"] for row in Run.open(tmp_path / "run").metrics() if "eval/return" in row]
+    assert (0 in rows) == first

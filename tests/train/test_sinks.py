@@ -120,3 +120,11 @@ def test_wandb_gets_every_row_once_under_the_runs_own_id(
     (tmp_path / "wandb.json").unlink()  # the folder is used for another run
     WandbSink("mine", tmp_path, {}).write(rows[0])
     assert len(service.rows) == 2 and len(service.rows[identity]) == len(rows)
+
+
+def test_slow_runs_are_told_in_seconds_per_step() -> None:
+    from worldflux_train.sinks.console import rate_text
+
+    assert [rate_text(rate) for rate in (120.4, 1.0, 0.25, 0.0)] == [
+        "120 steps/s", "1 steps/s", "4.0 s/step", "0 steps/s",
+    ]  # fmt: skip

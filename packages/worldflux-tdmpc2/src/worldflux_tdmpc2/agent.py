@@ -68,6 +68,10 @@ class TDMPC2Agent(Agent):
                 (encoder if slow else rest).append(parameter)
         return [{"params": encoder, "lr": c.lr * c.enc_lr_scale}, {"params": rest}]
 
+    @property
+    def plans(self) -> bool:
+        return self.config.agent.plan
+
     def training_plan(self) -> TrainingPlan:
         """Random steps, as many updates at once, then `updates_per_step` at every step."""
         c, longest = self.config.agent, max(self.config.model.lengths)

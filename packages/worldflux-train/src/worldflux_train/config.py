@@ -38,6 +38,8 @@ class TrainConfig(Config):
     acts on the weights of the round's beginning."""
     eval_every: NonNegativeInt = 5_000
     """Agent steps between evaluations; 0 evaluates at the end only."""
+    eval_first: bool | None = None
+    """Whether the untrained agent is evaluated; None: yes, unless it plans its actions."""
     eval_episodes: PositiveInt = 10
     """Episodes per evaluation."""
     eval_max_steps: PositiveInt = 27_000

@@ -23,6 +23,8 @@ from worldflux_train.recording import Array, Episode, tensors_of
 from worldflux_train.seeding import derived
 
 MOST_STARTS = 256
+DECODED_AT_ONCE = 512
+"""States decoded in one call: 11,800 images at once took some 5 GB."""
 Curves = dict[str, list[list[float]]]
 
 
@@ -120,21 +122,40 @@ def _compare(
     horizon: int,
     rand: Rand,
 ) -> Imagination:
-    device = states[0].device
-    start = State.cat(states)
-    actions = np.stack([e.action[t : t + horizon] for e, t in pieces], 1)  # (H, B, ...)
-    path: Trajectory = model.rollout(
-        start, torch.as_tensor(actions).to(device), decode=True, rand=rand
-    )
+    guesses = _guesses(model, states, pieces, horizon, rand)
     result = Imagination(step, context, horizon, len(pieces), frames=pieces[0][0].frames)
-    for key, tensor in _predicted(path).items():
+    for key, guess in guesses.items():
         real = np.stack([_real(e, key)[t + 1 : t + 1 + horizon] for e, t in pieces], 1)
         before = np.stack([_real(e, key)[t] for e, t in pieces])  # (B, ...)
-        guess = tensor.float().cpu().numpy().reshape(real.shape)  # (H, B, ...)
+        guess = guess.reshape(real.shape)  # (H, B, ...)
         result.error[key] = _error(guess, real)
         result.still[key] = _error(np.broadcast_to(before, real.shape), real)
         _show(result, key, pieces[0][0], guess[:, 0])
     return result
+
+
+def _guesses(
+    model: WorldModel,
+    states: list[State],
+    pieces: list[tuple[Episode, int]],
+    horizon: int,
+    rand: Rand,
+) -> dict[str, Array]:
+    """Predictions (H, B, ...) on the host; only so many starts at once as memory is kind to."""
+    found: dict[str, list[Array]] = {}
+    at_once = max(1, DECODED_AT_ONCE // (horizon + 1))
+    for first in range(0, len(states), at_once):
+        part = slice(first, first + at_once)
+        actions = np.stack([e.action[t : t + horizon] for e, t in pieces[part]], 1)  # (H, b, ...)
+        path = model.rollout(
+            State.cat(states[part]),
+            torch.as_tensor(actions).to(states[0].device),
+            decode=True,
+            rand=rand.under(f"start{first}/"),
+        )
+        for key, tensor in _predicted(path).items():
+            found.setdefault(key, []).append(tensor.float().cpu().numpy())
+    return {key: np.concatenate(parts, 1) for key, parts in found.items()}
 
 
 def _predicted(path: Trajectory) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from worldflux_train.assembly import evaluation_options
 from worldflux_train.config import RunConfig
 from worldflux_train.seeding import derived
 
+logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 
@@ -61,6 +63,8 @@ def record_episodes(
             found.append(_record(env, agent, most_steps, each, rand, stop))
             if stop():
                 raise KeyboardInterrupt
+        if all(episode.frames is None for episode in found):
+            logger.info("%s draws no pictures of itself.", config.env_id)
         return found
     finally:
         env.close()
@@ -75,7 +79,7 @@ def _record(
     stop: Callable[[], bool],
 ) -> Episode:
     obs, _ = env.reset(seed=seed)
-    seen, rewards, frames = [obs], [0.0], [env.render()]
+    seen, rewards, frames = [obs], [0.0], [_picture(env)]
     actions: list[Any] = []
     state: State | None = None
     over = False
@@ -89,7 +93,7 @@ def _record(
         obs, reward, terminated, truncated, _ = env.step(chosen)
         over = bool(terminated or truncated) or stop()
         for items, item in zip(
-            (seen, actions, rewards, frames), (obs, chosen, reward, env.render()), strict=True
+            (seen, actions, rewards, frames), (obs, chosen, reward, _picture(env)), strict=True
         ):
             items.append(item)  # type: ignore[attr-defined]
     return Episode(
@@ -113,6 +117,14 @@ def _drawing_env(config: RunConfig) -> Any:
         return make_env(config.env_id, **{"render_mode": "rgb_array", **options})
     except (EnvError, TypeError):
         return make_env(config.env_id, **options)
+
+
+def _picture(env: Any) -> Any:
+    """What the environment draws, None where it cannot."""
+    try:
+        return env.render()
+    except NotImplementedError:
+        return None
 
 
 def _stacked(frames: Iterable[Any]) -> Array | None:

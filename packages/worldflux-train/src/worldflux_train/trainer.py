@@ -134,7 +134,7 @@ class Trainer:
         try:
             with self._interrupt as interrupt, ThreadPoolExecutor(1, "collector") as pool:
                 first = self.clock.tick == 0 and self._evaluated is None
-                if first or self.clock.evaluation_due:
+                if self.clock.evaluation_due or (first and self._evaluates_first()):
                     self._evaluate()
                 while not interrupt.requested and not self._over():
                     self._round(pool)
@@ -148,6 +148,11 @@ class Trainer:
             for sink in self.sinks:
                 sink.close()
         return outcome
+
+    def _evaluates_first(self) -> bool:
+        """Whether the untrained agent is evaluated: planning with it takes long and tells little."""
+        asked = self.settings.eval_first
+        return not self.agent.plans if asked is None else asked
 
     def _over(self) -> bool:
         """Whether the clock is at its end and no burst is owed."""

@@ -268,6 +268,11 @@ class Learner(nn.Module, ABC):
 class Agent(Learner):
     """A Learner that also acts in an environment."""
 
+    @property
+    def plans(self) -> bool:
+        """Whether it searches for its actions, which makes acting slow."""
+        return False
+
     @abstractmethod
     def act(
         self,

@@ -118,6 +118,10 @@ class PlanningAgent(Agent):
         return ActionPayload(self.planner.space.kind, tensor=action), _with_planner(latent, after)
 
     @property
+    def plans(self) -> bool:
+        return True
+
+    @property
     def remembers(self) -> bool:
         """Whether its world model does; a plan under way is dropped for another's action anyway."""
         return self.world_model.recurrent or bool(self.replay_spec)

@@ -30,7 +30,7 @@ class ConsoleSink:
             TextColumn("[bold]train"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} steps/s"),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
@@ -47,7 +47,7 @@ class ConsoleSink:
         if "train/loss" in row:
             self._latest["loss"] = f"{row['train/loss']:.3g}"
         if "time/steps_per_second" in row:
-            self._latest["rate"] = f"{row['time/steps_per_second']:.0f}"
+            self._latest["rate"] = rate_text(row["time/steps_per_second"])
         self._progress.update(self._task, completed=row["step"], **self._latest)
         if "eval/return" in row:
             self.console.print(
@@ -68,7 +68,14 @@ class ConsoleSink:
         self._tenths = tenths
         latest, left = self._latest, row["time/left"]
         self.console.print(
-            f"step {row['step']:>8,} / {self.total:,}  {latest['rate']} steps/s, "
+            f"step {row['step']:>8,} / {self.total:,}  {latest['rate']}, "
             f"{left / 60:.1f} min left, return {latest['return']}, loss {latest['loss']}",
             highlight=False,
         )
+
+
+def rate_text(rate: float) -> str:
+    """Steps per second, or below one seconds per step."""
+    if rate >= 1 or rate <= 0:
+        return f"{rate:.0f} steps/s"
+    return f"{1 / rate:.1f} s/step"
