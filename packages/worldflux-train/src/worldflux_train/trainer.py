@@ -150,7 +150,7 @@ class Trainer:
         return outcome
 
     def _evaluates_first(self) -> bool:
-        """Whether the untrained agent is evaluated: planning with it takes long and tells little."""
+        """Whether the untrained agent is evaluated: planning with one is slow and tells little."""
         asked = self.settings.eval_first
         return not self.agent.plans if asked is None else asked
 
