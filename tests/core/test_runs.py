@@ -50,6 +50,12 @@ def test_metrics_round_trip_with_non_finite_numbers(run: Run) -> None:
     assert math.isnan(second["loss"]) and second["high"] == math.inf
 
 
+def test_metrics_that_cannot_be_written_are_one_sentence(run: Run) -> None:
+    run.metrics_path.mkdir()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl could not be written: Is a directory"):
+        run.append_metrics({"step": 1})
+
+
 def test_a_line_cut_off_by_a_kill_is_left_out(run: Run) -> None:
     run.append_metrics({"step": 1})
     with run.metrics_path.open("a") as stream:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worldflux.errors import ConfigError
+from worldflux.errors import ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux_train import api
 from worldflux_train.changed_config import differences
@@ -79,3 +79,11 @@ def test_the_command_has_the_option(run: Run) -> None:
     assert isinstance(refused.exception, ConfigError)
     done = CliRunner().invoke(app, ["eval", str(run.path), "--episodes", "1", "--changed-config"])
     assert done.exit_code == 0, done.output
+
+
+def test_a_run_that_cannot_be_written_to_is_not_resumed(run: Run) -> None:
+    run.log_path.unlink()
+    run.log_path.mkdir()  # as on a read-only file system, the log cannot be opened
+    with pytest.raises(StorageError, match=r"run\.log could not be written: Is a directory"):
+        api.resume(run.path, steps=60)
+    api.load_agent(run.path)  # reading goes on

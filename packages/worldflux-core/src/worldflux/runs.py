@@ -17,6 +17,7 @@ from worldflux.atomic import (
     check_seal,
     make_folder,
     new_folder,
+    not_written,
     read_json,
     seal,
     write_file,
@@ -101,8 +102,11 @@ class Run:
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one line to the metrics. Non-finite numbers are written as "nan", "inf", "-inf"."""
         line = json.dumps({key: _to_json(value) for key, value in row.items()}) + "\n"
-        with self.metrics_path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
+        try:
+            with self.metrics_path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise not_written(self.metrics_path, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every line of the metrics; a last line cut off by a kill is left out.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.logging import RichHandler
 
+from worldflux.atomic import not_written
 from worldflux.runs import Run
 
 LOGGED = ("worldflux", "worldflux_train", "worldflux_envs")
@@ -18,7 +19,10 @@ OURS = "worldflux_train"
 @contextmanager
 def logged(run: Run, console: Console | None) -> Iterator[None]:
     """Inside `with`, messages of our packages go to the run's log, and to `console`."""
-    handlers: list[logging.Handler] = [logging.FileHandler(run.log_path, encoding="utf-8")]
+    try:
+        handlers: list[logging.Handler] = [logging.FileHandler(run.log_path, encoding="utf-8")]
+    except OSError as error:  # a read-only file system, say
+        raise not_written(run.log_path, error) from error
     form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handlers[0].setFormatter(form)
     if console is not None:
