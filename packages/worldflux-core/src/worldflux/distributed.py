@@ -1,0 +1,51 @@
+"""Sums and means over all ranks of a distributed run; on one process they are torch's own.
+
+The mean of ranks' masked means is wrong where their masks differ: every masked mean and batch
+statistic of a loss goes through here. All are differentiable. Each rank computes the same loss of
+the whole batch, and its backward counts a rank's part once for each rank: gradients that are then
+averaged over ranks are those of that loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as ranks
+
+
+def world_size() -> int:
+    """Number of ranks; 1 outside a distributed run."""
+    return ranks.get_world_size() if ranks.is_available() and ranks.is_initialized() else 1
+
+
+def sum(x: Tensor) -> Tensor:
+    """Sum of x (...) over the ranks, element by element, (...)."""
+    if world_size() == 1:
+        return x
+    from torch.distributed.nn.functional import all_reduce
+
+    total: Tensor = all_reduce(x.contiguous())  # type: ignore[no-untyped-call]
+    return total
+
+
+def mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean (0-d) of x (...) over all elements of all ranks, of those alone where `mask` holds.
+
+    `mask` (...) has leading axes of x, and applies to all that is behind them. It is 0 if no
+    element counts anywhere.
+    """
+    if mask is None:
+        weight = torch.ones_like(x)
+    else:
+        weight = mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)).to(x).expand_as(x)
+    return sum((x * weight).sum()) / sum(weight.sum()).clamp(min=1)
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows (B, ...) of all ranks, in their order, (ranks * B, ...); B must be equal on all."""
+    count = world_size()
+    if count == 1:
+        return x
+    own = ranks.get_rank()
+    before, after = x.new_zeros(own * len(x), *x.shape[1:]), (count - own - 1) * len(x)
+    return sum(torch.cat([before, x, x.new_zeros(after, *x.shape[1:])]))
