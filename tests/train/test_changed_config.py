@@ -36,7 +36,7 @@ def test_a_flipped_digit_stops_every_command(run: Run) -> None:
 
 def test_the_callers_word_goes_on_and_later_checkpoints_have_the_new_values(run: Run) -> None:
     change(run, "lr: 0.003", "lr: 0.303")
-    config, _ = api.load_agent(run.path, changed=True)
+    config, _ = api.load_run(run.path, changed=True)
     assert "lr: 0.303" in config.to_yaml()
     api.resume(run.path, steps=60, changed=True)
     api.load_agent(run.path)

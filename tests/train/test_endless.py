@@ -70,7 +70,7 @@ def test_recording_stops_on_a_signal(tiny: Any, tmp_path: Path) -> None:
     api.train(tiny(overrides={"train.steps": 10}), tmp_path / "run")
     from worldflux_train.recording import record_episodes
 
-    config, agent = api.load_agent(tmp_path / "run")
+    config, agent = api.load_run(tmp_path / "run")
     asked = 0
 
     def stop() -> bool:

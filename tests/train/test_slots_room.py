@@ -49,7 +49,7 @@ def test_a_run_with_a_part_trains_saves_and_resumes_bit_for_bit(
         api.resume(cut)
     api.resume(cut, steps=config.train.steps, trust=True)
     assert_same_run(whole, cut, done.step)
-    _, agent = api.load_agent(cut, trust=True)
+    agent = api.load_agent(cut, trust=True)
     assert agent.world_model.features["embed"].shape == (5,)
     assert agent.world_model.slot_overrides == {"observation_encoder": {"class": parts, "units": 5}}
     assert "units: 5" in Run.open(cut).config_path.read_text()

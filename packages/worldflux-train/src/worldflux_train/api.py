@@ -105,12 +105,24 @@ def load_agent(
     device: str | None = None,
     trust: bool = False,
     changed: bool = False,
-) -> tuple[RunConfig, Agent]:
-    """The trained agent of a run: of its best checkpoint, or of `step`.
+) -> Agent:
+    """The trained agent of a run, ready to act: of its best checkpoint, or of `step`.
 
     `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`);
     `changed` goes on with a `config.yaml` that is not its checkpoints'.
     """
+    return load_run(path, step, device=device, trust=trust, changed=changed)[1]
+
+
+def load_run(
+    path: str | Path,
+    step: int | None = None,
+    *,
+    device: str | None = None,
+    trust: bool = False,
+    changed: bool = False,
+) -> tuple[RunConfig, Agent]:
+    """A run's configuration and its trained agent; the arguments are those of `load_agent`."""
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
     folder = _checkpoint(run, step)
@@ -148,7 +160,7 @@ def evaluate_run(
 
     `device`, `trust` and `changed` as for `load_agent`.
     """
-    config, agent = load_agent(path, step, device=device, trust=trust, changed=changed)
+    config, agent = load_run(path, step, device=device, trust=trust, changed=changed)
     with Interrupt() as interrupt:
         found = evaluate(
             agent,
@@ -187,7 +199,7 @@ def imagine_run(
     run = Run.open(path)
     _ = run_config(run, trust=trust, changed=changed).env_id  # episodes are played there
     at = int(_checkpoint(run, step).name)
-    config, agent = load_agent(path, at, device=device, trust=trust, changed=changed)
+    config, agent = load_run(path, at, device=device, trust=trust, changed=changed)
     most = 4 * (context + horizon)
     with Interrupt() as interrupt:
         recorded = record_episodes(
