@@ -36,6 +36,13 @@ class LosesAKey(TinyModel):
         return State({"deter": super().transition(*args, **kwargs)["deter"]})
 
 
+class WritesIntoItsState(TinyModel):
+    def transition(self, state, *args, **kwargs):
+        after = super().transition(state, *args, **kwargs)
+        state["deter"].copy_(after["deter"])
+        return after
+
+
 class RolloutRepeatsActions(TinyModel):
     def rollout(self, initial_state, action_sequence, *args, **kwargs):
         frozen = action_sequence[:1].expand_as(action_sequence)
@@ -247,6 +254,7 @@ BROKEN = {
     "check_builds_on_meta": [NeedsData],
     "check_state_contract": [NoStateSpec],
     "check_transition_keeps_shapes": [LosesAKey],
+    "check_transition_leaves_its_state_alone": [WritesIntoItsState],
     "check_rollout_equals_steps": [RolloutRepeatsActions],
     "check_rows_are_independent": [
         MixesRowsInEncoder,

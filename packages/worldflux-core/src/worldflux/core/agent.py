@@ -214,7 +214,8 @@ class Learner(nn.Module, ABC):
         for part, own, weight in zip(parts, rands, weights, strict=True):
             with self.autocast():
                 loss, found = _loss_and_outputs(compute(part, own))
-            (loss * weight).backward(inputs=params)  # type: ignore[no-untyped-call]
+            if params:  # a user may have frozen all of them
+                (loss * weight).backward(inputs=params)  # type: ignore[no-untyped-call]
             losses.append(loss.detach() * weight)
             outputs.append({key: _detached(value) for key, value in found.items()})
         if len(outputs) == 1:

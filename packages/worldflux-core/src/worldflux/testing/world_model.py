@@ -15,7 +15,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.errors import CapabilityError, ContractError
+from worldflux.errors import CapabilityError
 from worldflux.specs import Capability
 from worldflux.testing.batches import random_batch, random_obs, random_values
 from worldflux.testing.boundaries import check_loss_respects_episodes
@@ -23,6 +23,10 @@ from worldflux.testing.inputs import (
     check_constructor_leaves_seeds_alone,
     check_inputs_matter,
     check_rows_are_independent,
+)
+from worldflux.testing.sequences import (
+    check_sequence_equals_steps,
+    check_transition_leaves_its_state_alone,
 )
 from worldflux.testing.slots import PerturbedSlot
 
@@ -67,6 +71,7 @@ def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
     dynamics = model.dynamics_model is not None
     needs: dict[Callable[[WorldModel], None], bool] = {
         check_transition_keeps_shapes: dynamics,
+        check_transition_leaves_its_state_alone: dynamics,
         check_rollout_equals_steps: dynamics,
         check_rollout_is_causal: dynamics and not model.supports(Capability.UNCONDITIONAL),
         check_reset_touches_only_its_rows: model.recurrent,
@@ -143,7 +148,9 @@ def check_rollout_equals_steps(model: WorldModel) -> None:
     state = start
     for t in range(_STEPS):
         state = model.transition(state, actions[t], deterministic=True)
-        _same(trajectory.states[t + 1], state, f"step {t + 1}")
+        last = t + 1 == _STEPS  # caches are kept there alone
+        expected = state if last else state.without_caches()
+        _same(trajectory.states[t + 1], expected, f"step {t + 1}")
 
 
 @torch.no_grad()
@@ -181,44 +188,6 @@ def check_reset_touches_only_its_rows(model: WorldModel) -> None:
         torch.testing.assert_close(
             reset[key][:1], fresh[key][:1], **_CLOSE, msg=f"{key}: a reset row kept its history"
         )
-
-
-@torch.no_grad()
-def check_sequence_equals_steps(model: WorldModel) -> None:
-    """`observe_sequence` over (B, T) equals T calls of `observe` with the same draws."""
-    batch = _batch(model, batch=2, length=5)
-    encoder = model.observation_encoder
-    dynamics: Any = model.dynamics_model
-    assert dynamics is not None and encoder is not None
-    features = encoder({key: value.flatten(0, 1) for key, value in batch.obs.items()})
-    features = features.unflat((2, 5))
-    action = model.condition(batch.require("action").flatten(0, 1)).unflatten(0, (2, 5))
-    state = model.initial(2)
-    rand = _sequence_draws(
-        5, dynamics.observe, state, action[:, 0], features.at(0), batch.is_first[:, 0]
-    )
-    sequence = dynamics.observe_sequence(state, action, features, batch.is_first, rand=rand)
-    try:
-        rand.check_used()
-    except ContractError as error:
-        raise AssertionError(
-            f"observe_sequence does not draw by the names that observe uses: {error}"
-        ) from error
-    for t in range(5):
-        state = dynamics.observe(
-            state, action[:, t], features.at(t), batch.is_first[:, t], rand=rand.at(t, dim=1)
-        )
-        for key, value in state.tensors.items():
-            torch.testing.assert_close(
-                sequence[key][:, t], value, **_CLOSE, msg=f"{key} differs at step {t}"
-            )
-
-
-def _sequence_draws(steps: int, function: Callable[..., Any], *args: Any) -> Rand:
-    """A Rand that forces, for `steps` steps (B, T, ...), what `function` asks for in one."""
-    rand = Rand.seeded(0)
-    each = [rand.asked(function, *args) for _ in range(steps)]
-    return Rand(draws={name: torch.stack([d[name] for d in each], 1) for name in each[0]})
 
 
 @torch.no_grad()
@@ -378,6 +347,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_builds_on_meta,
     check_state_contract,
     check_transition_keeps_shapes,
+    check_transition_leaves_its_state_alone,
     check_inputs_matter,
     check_rollout_equals_steps,
     check_rollout_is_causal,
