@@ -11,6 +11,7 @@ import typer
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
 from worldflux_train.comparison.cli import compare
+from worldflux_train.data_cli import app as data_commands
 from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("imagine")(imagine)
     app.command("report")(report)
     app.command("compare")(compare)
+    app.add_typer(data_commands, name="data")
 
 
 def train(
