@@ -1,8 +1,9 @@
 """Every code block of the README and the documentation runs.
 
 The python blocks of a file run one after another in one process, as a reader would type them; a
-bash block runs in a shell. Training commands get a small budget, `pip install` lines resolve
-against wheels built from this checkout.
+block that begins with the comment `# name/of/a/file` is that file, and a distribution written so
+is installed. A bash block runs in a shell. Training commands get a small budget, `pip install`
+lines resolve against wheels built from this checkout.
 """
 
 from __future__ import annotations
@@ -46,10 +47,35 @@ def test_pages_have_blocks():
     assert "README.md" in having("python") and "README.md" in having("bash")
 
 
+FILE = re.compile(r"# (\S+/\S+\.(?:py|toml))\n")
+
+
+def write_files(page: Path, folder: Path) -> list[str]:
+    """Write the blocks that are files; the python blocks among the others."""
+    rest = []
+    for language, code in FENCE.findall(page.read_text()):
+        if named := FILE.match(code):
+            path = folder / named[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(code)
+        elif language == "python":
+            rest.append(code)
+    return rest
+
+
+def install(project: Path, site: Path) -> None:
+    """Install a page's distribution into the folder `site`, as pip does for a reader."""
+    offline = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site)]
+    run([sys.executable, "-m", "pip", "install", *offline, str(project)], project)
+
+
 @pytest.mark.parametrize("page", having("python"))
 def test_python_blocks(page, tmp_path):
-    code = "\n".join(blocks(ROOT / page, "python"))
-    run([sys.executable, "-c", code], tmp_path)
+    code = "\n".join(write_files(ROOT / page, tmp_path))
+    site = tmp_path / "site"
+    for project in tmp_path.glob("*/pyproject.toml"):
+        install(project.parent, site)
+    run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(site))
 
 
 @pytest.fixture(scope="session")
