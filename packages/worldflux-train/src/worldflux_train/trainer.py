@@ -188,7 +188,7 @@ class Trainer:
 
     def _burst(self) -> tuple[Phase, int] | None:
         """The piece of a burst that comes next, after beginning the phases whose time has come."""
-        self.schedule.begin(self.clock.step, self._ready)
+        self.schedule.begin(self.clock.step, self.source.ready)
         return self.schedule.burst()
 
     def _collect(self, pool: ThreadPoolExecutor, collector: Collector) -> None:
@@ -274,9 +274,6 @@ class Trainer:
             self.clock.episodes += 1
             self._write(episode)
             fire("worldflux_after_episode", run=self.run.path, episode=episode)
-
-    def _ready(self, phase: Phase) -> bool:
-        return self.source.ready(phase)
 
     # Between rounds
 

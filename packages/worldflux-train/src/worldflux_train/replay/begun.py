@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from worldflux_train.replay.slices import Ints, Slices
+
 if TYPE_CHECKING:
-    from worldflux_train.replay.lanes import Ints, Lanes, Slices
+    from worldflux_train.replay.lanes import Lanes
 
 _MOST = 4096  # beginnings noted one by one before those that are gone are dropped
 
@@ -51,8 +53,6 @@ class Begun:
         return self._held
 
     def _list(self, lanes: Lanes) -> Slices:
-        from worldflux_train.replay.lanes import Slices
-
         if self._new:
             lane = np.concatenate([self.lane, *(part[0] for part in self._new)])
             began = np.concatenate([self.began, *(part[1] for part in self._new)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldflux_train.replay.lanes import Ints, Lanes, Slices
+from worldflux_train.replay.lanes import Lanes
+from worldflux_train.replay.slices import Ints, Slices
 
 
 class FreshQueue:

@@ -38,7 +38,8 @@ from worldflux.episodes import check_episode, rows_of
 from worldflux.errors import ConfigError, ContractError, did_you_mean
 from worldflux.training import Phase
 from worldflux_train.replay.fresh import FreshQueue
-from worldflux_train.replay.lanes import Ints, Lanes, Slices
+from worldflux_train.replay.lanes import Lanes
+from worldflux_train.replay.slices import Ints, Slices
 from worldflux_train.replay.snapshot import Snapshot
 from worldflux_train.replay.storage import DeviceStorage, HostStorage, Storage
 from worldflux_train.replay.values import Array, stored_form, torch_dtype, zero_rows

@@ -18,7 +18,8 @@ from safetensors import numpy as safetensors
 from worldflux.atomic import make_folder, read_json, write_file, write_json
 from worldflux.columns import STORED, Columns, row_bytes, to_json
 from worldflux.errors import StorageError
-from worldflux_train.replay.lanes import Bools, Ints, Lanes
+from worldflux_train.replay.lanes import Lanes
+from worldflux_train.replay.slices import Bools, Ints
 from worldflux_train.replay.storage import Storage
 from worldflux_train.replay.values import Array
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from worldflux.atomic import make_folder
 from worldflux.columns import Columns, storage_dtype
 from worldflux.errors import StorageError
-from worldflux_train.replay.lanes import Ints, Lanes, Slices
+from worldflux_train.replay.lanes import Lanes
+from worldflux_train.replay.slices import Ints, Slices
 from worldflux_train.replay.values import Array, torch_dtype, view_array, view_tensor
 
 # Rows of more bytes are copied in contiguous runs, which is faster; smaller ones by index.
