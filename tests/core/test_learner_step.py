@@ -115,6 +115,53 @@ def test_outputs_come_back_detached_with_loss_and_norm() -> None:
     assert float(found["grad_norm"]) > 0
 
 
+def gradients(learner: TwoSteps) -> list[Tensor]:
+    data = batch()
+    learner.step("model", learner.model_loss, data)
+    learner.step("policy", learner.model_loss, data)
+    return [p.grad.clone() for p in learner.policy.parameters()]  # type: ignore[union-attr]
+
+
+def test_together_every_gradient_is_that_of_the_weights_before() -> None:
+    torch.manual_seed(0)
+    learner, data = TwoSteps(), batch()
+    loss, _ = learner.model_loss(data)
+    expected = torch.autograd.grad(loss, list(learner.policy.parameters()))
+    one_after_another = gradients(copy.deepcopy(learner))
+    before = [p.detach().clone() for p in learner.parameters()]
+    with learner.together():
+        found = gradients(learner)
+        assert all(map(torch.equal, learner.parameters(), before))
+        assert not learner.steps
+    assert learner.steps == {"model": 1, "policy": 1}
+    assert not torch.equal(learner.model.weight, before[-4])
+    for ours, exact, other in zip(found, expected, one_after_another, strict=True):
+        torch.testing.assert_close(ours, exact)
+        assert not torch.allclose(other, exact)
+
+
+def test_together_nothing_moves_if_it_fails() -> None:
+    learner = TwoSteps()
+    before = copy.deepcopy(learner.state_dict())
+    with pytest.raises(KeyError), learner.together():
+        learner.step("model", learner.model_loss, batch())
+        learner.step("plicy", learner.model_loss, batch())
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    gradients(learner)  # steps count at once again
+    assert learner.steps == {"model": 1, "policy": 1}
+
+
+def test_together_refuses_shared_parameters_and_itself() -> None:
+    learner = TwoSteps()
+    learner.optimizers["both"] = torch.optim.SGD(learner.parameters(), lr=0.1)
+    with learner.together():
+        learner.step("model", learner.model_loss, batch())
+        with pytest.raises(ContractError, match="'model' and 'both' step together, but share"):
+            learner.step("both", learner.model_loss, batch())
+        with pytest.raises(ContractError, match="together.. is already open"), learner.together():
+            pass
+
+
 def test_a_loss_output_reports_its_parts() -> None:
     learner = TwoSteps()
     learner.optimizers["world"] = torch.optim.SGD(learner.world_model.parameters(), lr=0.1)

@@ -265,6 +265,28 @@ def test_all_three_learn_under_the_weights_before_the_update() -> None:
             torch.testing.assert_close(param.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_dreams_begin_at_the_states_that_the_model_learns_from() -> None:
+    """The same sample, whatever generator draws it; the sequence is observed once."""
+    learner = agent()
+    observed: list[Tensor] = []
+    begun: list[Tensor] = []
+    observe, imagine = learner.world_model.observe_sequence, learner.imagine
+
+    def noted(*args: Any, **options: Any) -> Any:
+        observed.append((found := observe(*args, **options))["stoch"].detach())
+        return found
+
+    def dreamed(start: Any, *args: Any) -> Any:
+        begun.append(start["stoch"])
+        return imagine(start, *args)
+
+    learner.world_model.observe_sequence = noted  # type: ignore[method-assign]
+    learner.imagine = dreamed  # type: ignore[method-assign]
+    learner.update(batch())
+    (seen,), (start,) = observed, begun
+    assert torch.equal(seen, start)
+
+
 def test_nothing_is_learned_from_imagining_beyond_the_end() -> None:
     """A sequence that starts at a terminal step has no weight."""
     learner, data = agent(), batch()

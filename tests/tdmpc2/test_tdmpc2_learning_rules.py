@@ -20,7 +20,7 @@ from worldflux_tdmpc2 import learning
 from worldflux_tdmpc2.agent import TDMPC2Agent
 from worldflux_tdmpc2.config import PRESETS, Task, TDMPC2Config
 from worldflux_tdmpc2.distribution import two_hot
-from worldflux_tdmpc2.scale import value_range
+from worldflux_tdmpc2.scale import RunningScale, value_range
 from worldflux_tdmpc2.world_model import TDMPC2WorldModel
 
 SMALL: dict[str, Any] = {
@@ -236,8 +236,16 @@ def test_the_value_scale_moves_once_an_update_and_not_in_the_loss() -> None:
     (values,) = seen
     assert values.shape == (4,)
     plain(values)
-    expected = torch.lerp(torch.ones(()), value_range(values), tau)
+    expected = torch.lerp(torch.ones(()), value_range(values, torch.tensor([0.05, 0.95])), tau)
     torch.testing.assert_close(scale.value, expected)
+
+
+def test_the_value_scale_stays_on_its_device() -> None:
+    """Nothing is made on another device in an update; what is constant is in no checkpoint."""
+    scale = RunningScale(0.01).to("meta")
+    with torch.device("cpu"):
+        scale.update(torch.zeros(8, device="meta"))
+    assert set(scale.state_dict()) == {"value"}
 
 
 def test_parts_of_a_batch_see_the_noise_of_the_whole() -> None:

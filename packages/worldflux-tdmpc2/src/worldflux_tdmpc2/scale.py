@@ -6,23 +6,29 @@ import torch
 from torch import Tensor, nn
 
 
-def value_range(values: Tensor) -> Tensor:
-    """95th minus 5th percentile of values (M,), at least 1."""
-    low, high = torch.quantile(values.float(), values.new_tensor([0.05, 0.95]).float())
+PERCENTILES = (0.05, 0.95)
+
+
+def value_range(values: Tensor, levels: Tensor) -> Tensor:
+    """Upper minus lower quantile of values (M,) at `levels` (2,), at least 1."""
+    low, high = torch.quantile(values.float(), levels)
     return (high - low).clamp(min=1.0)
 
 
 class RunningScale(nn.Module):
-    """A moving average of `value_range`, from 1 (`common/scale.py:RunningScale`)."""
+    """A moving average of the 5th to 95th `value_range`, from 1 (`common/scale.py:RunningScale`)."""
 
     value: Tensor
+    levels: Tensor
 
     def __init__(self, tau: float) -> None:
         super().__init__()
         self.tau = tau
         self.register_buffer("value", torch.ones(()))
+        # on the device once: made anew, they would be copied to it, and waited for, every update
+        self.register_buffer("levels", torch.tensor(PERCENTILES), persistent=False)
 
     @torch.no_grad()
     def update(self, values: Tensor) -> None:
         """Move towards the range of values (M,)."""
-        self.value.lerp_(value_range(values), self.tau)
+        self.value.lerp_(value_range(values, self.levels), self.tau)

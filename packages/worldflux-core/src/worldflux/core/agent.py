@@ -59,6 +59,7 @@ class Learner(nn.Module, ABC):
         self.steps: dict[str, int] = {}
         self.precision: Literal["fp32", "bf16"] = "fp32"
         self.accumulate = 1
+        self._held: dict[str, list[Tensor]] | None = None
         self.provenance: dict[str, Any] = {}
 
     world_model: WorldModel
@@ -184,15 +185,49 @@ class Learner(nn.Module, ABC):
         """
         optimizer = self.optimizers[name]
         params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        self._check_held(name, params)
         for parameter in params:
             parameter.grad = None
         with torch.enable_grad():
             loss, outputs = self._gradients(compute, batch, rand, params)
         norm = self.clip(name, params)
-        optimizer.step()
+        if self._held is None:
+            self._move(name)
+        else:
+            self._held[name] = params
+        return {**outputs, "loss": loss, "grad_norm": norm.detach()}
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Optimisers that `step` in here move at its end, in that order.
+
+        So all their gradients are those of the weights before, whatever one computes from what
+        another one's step returned (DreamerV1). If an error ends it, nothing moves.
+        """
+        if self._held is not None:
+            raise ContractError(f"{type(self).__name__}.together() is already open: leave it once.")
+        self._held = {}
+        try:
+            yield
+            for name in self._held:
+                self._move(name)
+        finally:
+            self._held = None
+
+    def _move(self, name: str) -> None:
+        self.optimizers[name].step()
         self.steps[name] = self.steps.get(name, 0) + 1
         torch.clear_autocast_cache()
-        return {**outputs, "loss": loss, "grad_norm": norm.detach()}
+
+    def _check_held(self, name: str, params: list[Tensor]) -> None:
+        """Refuse a step whose gradients would replace those of one that waits in `together`."""
+        own = set(map(id, params))
+        for other, waiting in (self._held or {}).items():
+            if own & set(map(id, waiting)):
+                raise ContractError(
+                    f"Optimisers {other!r} and {name!r} step together, but share parameters: the "
+                    "second's gradients would replace the first's. Take one step after the other."
+                )
 
     def _gradients(
         self,

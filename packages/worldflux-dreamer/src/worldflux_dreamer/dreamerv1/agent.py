@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
@@ -51,15 +50,13 @@ class DreamerV1Agent(ImaginingAgent):
     ) -> UpdateResult:
         """One step of each optimiser; every gradient is that of the weights before the update.
 
-        So the model, in which the others learn, steps last: the dreams begin at States that are
-        sampled beforehand without gradient.
+        The dreams begin at the very States that the model's step learns from.
         """
-        with torch.no_grad(), self.autocast():
-            posterior = self.world_model.observe_sequence(batch, rand=rand)
-        found = self.behavior_steps(batch, self._latent(posterior), rand)
-        found["model"] = self.model_step(batch, rand)
+        with self.together():
+            model = self.model_step(batch, rand)
+            found = self.behavior_steps(batch, model.pop("posterior"), rand)
         self.updates += 1
-        return UpdateResult(measured(found))
+        return UpdateResult(measured({"model": model, **found}))
 
     def actor_loss(self, imagined: Imagined) -> tuple[Tensor, State, dict[str, Tensor]]:
         """The return's gradient is the actor's; the critic learns the same returns."""
