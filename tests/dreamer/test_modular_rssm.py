@@ -14,7 +14,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.errors import ConfigError, ContractError
+from worldflux.errors import ConfigError, ContractError, StateError
 from worldflux.factory import create_agent, create_world_model
 from worldflux.hub import load_into
 from worldflux.specs import TensorSpec
@@ -101,6 +101,8 @@ def test_both_kinds_of_latent(latent: str, dynamics: str) -> None:
 
 # Attention over time
 
+CACHES = ("cache.keys", "cache.values", "cache.filled")
+
 
 def transformer(**options: Any) -> TransformerDynamics:
     found = model(dynamics="transformer", **options).dynamics_model
@@ -115,10 +117,14 @@ def run(module: TransformerDynamics, action: Tensor, first: Tensor | None = None
     rows, steps = action.shape[:2]
     if first is None:
         first = torch.zeros(rows, steps, dtype=torch.bool)
-    embed = torch.linspace(-1, 1, steps * 16).reshape(1, steps, 16).expand(rows, -1, -1)
     rand = Rand(draws={"stoch": torch.zeros(rows, steps, 4)})
     start = module.initial(rows, action.device)
-    return module.observe_sequence(start, action, State({"embed": embed}), first, rand=rand)
+    return module.observe_sequence(start, action, embeds(rows, steps), first, rand=rand)
+
+
+def embeds(rows: int, steps: int) -> State:
+    found = torch.arange(steps * 16.0).sin().reshape(1, steps, 16)
+    return State({"embed": found.expand(rows, -1, -1)})
 
 
 def test_attention_is_causal() -> None:
@@ -166,22 +172,56 @@ def test_stepping_with_the_cache_equals_the_whole_sequence_at_once() -> None:
     module = transformer(memory=4)
     action = torch.randn(2, 9, 2)
     whole = run(module, action)
-    state = State({key: value[:, 4] for key, value in whole.tensors.items()})
-    embed = torch.linspace(-1, 1, 9 * 16).reshape(1, 9, 16).expand(2, -1, -1)
+    state = run(module, action[:, :5]).at(-1)
     going_on = torch.zeros(2, dtype=torch.bool)
     for t in range(5, 9):
-        seen = State({"embed": embed[:, t]})
+        seen = embeds(2, 9).at(t)
         rand = Rand(draws={"stoch": torch.zeros(2, 4)})
         state = module.observe(state, action[:, t], seen, going_on, rand=rand)
-        for key, value in state.tensors.items():
+        for key, value in state.without_caches().tensors.items():
             torch.testing.assert_close(value, whole[key][:, t])
+    for key in CACHES:
+        torch.testing.assert_close(state[key], whole[key])
 
 
 def test_the_cache_is_masked_where_nothing_was() -> None:
     module = transformer(memory=4)
-    filled = run(module, torch.randn(1, 6, 2))["filled"][0]
-    assert filled.sum(-1).tolist() == [1, 2, 3, 4, 4, 4]
-    assert filled[0].tolist() == [0, 0, 0, 1]
+    for steps, filled in ((1, [0, 0, 0, 1]), (3, [0, 1, 1, 1]), (6, [1, 1, 1, 1])):
+        found = run(module, torch.randn(1, steps, 2))
+        assert found["cache.filled"].tolist() == [filled]
+        empty = torch.tensor(filled) == 0
+        assert not found["cache.keys"][0, empty].any()
+
+
+def test_the_cache_of_another_episode_is_empty() -> None:
+    first = torch.zeros(1, 6, dtype=torch.bool)
+    first[0, 4] = True
+    found = run(transformer(memory=4), torch.randn(1, 6, 2), first)
+    assert found["cache.filled"].tolist() == [[0, 0, 1, 1]]
+
+
+def test_two_steps_from_one_state_leave_it_as_it_was() -> None:
+    """A cache that were written in place would show the second step what the first one did."""
+    made = transformer()
+    state = run(made, torch.randn(2, 4, 2)).at(-1)
+    before = state.map(torch.clone)
+    one, other = torch.randn(2, 2), torch.randn(2, 2)
+    first = made.transition(state, one, deterministic=True)
+    second = made.transition(state, other, deterministic=True)
+    again = made.transition(state, one, deterministic=True)
+    for key, value in first.tensors.items():
+        assert torch.equal(value, again[key])
+    assert not torch.equal(first["deter"], second["deter"])
+    assert not torch.equal(first["cache.keys"], second["cache.keys"])
+    assert all(torch.equal(value, state[key]) for key, value in before.tensors.items())
+
+
+def test_a_sequence_keeps_the_last_cache_alone() -> None:
+    found = run(transformer(memory=4), torch.randn(2, 6, 2))
+    assert found["deter"].shape[:2] == (2, 6)
+    assert found["cache.keys"].shape[:2] == found["cache.filled"].shape == (2, 4)
+    with pytest.raises(StateError, match="without a cache cannot go on.*It has: deter, stoch"):
+        transformer(memory=4).transition(found.at(2), torch.zeros(2, 2))
 
 
 # Parts of a user

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from worldflux.core.interfaces import DynamicsModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
+from worldflux.errors import StateError
 from worldflux_dreamer.latent_rssm.latents import Stats, latent_noise, make_latent
 from worldflux_dreamer.latent_rssm.layers import ACTIVATIONS, Head, dense
 from worldflux_dreamer.modular.config import ModelConfig
@@ -94,7 +95,7 @@ class TimeTransformer(nn.Module):
         self.norm, self.memory = nn.LayerNorm(config.deter), config.memory
 
     def forward(self, x: Tensor, cache: Cache, is_first: Tensor) -> tuple[Tensor, Cache]:
-        """Tokens (B, T, D) to outputs (B, T, D) and the Cache (B, T, ...) after each step."""
+        """Tokens (B, T, D) to outputs (B, T, D) and the Cache after the last step."""
         episode = is_first.long().cumsum(1)  # (B, T); the cache belongs to episode 0
         past = torch.where(cache.filled > 0, 0, -1)
         whole = torch.cat([past, episode], 1)  # (B, M+T)
@@ -111,18 +112,18 @@ class TimeTransformer(nn.Module):
         return self.norm(x), after
 
     def _after(self, keys: Tensor, values: Tensor, whole: Tensor, episode: Tensor) -> Cache:
-        """The last M entries at each step; what belongs to another episode is zero."""
-        filled = self._windows(whole) == episode[:, :, None]  # (B, T, M)
+        """The last M entries, a copy; what belongs to another episode is zero."""
+        filled = whole[:, -self.memory :] == episode[:, -1:]  # (B, M)
         mask = filled[..., None, None].to(keys.dtype)
-        return Cache(self._windows(keys) * mask, self._windows(values) * mask, filled.float())
-
-    def _windows(self, x: Tensor) -> Tensor:
-        """(B, M+T, ...) -> (B, T, M, ...): the M entries up to each step, as a view."""
-        return x.unfold(1, self.memory, 1)[:, 1:].movedim(-1, 2)
+        kept, held = keys[:, -self.memory :] * mask, values[:, -self.memory :] * mask
+        return Cache(kept, held, filled.float())
 
 
 class TransformerDynamics(DynamicsModel):
-    """State: "deter" (B, D), "stoch" and its stats, and the cache: "keys", "values", "filled"."""
+    """State: "deter" (B, D), "stoch" and its stats; "cache.keys", "cache.values", "cache.filled".
+
+    As with every cache, the last State of a sequence alone has it: only from there it goes on.
+    """
 
     recurrent = True
 
@@ -144,9 +145,9 @@ class TransformerDynamics(DynamicsModel):
             {
                 "deter": torch.zeros(batch_size, c.deter, device=device),
                 "stoch": torch.zeros(batch_size, *self.latent.shape, device=device),
-                "keys": zeros,
-                "values": zeros.clone(),
-                "filled": torch.zeros(batch_size, c.memory, device=device),
+                "cache.keys": zeros,
+                "cache.values": zeros.clone(),
+                "cache.filled": torch.zeros(batch_size, c.memory, device=device),
             }
         )
 
@@ -202,12 +203,11 @@ class TransformerDynamics(DynamicsModel):
     def _remember(
         self, state: State, stoch: Tensor, action: Tensor, is_first: Tensor
     ) -> dict[str, Tensor]:
-        """Deterministic state and cache (B, T, ...) after previous latents and actions (B, T)."""
+        """Deterministic state (B, T, D) after previous latents and actions (B, T); the last cache."""
         both = torch.cat([stoch.flatten(2), action], -1).masked_fill(is_first[..., None], 0)
-        cache = Cache(state["keys"], state["values"], state["filled"])
-        deter, after = self.transformer(self.token(both), cache, is_first)
-        kept = {"keys": after.keys, "values": after.values, "filled": after.filled}
-        return {"deter": deter.float(), **kept}
+        deter, after = self.transformer(self.token(both), _cache_of(state), is_first)
+        caches = {f"cache.{name}": tensor for name, tensor in vars(after).items()}
+        return {"deter": deter.float(), **caches}
 
     def _sampled(
         self,
@@ -222,3 +222,13 @@ class TransformerDynamics(DynamicsModel):
         device = next(iter(stats.values())).device
         noise = latent_noise(self.latent, lead, device, rand)
         return self.latent.sample(stats, noise if len(lead) == 2 else noise[:, None])
+
+
+def _cache_of(state: State) -> Cache:
+    if "cache.keys" not in state:
+        raise StateError(
+            "A State without a cache cannot go on: of a sequence or a rollout the last one alone "
+            "keeps cache.keys, cache.values and cache.filled. Go on from that one, or observe the "
+            f"steps up to this one again. It has: {', '.join(state.tensors)}."
+        )
+    return Cache(*(state[f"cache.{name}"] for name in ("keys", "values", "filled")))
