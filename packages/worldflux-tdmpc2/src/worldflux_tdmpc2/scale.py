@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 PERCENTILES = (0.05, 0.95)
 
 
@@ -16,7 +15,7 @@ def value_range(values: Tensor, levels: Tensor) -> Tensor:
 
 
 class RunningScale(nn.Module):
-    """A moving average of the 5th to 95th `value_range`, from 1 (`common/scale.py:RunningScale`)."""
+    """A moving average of the `value_range` of `PERCENTILES`, from 1 (`common/scale.py`)."""
 
     value: Tensor
     levels: Tensor
