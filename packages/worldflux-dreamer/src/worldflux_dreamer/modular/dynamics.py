@@ -203,7 +203,7 @@ class TransformerDynamics(DynamicsModel):
     def _remember(
         self, state: State, stoch: Tensor, action: Tensor, is_first: Tensor
     ) -> dict[str, Tensor]:
-        """The deterministic state (B, T, D) after previous latents and actions, and the last cache."""
+        """Deterministic states (B, T, D) after previous latents and actions; the last cache."""
         both = torch.cat([stoch.flatten(2), action], -1).masked_fill(is_first[..., None], 0)
         deter, after = self.transformer(self.token(both), _cache_of(state), is_first)
         caches = {f"cache.{name}": tensor for name, tensor in vars(after).items()}
