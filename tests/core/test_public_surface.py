@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,8 @@ def test_type_checkers_see_the_same_names() -> None:
 def test_another_name_is_an_attribute_error_that_lists_them() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'creat_agent'\. It offers: .*State"):
         worldflux.creat_agent  # noqa: B018
+
+
+def test_completion_lists_every_name_before_it_was_used() -> None:
+    code = "import worldflux as m; assert set(m.__all__) <= set(dir(m)), dir(m)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -69,3 +69,8 @@ def test_names_are_never_markup(tmp_path: Path) -> None:
     said: Any = _says("train", "tiny", "--env", CARTPOLE, *quick, "--out", out)
     assert f"tiny on gym/CartPole-v1, run folder {out}" in said
     assert f"Report: {out}" in said
+
+
+def test_completion_lists_every_name_before_it_was_used():
+    code = "import worldflux_train as m; assert set(m.__all__) <= set(dir(m)), dir(m)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from worldflux import describe
 from worldflux.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -62,6 +63,26 @@ class Config(BaseModel):
         classes, an episode's length); by default there are none.
         """
         return self
+
+    def described(self) -> tuple[str, list[describe.Row]]:
+        """A row for the fields of each sub-configuration, and one for those beside them."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        own = [f"{k}={v!r}" for k, v in values.items() if not isinstance(v, Config)]
+        held = [("", ", ".join(own))] if own else []
+        for name, value in values.items():
+            held += describe.rows(name, value) if isinstance(value, Config) else []
+        return type(self).__name__, held
+
+    def __repr__(self) -> str:
+        return describe.text(*self.described())
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from worldflux.config_help import keys_of
+
+        keys = [(key.name, str(key.value), key.about) for key in keys_of(self)]
+        return describe.table(type(self).__name__, keys)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-able plain data."""

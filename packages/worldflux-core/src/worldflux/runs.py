@@ -22,20 +22,47 @@ from worldflux.atomic import (
     seal,
     write_file,
 )
+from worldflux.describe import Described, Row, short
 from worldflux.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
+_TAIL = 2**16  # bytes: more than a line of metrics takes
 _TICK = re.compile(r"\d+")
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Described):
     """A run folder. Make one with `Run.create`, find an existing one with `Run.open`."""
 
     path: Path
     config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """The configuration it runs with, as plain data; every checkpoint holds it under its seal."""
+
+    def described(self) -> tuple[str, list[Row]]:
+        """Its model, its environment, its checkpoints and the last line of its metrics."""
+        config = self.config or self.saved_config() or {}
+        held = [(key, str(config[key])) for key in ("id",) if key in config]
+        env = config.get("env")
+        held += [("env", str(env["id"]))] if isinstance(env, Mapping) and "id" in env else []
+        ticks = self.ticks()
+        kept = f"{len(ticks)}, the newest at {ticks[-1]:,}" if ticks else "none yet"
+        last = self._last_metrics()
+        return f"Run({str(self.path)!r})", [
+            *held,
+            ("checkpoints", kept),
+            *([("step", f"{last['step']:,}")] if last else []),
+            *((key, short(value)) for key, value in last.items() if key.startswith("eval/")),
+        ]
+
+    def _last_metrics(self) -> dict[str, Any]:
+        """The last whole line of the metrics, without reading the others; empty without one."""
+        if not self.metrics_path.is_file():
+            return {}
+        with self.metrics_path.open("rb") as stream:
+            stream.seek(max(self.metrics_path.stat().st_size - _TAIL, 0))
+            lines = stream.read().split(b"\n")[:-1]
+        return (_parsed(lines[-1]) if lines else None) or {}
 
     @classmethod
     def create(cls, path: str | Path) -> Run:

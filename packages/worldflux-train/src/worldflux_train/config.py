@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from worldflux.config import Config
+from worldflux.describe import Described
 from worldflux.errors import CapabilityError, ConfigError, did_you_mean, nearest
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
 from worldflux.ids import ModelId
@@ -93,8 +94,8 @@ class DataConfig(Config):
     """Threads that read a batch; how many changes no batch."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
+@dataclass(frozen=True, repr=False)
+class RunConfig(Described):
     """Everything that defines a run. `env` holds the environment's id and its options.
 
     It is empty in a run from data alone. `slots` holds parts of the caller's by slot:

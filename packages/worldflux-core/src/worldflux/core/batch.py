@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from worldflux.core.payloads import ConditionPayload
+from worldflux.describe import Described, on
 from worldflux.errors import ContractError
 
 
-@dataclass(frozen=True)
-class Transitions:
+@dataclass(frozen=True, repr=False)
+class Transitions(Described):
     """Consecutive pairs of steps (B, T-1, ...); pairs across an episode boundary are not valid.
 
     Actions and rewards are None where the batch has none.
@@ -27,13 +28,17 @@ class Transitions:
     next_terminal: Tensor
     valid: Tensor
 
+    def sizes(self) -> str:
+        """B, the number of pairs in a row, and the device."""
+        return _sizes(self.valid)
+
     def require(self, name: Literal["action", "next_reward"]) -> Tensor:
         """The actions (B, T-1, ...) or next rewards (B, T-1), for a learner that needs them."""
         return _present(name.removeprefix("next_"), getattr(self, name))
 
 
-@dataclass
-class Batch:
+@dataclass(repr=False)
+class Batch(Described):
     """Sequences (B, T, ...). Step t holds what arrived together and the action chosen there.
 
     `obs[t]`, `reward[t]`, `is_first[t]`, `is_last[t]`, `is_terminal[t]` arrived together and
@@ -54,9 +59,13 @@ class Batch:
     reward: Tensor | None = None
     mask: Tensor | None = None
     index: Tensor | None = None
-    context: int = 0
+    context: int = field(default=0, repr=False)  # the title says it
     stored: dict[str, Tensor] = field(default_factory=dict)
     extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def sizes(self) -> str:
+        """B, T, the context, and the device."""
+        return _sizes(self.is_first, f", context={self.context}" if self.context else "")
 
     @property
     def batch_size(self) -> int:
@@ -145,6 +154,12 @@ class Batch:
         return named | {
             name: getattr(self, name) for name in single if getattr(self, name) is not None
         }
+
+
+def _sizes(flags: Tensor, more: str = "") -> str:
+    """The title of flags (B, T); of what has another number of axes only the device."""
+    lead = f"B={flags.shape[0]}, T={flags.shape[1]}{more}, " if flags.ndim == 2 else ""
+    return lead + on([flags])
 
 
 def _present(name: str, found: Tensor | None) -> Tensor:

@@ -11,18 +11,23 @@ from torch import Tensor
 
 from worldflux.core.spec import PredictionSpec, SequenceLayout
 from worldflux.core.state import State
+from worldflux.describe import Described, on
 
 
-@dataclass
-class ModelOutput:
+@dataclass(repr=False)
+class ModelOutput(Described):
     """Predictions decoded from `state`; `predictions["continue"]` is a probability."""
 
     predictions: dict[str, Tensor] = field(default_factory=dict)
     state: State | None = None
     uncertainty: Tensor | None = None
     aux: dict[str, Any] = field(default_factory=dict)
-    prediction_spec: PredictionSpec | None = None
-    sequence_layout: SequenceLayout | None = None
+    prediction_spec: PredictionSpec | None = field(default=None, repr=False)
+    sequence_layout: SequenceLayout | None = field(default=None, repr=False)
+
+    def sizes(self) -> str:
+        """The device."""
+        return on(self.predictions.values())
 
     def unflat(self, lead: tuple[int, ...]) -> ModelOutput:
         """Outputs of rows (N, ...) as (*lead, ...), where lead multiplies to N."""
@@ -39,21 +44,25 @@ class ModelOutput:
         )
 
 
-@dataclass
-class LossOutput:
+@dataclass(repr=False)
+class LossOutput(Described):
     """The scalar to minimise, its named parts (unscaled means), and metrics (0-d or float)."""
 
     loss: Tensor
     components: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
+    def sizes(self) -> str:
+        """The device."""
+        return on([self.loss])
+
     def items(self) -> ItemsView[str, Tensor]:
         """The named parts."""
         return self.components.items()
 
 
-@dataclass
-class UpdateResult:
+@dataclass(repr=False)
+class UpdateResult(Described):
     """What one `Learner.update` reports.
 
     `metrics` are 0-d tensors still on the device. `replay_writes` are per-step values

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from worldflux.describe import Described
 from worldflux.errors import ContractError, did_you_mean
 
 ActionKind = Literal["none", "continuous", "discrete", "token", "latent", "text"]
@@ -36,8 +37,8 @@ def _complain(message: str, api_version: str) -> None:
     warnings.warn(f"{message} This is an error in v3.", DeprecationWarning, stacklevel=4)
 
 
-@dataclass
-class ActionPayload:
+@dataclass(repr=False)
+class ActionPayload(Described):
     """An action of any kind; exactly the field that belongs to `kind` is set.
 
     A discrete action is integer indices or one-hot. A plan has a leading horizon axis and its
@@ -95,8 +96,8 @@ class ActionPayload:
         return getattr(self, name) is not None
 
 
-@dataclass
-class ConditionPayload:
+@dataclass(repr=False)
+class ConditionPayload(Described):
     """Side conditions: text, a goal representation, spatial maps, camera poses, and extras.
 
     Keys of `extras` are `wf.<domain>.<name>`. The named fields, extras `wf.row.*` and `wf.data.*`,
@@ -145,8 +146,8 @@ class ConditionPayload:
                 _complain(f"Condition extra {key!r} is a {actual}, expected {wanted}.", version)
 
 
-@dataclass
-class WorldModelInput:
+@dataclass(repr=False)
+class WorldModelInput(Described):
     """Observations, context, action and conditions in one object."""
 
     observations: dict[str, Tensor] = field(default_factory=dict)
@@ -155,8 +156,8 @@ class WorldModelInput:
     conditions: ConditionPayload = field(default_factory=ConditionPayload)
 
 
-@dataclass
-class ActionSequence:
+@dataclass(repr=False)
+class ActionSequence(Described):
     """Actions of consecutive steps: `payload` holds a leading time axis (T, B, ...)."""
 
     payload: ActionPayload

@@ -7,6 +7,7 @@ workers read changes nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,13 +21,14 @@ from worldflux.columns import ACTION, FLAGS, REWARD, STORED, Columns, parts
 from worldflux.core.batch import Batch
 from worldflux.core.statistics import Statistics
 from worldflux.core.windows import Ints
+from worldflux.describe import Described, Row, rows, titled
 from worldflux.training import Phase
 
 _BLOCKED = (ACTION, REWARD, FLAGS[1])  # read whole under a stride: blocks are made of them
 
 
-@dataclass(frozen=True)
-class Segments:
+@dataclass(frozen=True, repr=False)
+class Segments(Described):
     """Which rows an update is made of: B runs of consecutive rows, each of one source.
 
     Sequence b has `padding[b]` steps of padding, then `count[b]` rows of `episode[b]` (a replay's
@@ -42,6 +44,14 @@ class Segments:
     count: Ints
     padding: Ints
     row: Ints
+
+    def described(self) -> tuple[str, list[Row]]:
+        """How many sequences each source gives, and a row for each array."""
+        sizes = f"phase {self.phase.name!r}, update {self.update}, B={len(self)}"
+        given = ", ".join(f"{n} of {name}" for name, n in Counter(self.source).items())
+        arrays = ("episode", "start", "count", "padding", "row")
+        held = [row for name in arrays for row in rows(name, getattr(self, name))]
+        return titled("Segments", sizes, [("source", given), *held])
 
     def __len__(self) -> int:
         """B."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldflux.core import wire
 from worldflux.core.shm import Segment, check_name
+from worldflux.describe import Described, Row, on, rows, titled
 from worldflux.errors import StateError, did_you_mean
 
 __all__ = ["State", "StateError"]
@@ -22,14 +23,21 @@ _VERSIONS = ("v1",)
 _FORMATS = ("binary",)
 
 
-@dataclass(eq=False)
-class State:
+@dataclass(eq=False, repr=False)
+class State(Described):
     """Latent tensors (B, ...) under names the model chooses, and `meta` for anything else."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     _segments: list[Segment] = field(default_factory=list, init=False, repr=False)
     _closed: bool = field(default=False, init=False, repr=False)
+
+    def described(self) -> tuple[str, list[Row]]:
+        """A row for each tensor, and one for what `meta` holds."""
+        if self._closed and not self.tensors:
+            return "State(closed: its shared memory was let go)", []
+        held = [row for key, tensor in self.tensors.items() for row in rows(key, tensor)]
+        return titled("State", on(self.tensors.values()), [*held, *rows("meta", self.meta)])
 
     @overload
     def get(self, key: str) -> Tensor | None: ...

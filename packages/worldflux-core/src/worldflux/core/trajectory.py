@@ -10,13 +10,14 @@ from torch import Tensor
 
 from worldflux.core.spec import SequenceLayout, StateSpec
 from worldflux.core.state import State
+from worldflux.describe import Described, Row, on, rows, titled
 from worldflux.errors import ContractError
 
 __all__ = ["Trajectory"]
 
 
-@dataclass(eq=False)
-class Trajectory:
+@dataclass(eq=False, repr=False)
+class Trajectory(Described):
     """T+1 states and T actions (T, B, ...), time-major; rewards, continues (T, B), values (T+1, B).
 
     `rewards[t]` and `continues[t]` (probabilities) belong to `states[t + 1]`, which `actions[t]`
@@ -35,6 +36,19 @@ class Trajectory:
     def __post_init__(self) -> None:
         T = self._check_lengths()
         self._check_batch_sizes(T)
+
+    def described(self) -> tuple[str, list[Row]]:
+        """A row for each tensor of all states, of those that one alone has, and of all else."""
+        T = self.horizon
+        sizes = f"T={T}, B={self.actions.shape[1]}, {on([self.actions])}"
+        first, last = self.states[0], self.states[-1]
+        held = [*rows(f"states[0..{T}]", last.only(first.tensors))]
+        held += rows("states[0]", first.only(first.tensors.keys() - last.tensors.keys()))
+        held += rows(f"states[{T}]", last.only(last.tensors.keys() - first.tensors.keys()))
+        held += rows("actions", self.actions)
+        held += [row for k, v in self._predictions().items() for row in rows(k.lower(), v)]
+        held += rows("observations", self.observations)
+        return titled("Trajectory", sizes, held)
 
     @property
     def horizon(self) -> int:
