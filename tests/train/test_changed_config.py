@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from worldflux.atomic import read_json, write_json
 from worldflux.errors import ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux_train import api
@@ -60,12 +61,26 @@ def test_an_unreadable_checkpoint_is_passed_over(run: Run) -> None:
 def test_differences_are_named_by_dotted_keys() -> None:
     saved = {"train": {"steps": 1, "seed": 0}, "env": {"id": "a"}, "model": {"sizes": [1, 2]}}
     now = {"train": {"steps": 2, "seed": 1}, "env": {"id": "a", "x": 1}, "model": {"sizes": [1]}}
-    assert list(differences(saved, now)) == [
+    assert list(differences(saved, now, {"env": {"y": 1}})) == [
         "env.x: 'nothing' in the checkpoint, 1 now",
         "model.sizes: [1, 2] in the checkpoint, [1] now",
         "train.seed: 0 in the checkpoint, 1 now",
     ]
-    assert not list(differences(now, now))
+    assert not list(differences(now, now, {}))
+
+
+def test_a_key_that_older_checkpoints_lack_counts_as_its_default(run: Run) -> None:
+    """So does a run of an older WorldFlux go on; a value of one's own is still a change."""
+    manifest = run.checkpoint_path(run.ticks()[-1]) / "manifest.json"
+    saved = read_json(manifest)
+    del saved["config"]["train"]["accumulate"]
+    write_json(manifest, saved)
+    api.load_agent(run.path)
+    del saved["config"]["train"]["seed"], saved["config"]["model"]["lr"]
+    write_json(manifest, saved)
+    with pytest.raises(ConfigError, match=r"model.lr: 0.003 in the checkpoint, 0.005 now"):
+        change(run, "lr: 0.003", "lr: 0.005")
+        api.load_agent(run.path)
 
 
 def test_the_command_has_the_option(run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
-from worldflux_train.config import RunConfig
+from worldflux_train.config import RunConfig, untouched
 
 FREE = frozenset({"train.steps", "train.device"})
 """Keys that options of the commands change too: how long and where, not what is learnt."""
@@ -16,11 +16,14 @@ _MOST_SAID = 5
 
 
 def require_unchanged(run: Run, config: RunConfig) -> None:
-    """Raise `ConfigError` naming each key of `config.yaml` that differs from the checkpoints'."""
+    """Raise `ConfigError` naming each key of `config.yaml` that differs from the checkpoints'.
+
+    A key that the checkpoints do not have yet counts as its default: an older WorldFlux trained so.
+    """
     saved = run.saved_config()
     if saved is None:
         return
-    differing = list(differences(saved, plain(config)))
+    differing = list(differences(saved, plain(config), defaults(config.id)))
     if differing:
         more = len(differing) - _MOST_SAID
         rest = f"\n  and {more} more" if more > 0 else ""
@@ -37,9 +40,21 @@ def plain(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """`key: before, now` for each dotted key that differs; the keys in `FREE` may."""
+def defaults(model_id: str) -> dict[str, Any]:
+    """Every key of a model's runs that nobody has set, as it comes back from JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(untouched(model_id), default=str))
+    return found
+
+
+def differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Iterator[str]:
+    """`key: before, now` for each dotted key that differs; the keys in `FREE` may.
+
+    A key of `now` that `saved` lacks is compared with `defaults`.
+    """
     before, after = dict(_flat(saved)), dict(_flat(now))
+    before |= {key: old for key, old in _flat(defaults) if key in after and key not in before}
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key, "nothing"), after.get(key, "nothing")
         if key not in FREE and old != new:

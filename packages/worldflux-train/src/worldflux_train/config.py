@@ -201,6 +201,17 @@ def resolve(
     return RunConfig(str(model_id), env, train, family, slots, own_data)
 
 
+def untouched(model_id: str) -> Nested:
+    """Every key of a model's runs that nobody has set: the preset's value, else the default."""
+    spec = get_model_spec(model_id)
+    family = preset_of(spec, ModelId.parse(model_id).preset)[1]
+    own = _defaults(model_id)
+    train = TrainConfig().with_(**own.get("train", {}))
+    data = DataConfig().with_(**own.get("data", {}))
+    plain = RunConfig(model_id, {}, train, family, data=data).to_dict()
+    return {**plain, "data": data.to_dict()}
+
+
 def _defaults(model_id: str) -> Nested:
     """The preset's own `train.*` and `data.*`."""
     spec = get_model_spec(model_id)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand
 from worldflux.errors import ConfigError
 from worldflux.plugins import fire
@@ -152,7 +153,7 @@ class Trainer:
     def _evaluates_first(self) -> bool:
         """Whether the untrained agent is evaluated: planning with one is slow and tells little."""
         asked = self.settings.eval_first
-        return not self.agent.plans if asked is None else asked
+        return not (isinstance(self.agent, Agent) and self.agent.plans) if asked is None else asked
 
     def _over(self) -> bool:
         """Whether the clock is at its end and no burst is owed."""
