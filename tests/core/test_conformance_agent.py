@@ -7,13 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldflux.core.output import UpdateResult
+from worldflux.core.output import LossOutput, UpdateResult, metrics
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.testing import check_agent
-from worldflux.testing.agent import CHECKS
-from worldflux.testing.dummies import TinyAgent, TinyConfig
+from worldflux.testing.agent import CHECKS, check_training_state
+from worldflux.testing.dummies import TinyAgent, TinyConfig, TinyModel
 from worldflux.testing.family import SPACES
+from worldflux.testing.loss_parts import check_loss_parts
+from worldflux.testing.mixed_precision import check_bf16_agrees
+from worldflux.testing.phases import check_update
+from worldflux.testing.running import run_checks
 from worldflux.training import TrainingPlan
 
 OBS, ACTION = SPACES[0][1:]
@@ -124,6 +128,147 @@ class MovesFrozenParts(TinyAgent):
         return result
 
 
+class TwoPhases(TinyAgent):
+    """The model and the policy learn in phases of their own, each with its optimiser."""
+
+    model = TinyModel
+    names = {"model": ("model",), "behavior": ("policy",)}
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.world_model = self.model(*args)
+        parts = {"model": self.world_model, "policy": self.policy}
+        self.optimizers = {
+            name: torch.optim.Adam(part.parameters(), lr=3e-3) for name, part in parts.items()
+        }
+
+    def training_plan(self):
+        (phase,) = super().training_plan().phases
+        return TrainingPlan(
+            [replace(phase, name=name, trains=trains) for name, trains in self.names.items()]
+        )
+
+    def update(self, batch, phase, *, rand=None):
+        return UpdateResult(metrics(self.first(batch, phase, rand or Rand())))
+
+    def first(self, batch, phase, rand):
+        if phase == "behavior":
+            start = self.world_model.observe_sequence(batch, rand=rand.under("start/")).detach()
+            return self.step("policy", lambda b, r: (self._policy_loss(start, r), {}), batch, rand)
+        return self.step(
+            "model", lambda b, r: self.world_model.loss(b, self.part(phase), rand=r), batch, rand
+        )
+
+    def part(self, phase):
+        return None
+
+
+class MovesTheModelToo(TwoPhases):
+    """Its second phase also decays a part of the model."""
+
+    def update(self, batch, phase, **options):
+        result = super().update(batch, phase, **options)
+        if phase == "behavior":
+            with torch.no_grad():
+                self.world_model.decoder_module.heads["reward"].weight.mul_(0.999)
+        return result
+
+
+class MovesABuffer(TwoPhases):
+    """A count of updates that no phase names."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("updates", torch.zeros(()))
+
+    def update(self, *args, **options):
+        self.updates += 1
+        return super().update(*args, **options)
+
+
+class FollowsAsItSays(MovesABuffer):
+    def training_plan(self):
+        phases = [replace(phase, follows=("updates",)) for phase in super().training_plan().phases]
+        return TrainingPlan(phases)
+
+
+class FollowsNothing(TwoPhases):
+    def training_plan(self):
+        phases = [replace(phase, follows=("slow",)) for phase in super().training_plan().phases]
+        return TrainingPlan(phases)
+
+
+class PromisesToTrainMore(TwoPhases):
+    names = {"model": ("model", "policy"), "behavior": ("policy",)}
+
+
+class TrainsNobody(TwoPhases):
+    names = {"model": ("modle",), "behavior": ("policy",)}
+
+
+class StaleWeights(TwoPhases):
+    """Both steps of an update under one autocast context, with the optimisers stepped by hand."""
+
+    names = {"both": ("model", "policy")}
+
+    def update(self, batch, phase, *, rand=None):
+        rand = rand or Rand()
+        with self.autocast():
+            first = self.world_model.loss(batch, rand=rand.under("model/")).loss
+            self.stepped("model", first)
+            start = self.world_model.observe_sequence(batch, rand=rand.under("start/")).detach()
+            second = self._policy_loss(start, rand)
+            reward = self.world_model.decode(start.flat()).predictions["reward"].mean()
+            self.stepped("policy", second)
+        return UpdateResult({"loss/model": first.detach(), "reward": reward.detach()})
+
+    def stepped(self, name, loss):
+        self.optimizers[name].zero_grad()
+        loss.backward(retain_graph=True)
+        self.optimizers[name].step()
+
+
+class FreshWeights(StaleWeights):
+    """The same, right: autocast's copies are dropped after each step."""
+
+    def stepped(self, name, loss):
+        super().stepped(name, loss)
+        torch.clear_autocast_cache()
+
+
+class InParts(TinyModel):
+    """Trains its dynamics in a phase of its own."""
+
+    def loss(self, batch, part=None, *, rand=None):
+        output = super().loss(batch, rand=rand)
+        terms = {
+            name: term
+            for name, term in output.components.items()
+            if part is None or (name == "dynamics") == (part == "dynamics")
+        }
+        return LossOutput(self.total(terms, part), terms)
+
+    def total(self, terms, part):
+        return sum(terms.values())
+
+
+class PartsThatDoNotSum(InParts):
+    def total(self, terms, part):
+        return sum(terms.values()) / (1 if part is None else 2)
+
+
+class PhasesOfTheModel(TwoPhases):
+    model = InParts
+    names = {"heads": ("model",), "dynamics": ("model",), "behavior": ("policy",)}
+
+    def part(self, phase):
+        return phase
+
+
+class PhasesThatDoNotSum(PhasesOfTheModel):
+    model = PartsThatDoNotSum
+
+
 BROKEN = {
     CONSTRUCTOR: [SeedsInConstructor],
     "check_acts_on_observations": [BlindAgent],
@@ -132,7 +277,18 @@ BROKEN = {
     "check_acts": [OutOfBounds],
     "check_acting_resets": [NeverForgets],
     "check_replay_values": [OtherColumns],
-    "check_update": [LearnsNothing, NotANumber, IdleSecondPhase],
+    "check_update": [
+        LearnsNothing,
+        NotANumber,
+        IdleSecondPhase,
+        MovesTheModelToo,
+        MovesABuffer,
+        FollowsNothing,
+        PromisesToTrainMore,
+        TrainsNobody,
+    ],
+    "check_loss_parts": [PhasesThatDoNotSum],
+    "check_bf16_agrees": [StaleWeights],
     "check_updates_are_reproducible": [IgnoresItsGenerator],
     "check_training_state": [ForgetsItsOptimizer],
     "check_replay_writes": [WritesOtherShapes],
@@ -146,12 +302,23 @@ def test_a_sound_agent_passes_every_check():
         assert ran == [CONSTRUCTOR, *(check.__name__ for check in CHECKS)]
 
 
+@pytest.mark.parametrize("cls", [TwoPhases, FollowsAsItSays, FreshWeights, PhasesOfTheModel])
+def test_phases_that_move_what_they_name_pass(cls):
+    def make():
+        return cls(TinyConfig(), OBS, ACTION)
+
+    for check in (check_update, check_loss_parts, check_bf16_agrees, check_training_state):
+        torch.manual_seed(0)
+        check(make())
+
+
 @pytest.mark.parametrize(
     ("check", "cls"), [(name, cls) for name, classes in BROKEN.items() for cls in classes]
 )
 def test_each_check_catches_its_fault(check, cls):
+    only = [found for found in CHECKS if found.__name__ == check]
     with pytest.raises(AssertionError, match=check):
-        check_agent(lambda: cls(TinyConfig(), OBS, ACTION))
+        run_checks(lambda: cls(TinyConfig(), OBS, ACTION), only, lambda *_: True)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +327,16 @@ def test_each_check_catches_its_fault(check, cls):
         (IdleSecondPhase, "phase 'policy' is idle: 3 updates changed none"),
         (SeedsInConstructor, "the constructor calls torch.manual_seed"),
         (BlindAgent, "the agent ignores its observation: 9 different ones"),
+        (
+            MovesTheModelToo,
+            r"'behavior' moves 'world_model.decoder_module.heads.reward.weight' \(a p",
+        ),
+        (MovesABuffer, r"phase 'model' moves 'updates' \(a buffer, one of 1\), .* in `follows`"),
+        (FollowsNothing, "has 'slow' in `follows`, but no name in state_dict begins so"),
+        (PromisesToTrainMore, "phase 'model' says that it trains 'policy', but 3 updates"),
+        (TrainsNobody, "trains 'modle', which is no optimiser. Did you mean 'model'?"),
+        (StaleWeights, "phase 'both' uses stale weights under bf16: 'reward' is"),
+        (PhasesThatDoNotSum, r"loss\(batch\) is [\d.]+, but its parts sum to [\d.]+ \(heads: "),
         (MovesFrozenParts, r"phase 'all' moves frozen parameters: .*observation_encoder"),
     ],
 )
@@ -174,7 +351,7 @@ def test_every_check_has_a_broken_agent():
 
 def test_the_tiny_agent_learns():
     """The loss on a fixed batch falls: the dummy is a real learner."""
-    from worldflux.testing.agent import phase_batch
+    from worldflux.testing.phases import phase_batch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from worldflux.core.agent import Agent, Learner, Mode
-from worldflux.core.batch import Batch
-from worldflux.core.output import UpdateResult
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.testing.batches import random_obs, random_steps
-from worldflux.testing.inputs import check_constructor_leaves_seeds_alone, randomise
+from worldflux.testing.batches import random_obs
+from worldflux.testing.inputs import randomise
+from worldflux.testing.loss_parts import check_loss_parts
+from worldflux.testing.mixed_precision import check_bf16_agrees
+from worldflux.testing.phases import ROWS, check_update, phase_batch, updated
+from worldflux.testing.running import run_checks
 from worldflux.testing.slots import PerturbedSlot
-from worldflux.training import Phase, TrainingPlan
+from worldflux.training import TrainingPlan
 
 Make = Callable[[], Learner]
-_ROWS = 3
 
 
 def check_agent(make: Make) -> list[str]:
@@ -28,46 +29,9 @@ def check_agent(make: Make) -> list[str]:
 
     Raises `AssertionError` naming the first check that fails.
     """
-    seeds = check_constructor_leaves_seeds_alone
-    try:
-        seeds(make)
-    except AssertionError as error:
-        raise AssertionError(f"{seeds.__name__}: {error}") from error
-    ran = [seeds.__name__]
-    for check in CHECKS:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            learner = make()
-            if check in _ACTING and not isinstance(learner, Agent):
-                continue
-            try:
-                check(learner)
-            except AssertionError as error:
-                raise AssertionError(f"{check.__name__}: {error}") from error
-        ran.append(check.__name__)
-    return ran
-
-
-def phase_batch(learner: Learner, phase: Phase, rows: int = _ROWS) -> Batch:
-    """A random Batch as the loop would sample it for `phase`, with few rows."""
-    length = phase.context + min(phase.length, 8)
-    batch = random_steps(learner.columns, rows, length, boundary=phase.boundary == "cross")
-    batch.context = phase.context
-    batch.index = torch.arange(rows * length).reshape(rows, length)
-    batch.mask = torch.ones(rows, length, dtype=torch.bool) if phase.pad != "none" else None
-    batch.stored = {
-        key: _zeros(spec.dtype, (rows, phase.context, *spec.shape))
-        for key, spec in learner.replay_spec.items()
-    }
-    return batch
-
-
-def _zeros(dtype: str, shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(shape, dtype=getattr(torch, dtype))
-
-
-def _update(learner: Learner, phase: Phase, seed: int = 0) -> UpdateResult:
-    return learner.update(phase_batch(learner, phase), phase.name, rand=Rand.seeded(seed))
+    return run_checks(
+        make, CHECKS, lambda check, made: isinstance(made, Agent) or check not in _ACTING
+    )
 
 
 def check_training_plan(learner: Learner) -> None:
@@ -75,27 +39,6 @@ def check_training_plan(learner: Learner) -> None:
     plan = learner.training_plan()
     assert isinstance(plan, TrainingPlan), f"training_plan gave {type(plan).__name__}"
     assert plan == learner.training_plan(), "training_plan changes from call to call"
-
-
-def check_update(learner: Learner) -> None:
-    """Each phase's update gives finite 0-d metrics and changes trainable parameters only."""
-    trainable = {name for name, p in learner.named_parameters() if p.requires_grad}
-    for phase in learner.training_plan().phases:
-        moved: set[str] = set()
-        for seed in range(3):  # a warm-up may leave the first update without effect
-            before = {name: p.detach().clone() for name, p in learner.named_parameters()}
-            result = _update(learner, phase, seed)
-            for name, value in result.metrics.items():
-                number = torch.as_tensor(value)
-                assert number.ndim == 0, f"metric {name!r} has shape {tuple(number.shape)}"
-                assert bool(torch.isfinite(number)), f"metric {name!r} is {number.item()}"
-            moved |= {n for n, p in learner.named_parameters() if not torch.equal(p, before[n])}
-        assert moved & trainable, (
-            f"phase {phase.name!r} is idle: 3 updates changed none of the {len(trainable)} "
-            "trainable parameters. Train something in it, or take it out of the training plan"
-        )
-    grads = [n for n, p in learner.named_parameters() if p.grad is not None and n not in trainable]
-    assert not grads, f"frozen parameters got gradients: {grads[:3]}"
 
 
 def check_frozen_parts_stay(learner: Learner) -> None:
@@ -110,7 +53,7 @@ def check_frozen_parts_stay(learner: Learner) -> None:
         parameter.requires_grad_(False)
     for phase in learner.training_plan().phases:
         for seed in range(2):
-            _update(learner, phase, seed)
+            updated(learner, phase, seed)
         moved = [
             names[id(p)] for p, old in zip(frozen, before, strict=True) if not torch.equal(p, old)
         ]
@@ -121,34 +64,35 @@ def check_frozen_parts_stay(learner: Learner) -> None:
 
 
 def check_updates_are_reproducible(learner: Learner) -> None:
-    """The same seed of `rand` gives the same update, another seed or batch a different one."""
-    phase = learner.training_plan().phases[0]
-    twin = copy.deepcopy(learner)
-    first, second = _update(learner, phase), _update(twin, phase)
-    for name, value in first.metrics.items():
-        assert torch.equal(torch.as_tensor(value), torch.as_tensor(second.metrics[name])), (
-            f"metric {name!r} differs between two runs with the same seed"
-        )
+    """The same seed of `rand` gives the same update of every phase."""
+    for phase in learner.training_plan().phases:
+        twin = copy.deepcopy(learner)
+        first, second = updated(learner, phase), updated(twin, phase)
+        for name, value in first.metrics.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(second.metrics[name])), (
+                f"phase {phase.name!r}: metric {name!r} differs between two runs with the same seed"
+            )
+        _same(learner, twin, f"between two runs of phase {phase.name!r} with the same seed")
+
+
+def _same(learner: Learner, twin: Learner, when: str) -> None:
     for (name, left), right in zip(
         learner.state_dict().items(), twin.state_dict().values(), strict=True
     ):
-        assert torch.equal(left, right), f"{name} differs between two runs with the same seed"
+        assert torch.equal(left, right), f"{name} differs {when}"
 
 
 def check_training_state(learner: Learner) -> None:
-    """`state_dict` and `training_state` hold all that the next update depends on."""
-    phase = learner.training_plan().phases[0]
-    twin = copy.deepcopy(learner)
-    for seed in range(2):
-        _update(learner, phase, seed)
-    twin.load_state_dict(learner.state_dict())
-    twin.load_training_state({k: v.clone() for k, v in learner.training_state().items()})
-    _update(learner, phase, 5)
-    _update(twin, phase, 5)
-    for (name, left), right in zip(
-        learner.state_dict().items(), twin.state_dict().values(), strict=True
-    ):
-        assert torch.equal(left, right), f"{name} differs after resuming"
+    """`state_dict` and `training_state` hold all that the next update of any phase depends on."""
+    for phase in learner.training_plan().phases:
+        twin = copy.deepcopy(learner)
+        for seed in range(2):
+            updated(learner, phase, seed)
+        twin.load_state_dict(learner.state_dict())
+        twin.load_training_state({k: v.clone() for k, v in learner.training_state().items()})
+        updated(learner, phase, 5)
+        updated(twin, phase, 5)
+        _same(learner, twin, f"after resuming in phase {phase.name!r}")
 
 
 def check_replay_writes(learner: Learner) -> None:
@@ -158,15 +102,15 @@ def check_replay_writes(learner: Learner) -> None:
         result = learner.update(batch, phase.name, rand=Rand.seeded(0))
         for key, value in result.replay_writes.items():
             assert key in learner.replay_spec, f"writes {key!r}, which is not in replay_spec"
-            expected = (_ROWS, batch.length - batch.context, *learner.replay_spec[key].shape)
+            expected = (ROWS, batch.length - batch.context, *learner.replay_spec[key].shape)
             assert tuple(value.shape) == expected, f"{key!r}: {tuple(value.shape)} != {expected}"
 
 
-def _act(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> Tensor:
+def _act(agent: Agent, mode: Mode, rows: int = ROWS, obs_seed: int = 1) -> Tensor:
     return _acted(agent, mode, rows, obs_seed)[0]
 
 
-def _acted(agent: Agent, mode: Mode, rows: int = _ROWS, obs_seed: int = 1) -> tuple[Tensor, State]:
+def _acted(agent: Agent, mode: Mode, rows: int = ROWS, obs_seed: int = 1) -> tuple[Tensor, State]:
     obs = random_obs(agent.obs_spec, (rows,), Rand.seeded(obs_seed))
     first = torch.ones(rows, dtype=torch.bool)
     with torch.no_grad():
@@ -184,7 +128,7 @@ def check_acts(learner: Learner) -> None:
     modes: tuple[Mode, Mode] = ("train", "eval")
     for mode in modes:
         action = _act(learner, mode)
-        assert tuple(action.shape) == (_ROWS, *spec.shape), f"{mode}: {tuple(action.shape)}"
+        assert tuple(action.shape) == (ROWS, *spec.shape), f"{mode}: {tuple(action.shape)}"
         if spec.discrete:
             assert not action.is_floating_point(), "discrete actions must be integer indices"
             limit = torch.tensor(spec.counts).reshape(spec.shape)
@@ -219,14 +163,14 @@ def check_acts_on_observations(learner: Learner) -> None:
 def check_acting_resets(learner: Learner) -> None:
     """`is_first` makes its row forget the acting State, and leaves the other rows alone."""
     assert isinstance(learner, Agent)
-    obs = [random_obs(learner.obs_spec, (_ROWS,), Rand.seeded(s)) for s in (1, 2)]
-    all_first = torch.ones(_ROWS, dtype=torch.bool)
+    obs = [random_obs(learner.obs_spec, (ROWS,), Rand.seeded(s)) for s in (1, 2)]
+    all_first = torch.ones(ROWS, dtype=torch.bool)
 
     def after(rows_first: Tensor, state: State | None) -> State:
         return learner.act(obs[1], state, rows_first, "eval", rand=Rand.seeded(3))[1]
 
     _, state = learner.act(obs[0], None, all_first, "eval", rand=Rand.seeded(0))
-    going_on = after(torch.zeros(_ROWS, dtype=torch.bool), state)
+    going_on = after(torch.zeros(ROWS, dtype=torch.bool), state)
     mixed = after(torch.tensor([True, False, False]), state)
     fresh = after(all_first, None)
     close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
@@ -242,14 +186,14 @@ def check_acting_resets(learner: Learner) -> None:
 def check_replay_values(learner: Learner) -> None:
     """`replay_values` gives exactly the columns of `replay_spec`."""
     assert isinstance(learner, Agent)
-    obs = random_obs(learner.obs_spec, (_ROWS,), Rand.seeded(1))
+    obs = random_obs(learner.obs_spec, (ROWS,), Rand.seeded(1))
     with torch.no_grad():
-        first = torch.ones(_ROWS, dtype=torch.bool)
+        first = torch.ones(ROWS, dtype=torch.bool)
         _, state = learner.act(obs, None, first, "train", rand=Rand.seeded(0))
     values = learner.replay_values(state)
     assert values.keys() == learner.replay_spec.keys(), f"{set(values)} are not replay_spec"
     for key, spec in learner.replay_spec.items():
-        assert tuple(values[key].shape) == (_ROWS, *spec.shape), f"{key!r} has another shape"
+        assert tuple(values[key].shape) == (ROWS, *spec.shape), f"{key!r} has another shape"
 
 
 def check_rollout_slot_takes_effect(learner: Learner) -> None:
@@ -257,18 +201,18 @@ def check_rollout_slot_takes_effect(learner: Learner) -> None:
     model = learner.world_model
     if "rollout_executor" not in model.composable_support:
         return
-    phase = learner.training_plan().phases[-1]
-    twin = copy.deepcopy(learner)
-    slot = twin.world_model.rollout_executor
-    assert slot is not None, "declares slot 'rollout_executor' but leaves it empty"
-    twin.world_model.rollout_executor = PerturbedSlot(slot)  # type: ignore[assignment]
-    plain, changed = _update(learner, phase).metrics, _update(twin, phase).metrics
-    differs = [
-        name
-        for name, value in plain.items()
-        if not torch.allclose(torch.as_tensor(value), torch.as_tensor(changed[name]))
-    ]
-    assert differs, "replacing 'rollout_executor' does not change the update"
+    assert model.rollout_executor is not None, (
+        "declares slot 'rollout_executor' but leaves it empty"
+    )
+    for phase in learner.training_plan().phases:
+        twin, other = copy.deepcopy(learner), copy.deepcopy(learner)
+        slot: Any = other.world_model.rollout_executor
+        other.world_model.rollout_executor = PerturbedSlot(slot)  # type: ignore[assignment]
+        plain, changed = updated(twin, phase).metrics, updated(other, phase).metrics
+        for name, value in plain.items():
+            if not torch.allclose(torch.as_tensor(value), torch.as_tensor(changed[name])):
+                return
+    raise AssertionError("replacing 'rollout_executor' does not change the update of any phase")
 
 
 CHECKS: tuple[Callable[[Learner], None], ...] = (
@@ -278,6 +222,8 @@ CHECKS: tuple[Callable[[Learner], None], ...] = (
     check_acting_resets,
     check_replay_values,
     check_update,
+    check_loss_parts,
+    check_bf16_agrees,
     check_frozen_parts_stay,
     check_updates_are_reproducible,
     check_training_state,

@@ -43,7 +43,10 @@ def diagnosis(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[
 
 def _zeroed_action(model: WorldModel) -> str:
     plain = _loss(model, lambda batch: batch)
-    if _loss(model, lambda batch: replace(batch, action=_other(model, batch.action))) != plain:
+    if (
+        _loss(model, lambda batch: replace(batch, action=_other(model, batch.require("action"))))
+        != plain
+    ):
         return ""
     return "The action is zeroed or left out in `loss`: other actions give the same loss."
 

@@ -238,7 +238,9 @@ class TinyAgent(Agent):
         return {"deter": state["deter"]}
 
     def training_plan(self) -> TrainingPlan:
-        phase = Phase("all", batch=4, length=8, updates_per_step=0.25, context=1, start=16)
+        phase = Phase(
+            "all", 4, 8, updates_per_step=0.25, context=1, start=16, trains=tuple(self.optimizers)
+        )
         return TrainingPlan([phase], prefill=16)
 
     def act(

@@ -72,20 +72,20 @@ def _prediction(name: str, ahead: Tensor, truth: Tensor, valid: Tensor) -> Predi
 def _ahead(model: WorldModel, batch: Batch) -> list[State]:
     """For every step t but the last, the State predicted for t + 1 from what was seen up to t."""
     state: State | None = None
-    ahead = []
+    action, ahead = batch.require("action"), []
     for t in range(_LENGTH - 1):
         obs = {key: value[:, t] for key, value in batch.obs.items()}
         if state is None:
             state = model.encode(obs, deterministic=True)
         else:
             first = batch.is_first[:, t]
-            state = model.observe(state, batch.action[:, t - 1], obs, first, deterministic=True)
-        ahead.append(model.transition(state, batch.action[:, t], deterministic=True))
+            state = model.observe(state, action[:, t - 1], obs, first, deterministic=True)
+        ahead.append(model.transition(state, action[:, t], deterministic=True))
     return ahead
 
 
 def _truths(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
-    truths = {"reward": batch.reward, "continue": (~batch.is_terminal).float()}
+    truths = {"reward": batch.require("reward"), "continue": (~batch.is_terminal).float()}
     for key, spec in model.obs_spec.items():
         truths[key] = batch.obs[key].float() / (255.0 if spec.image else 1.0)
     return truths

@@ -15,7 +15,7 @@ from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.hub import load_into
 from worldflux.specs import TensorSpec
-from worldflux.testing.agent import phase_batch
+from worldflux.testing.phases import phase_batch
 
 EXTRA, INNER = 3, 7
 _UPDATES = 3  # a warm-up may leave the first one without effect

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +18,8 @@ from worldflux.errors import CapabilityError
 from worldflux.specs import Capability
 from worldflux.testing.batches import random_batch, random_obs, random_values
 from worldflux.testing.boundaries import check_loss_respects_episodes
-from worldflux.testing.inputs import (
-    check_constructor_leaves_seeds_alone,
-    check_inputs_matter,
-    check_rows_are_independent,
-)
+from worldflux.testing.inputs import check_inputs_matter, check_rows_are_independent
+from worldflux.testing.running import run_checks
 from worldflux.testing.sequences import (
     check_sequence_equals_steps,
     check_transition_leaves_its_state_alone,
@@ -41,30 +37,7 @@ def check_world_model(make: Make) -> list[str]:
     Raises `AssertionError` naming the first check that fails. `make` builds a small model; it is
     called once per check, with torch's global generator forked and fixed.
     """
-    seeds = check_constructor_leaves_seeds_alone
-    try:
-        seeds(make)
-    except AssertionError as error:
-        raise AssertionError(f"{seeds.__name__}: {error}") from error
-    ran = [seeds.__name__]
-    for check in CHECKS:
-        with _fixed_rng():
-            model = make()
-            if not _applies(check, model):
-                continue
-            try:
-                check(model)
-            except AssertionError as error:
-                raise AssertionError(f"{check.__name__}: {error}") from error
-        ran.append(check.__name__)
-    return ran
-
-
-@contextmanager
-def _fixed_rng() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+    return run_checks(make, CHECKS, _applies)
 
 
 def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
