@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
-from worldflux import registry
+from worldflux import get_model_spec, registry
 from worldflux.errors import CapabilityError
-from worldflux.specs import ModelSpec
-from worldflux.testing import check_family
+from worldflux.specs import CheckSettings, ModelSpec
+from worldflux.testing import check_family, family
 from worldflux.testing.dummies import TinyConfig, TinyModel
+from worldflux.testing.family import CONTINUOUS, VECTOR
 
 
 class Picky(TinyModel):
@@ -67,3 +69,16 @@ def test_what_is_no_model_is_found(monkeypatch):
     given(monkeypatch, model="fake_family:NoModel")
     with pytest.raises(AssertionError, match="fake_family:NoModel is no WorldModel"):
         check_family("fake")
+
+
+def test_parts_of_other_sizes_are_trained_in_the_sizes_of_the_check(monkeypatch, tiny_family):
+    """Those of `spec.check`, unless the caller names sizes."""
+    widths = []
+    monkeypatch.setattr(
+        family, "check_other_sizes", lambda make: widths.append(make({}).config.width)
+    )
+    spec = replace(get_model_spec(tiny_family), check=CheckSettings({"width": 5}, preset="wide"))
+    family._checked_sizes(spec, "small", VECTOR, CONTINUOUS, {})
+    family._checked_sizes(spec, "small", VECTOR, CONTINUOUS, {"width": 6})
+    family._checked_sizes(replace(spec, check=None), "wide", VECTOR, CONTINUOUS, {})
+    assert widths == [5, 6, 24]

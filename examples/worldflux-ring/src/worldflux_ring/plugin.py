@@ -9,7 +9,6 @@ ABLE = (Capability.OBS_DECODE, Capability.REWARD_PRED, Capability.PLANNING, Capa
 
 @hookimpl
 def worldflux_models() -> list[ModelSpec]:
-    """The one family of this distribution."""
     return [
         ModelSpec(
             family="ring",

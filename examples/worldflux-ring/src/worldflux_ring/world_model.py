@@ -6,16 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from worldflux import LossOutput, State, TensorSpec, WorldModel
 from worldflux.core.actions import VectorActions
 from worldflux.core.interfaces import SLOTS, Decoder, DynamicsModel, ObservationEncoder
-from worldflux.core.model import WorldModel
-from worldflux.core.output import LossOutput
 from worldflux.core.spec import PredictionSpec, StateSpec
-from worldflux.core.state import State
-from worldflux.specs import TensorSpec
 from worldflux_ring.plugin import ABLE
-
-POINT = {"point": (2,)}
 
 
 def mlp(inputs, units, outputs):
@@ -39,9 +34,9 @@ class Encoder(ObservationEncoder):
 
 
 class Turn(DynamicsModel):
-    def __init__(self, action_size, units):
+    def __init__(self, features, units):
         super().__init__()
-        self.angle = mlp(action_size, units, 1)
+        self.angle = mlp(features["action"].size, units, 1)
 
     def transition(self, state, action, *, deterministic=False, rand=None):
         angle = self.angle(action)  # (B, A) -> (B, 1)
@@ -70,12 +65,11 @@ class RingModel(WorldModel):
 
     def __init__(self, config, obs_spec, action_spec):
         super().__init__(config, obs_spec, action_spec)
-        units, action = config.model.units, next(iter(action_spec.values()))
-        self.fill("observation_encoder", lambda: Encoder(obs_spec, units), expects=POINT)
-        self.fill("action_conditioner", lambda: VectorActions(action))
-        actions, predicted = self.features["action"].size, self.prediction_spec().tensors
-        self.fill("dynamics_model", lambda: Turn(actions, units), expects=POINT)
-        self.fill("decoder_module", lambda: Heads(predicted, units))
+        units, point = config.model.units, {"point": (2,)}
+        self.fill("observation_encoder", lambda: Encoder(obs_spec, units), expects=point)
+        self.fill("action_conditioner", lambda: VectorActions(next(iter(action_spec.values()))))
+        self.fill("dynamics_model", lambda: Turn(self.features, units), expects=point)
+        self.fill("decoder_module", lambda: Heads(self.prediction_spec().tensors, units))
 
     def state_spec(self):
         return StateSpec({"point": TensorSpec((2,), low=-1.0, high=1.0)})

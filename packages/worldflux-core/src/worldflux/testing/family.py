@@ -38,7 +38,8 @@ def check_family(
 
     Without a preset in the id, the smallest one is checked in full; every preset is built on the
     meta device. Spaces the family refuses with `CapabilityError` are passed over, but not all.
-    `overrides` make it smaller still. With `learn` the family also has to learn a known world,
+    `overrides` make it smaller still; without any, parts of other sizes are trained in the sizes of
+    `spec.check`. With `learn` the family also has to learn a known world,
     which takes up to 30 seconds (see `worldflux.testing.known_world`). Raises `AssertionError`
     naming what fails.
     """
@@ -55,7 +56,7 @@ def check_family(
         try:
             ran += _checked(f"{spec.family}:{preset}", spec, obs_spec, action_spec, overrides)
             if spec.agent and name == spaces[0][0]:
-                ran += _checked_sizes(f"{spec.family}:{preset}", obs_spec, action_spec, overrides)
+                ran += _checked_sizes(spec, preset, obs_spec, action_spec, overrides)
         except AssertionError as error:
             raise AssertionError(f"{model_id} ({name}): {error}") from error
     if learn and spec.agent and spec.check:
@@ -154,17 +155,22 @@ def _checked(
 
 
 def _checked_sizes(
-    model_id: str,
+    spec: ModelSpec,
+    preset: str,
     obs_spec: Mapping[str, TensorSpec],
     action_spec: Mapping[str, TensorSpec],
     overrides: Mapping[str, Any],
 ) -> list[str]:
     from worldflux.factory import create_agent
 
+    if spec.check and not overrides:  # every slot is trained with: the sizes of a moment will do
+        preset, overrides = spec.check.preset or preset, spec.check.overrides
+
     def make(slots: Mapping[str, Any]) -> Learner:
         return create_agent(
-            model_id, obs_spec=obs_spec, action_spec=action_spec, slots=slots, **overrides
-        )
+            f"{spec.family}:{preset}", obs_spec=obs_spec, action_spec=action_spec, slots=slots,
+            **overrides,
+        )  # fmt: skip
 
     check_other_sizes(make)
     return ["check_other_sizes"]
