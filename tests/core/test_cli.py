@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from worldflux import create_world_model
 from worldflux.cli.app import build_app
 from worldflux.cli.doctor import optional_dependencies
+from worldflux.slot_help import slots_in, slots_of
 
 
 def invoke(*arguments: str) -> Any:
@@ -35,6 +36,19 @@ def test_models_describes_one_family() -> None:
     assert "presets  small (default), large" in text
     assert "can      obs_decode, planning, reward_pred, stateless" in text
     assert "agent    yes" in text
+
+
+def test_models_says_what_goes_into_each_slot_and_what_comes_out() -> None:
+    text = invoke("models", "ring").stdout
+    ours = "slots.observation_encoder = worldflux_ring.world_model:Encoder"
+    assert f"\n{ours}\n    image (3, 64, 64) -> point (2,)\n" in text
+    assert "\n    point (2,), action (6,) -> point (2,)\n" in text
+    assert "\n    point (2,) -> image (3, 64, 64), reward ()\n" in text
+    assert "actions (H, B, ...) or a policy -> Trajectory of H steps" in text
+    recurrent = [str(slot) for slot in slots_of("dreamerv3:size1m")]
+    assert "action (6,), embed (256,) -> deter (512,)" in recurrent[2]
+    discrete = create_world_model("ring", obs_shape=(5,), action_dim=3, discrete=True)
+    assert "action of 3 choices -> action (3,)" in str(list(slots_in(discrete))[1])
 
 
 def test_models_explains_every_key_of_a_preset() -> None:

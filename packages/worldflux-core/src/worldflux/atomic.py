@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,7 +29,8 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses that too
+            draft.unlink()
         raise not_written(path, error) from error
     _sync_folder(path.parent)
 

@@ -1,4 +1,4 @@
-"""`worldflux train --help-config`: every key of the four rooms, with value, range and meaning."""
+"""`worldflux train --help-config`: every key of all rooms, with value, range and meaning."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from worldflux.config_help import keys_of
 from worldflux.errors import ConfigError
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
 from worldflux.ids import ModelId
+from worldflux.slot_help import slots_of
 from worldflux_train.config import TrainConfig
 
 
 def explained(model_id: str | None, env_id: str | None) -> Iterator[str]:
     """One text per key: those of `train.*`, and those of the model and environment, if given."""
-    yield "Rooms: model.* and agent.* (of the model), train.*, env.* (of the environment).\n"
+    yield (
+        "Rooms: model.*, agent.* and slots.* (of the model), train.*, env.* (of the environment).\n"
+    )
     if model_id is None:
-        yield "model.*, agent.*: depend on the model: worldflux train ID --help-config"
+        yield "model.*, agent.*, slots.*: depend on the model: worldflux train ID --help-config"
     else:
         spec = get_model_spec(model_id)
         preset = preset_of(spec, ModelId.parse(model_id).preset)[1]
         flat = not {"model", "agent"} <= set(spec.config.model_fields)
         yield from map(str, keys_of(preset, "model." if flat else ""))
+        yield from map(str, slots_of(model_id))
     yield from map(str, keys_of(TrainConfig(), "train."))
     yield from _environment(env_id)
 

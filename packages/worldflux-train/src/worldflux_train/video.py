@@ -10,7 +10,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from worldflux.atomic import write_file
+from worldflux.atomic import make_folder, write_file
 from worldflux.errors import ConfigError
 from worldflux_train.recording import Array
 
@@ -22,7 +22,7 @@ def write_video(path: Path, frames: Array, fps: int) -> Path:
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ConfigError(f"{path.name}: videos are written as {' or '.join(FORMATS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_file(path, _mp4(frames, fps) if kind == "mp4" else _gif(frames, fps))
     return path
 

@@ -60,15 +60,25 @@ def _describe_model(model_id: str) -> None:
         "from": f"{plugin.distribution} {plugin.version}",
     }
     _show_lines(lines)
+    _describe_slots(model_id)
     if parsed.preset is not None:
         _describe_preset(model_id, factory.preset_of(spec, parsed.preset)[1])
+
+
+def _describe_slots(model_id: str) -> None:
+    """Its replaceable parts, with what goes in and comes out."""
+    from worldflux.slot_help import slots_of
+
+    typer.echo("")
+    for slot in slots_of(model_id):
+        typer.echo(str(slot))
 
 
 def _describe_preset(model_id: str, config: Config) -> None:
     """The size of one preset, and every key of its configuration."""
     from worldflux.config_help import keys_of
 
-    typer.echo(f"size     {_size(model_id)}\n")
+    typer.echo(f"\nsize     {_size(model_id)}\n")
     for key in keys_of(config):
         typer.echo(str(key))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from worldflux.core.interfaces import (
     ActionConditioner,
@@ -35,6 +35,8 @@ class Slots(nn.Module):
     features: dict[str, TensorSpec]
     """What the parts filled so far give for one row of zeros, by name: the encoder's and the
     dynamics' tensors, and "action", the conditioned action. Later parts take their sizes here."""
+    gives: dict[str, dict[str, TensorSpec]]
+    """The same by slot, the decoder's predictions too."""
     slot_overrides: dict[str, dict[str, Any]]
     """The caller's parts by slot: `{"class": "package.module:Class", **options}`."""
 
@@ -45,6 +47,7 @@ class Slots(nn.Module):
         self.decoder_module = None
         self.rollout_executor = None
         self.features = {}
+        self.gives = {}
         self.slot_overrides = {}
         self._parts: dict[str, Part] = take(cast("WorldModel", self))
         self._default: Callable[[], nn.Module] | None = None
@@ -79,8 +82,12 @@ class Slots(nn.Module):
         model = cast("WorldModel", self)
         found = on_zeros(model, slot, module, trial, foreign=part is not None)
         require_shapes(model, slot, found, expects or {})
+        self.gives[slot] = {
+            name: TensorSpec(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in found.items()
+        }
         if slot != "decoder_module":
-            self._learn(slot, found)
+            self._learn(slot)
 
     def default_part(self) -> nn.Module:
         """The part that the family would put into the slot being filled, for one that wraps it.
@@ -100,9 +107,8 @@ class Slots(nn.Module):
             require_importable(Part(slot, None, plain["class"]))
         return {slot: dict(plain) for slot, plain in self.slot_overrides.items()}
 
-    def _learn(self, slot: str, found: Mapping[str, Tensor]) -> None:
-        for name, tensor in found.items():
-            spec = TensorSpec(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
+    def _learn(self, slot: str) -> None:
+        for name, spec in self.gives[slot].items():
             before = self.features.get(name)
             if before is not None and before.shape != spec.shape:
                 raise ContractError(
