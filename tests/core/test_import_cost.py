@@ -19,7 +19,7 @@ FREE = {
     "import worldflux; worldflux.list_env_backends()": {"torch", "gymnasium", "mujoco"},
     "import worldflux_ring.plugin": {"torch"},
 }
-COMMANDS = [["models"], ["models", "ring"], ["envs"], ["plugins"], ["--help"], ["--version"]]
+COMMANDS = [["models"], ["envs"], ["plugins"], ["--help"], ["--version"]]
 
 
 def imported(code: str) -> set[str]:

@@ -6,9 +6,8 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-
-from worldflux.config import Config
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -26,11 +25,11 @@ class Key(NamedTuple):
         return f"{self.name} = {self.value}   [{self.takes}]{about}"
 
 
-def keys_of(config: Config, prefix: str = "") -> Iterator[Key]:
+def keys_of(config: BaseModel, prefix: str = "") -> Iterator[Key]:
     """Every key of `config` with its value there; those of sub-configurations are dotted."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if isinstance(value, Config):
+        if isinstance(value, BaseModel):
             yield from keys_of(value, f"{prefix}{name}.")
         else:
             about = " ".join((field.description or "").split())

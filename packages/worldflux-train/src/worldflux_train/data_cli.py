@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from worldflux.columns import row_bytes
-from worldflux.episodes import Episodes, EpisodeWriter, check_episode
 from worldflux.errors import StorageError
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Recorded episodes.")]
@@ -18,6 +16,9 @@ app = typer.Typer(help="Look at, check and copy recorded episodes.", no_args_is_
 @app.command()
 def info(folder: Folder) -> None:
     """Say how many episodes there are, how long, and what a step holds."""
+    from worldflux.columns import row_bytes
+    from worldflux.episodes import Episodes
+
     episodes = Episodes(folder, verify=False)
     lengths = episodes.lengths
     size = int(lengths.sum()) * row_bytes(episodes.columns) / 1e6
@@ -39,6 +40,8 @@ _SHOWN = ("shape", "dtype")
 @app.command()
 def validate(folder: Folder) -> None:
     """Read every episode and compare it with its checksums and the time convention."""
+    from worldflux.episodes import Episodes, check_episode
+
     episodes = Episodes(folder)
     for number in range(len(episodes)):
         check_episode(episodes.columns, episodes[number])
@@ -53,6 +56,8 @@ def convert(
     count: Annotated[int | None, typer.Option(min=1, help="How many; default: all.")] = None,
 ) -> None:
     """Write the episodes anew, checked, as this version stores them; or a part of them."""
+    from worldflux.episodes import Episodes, EpisodeWriter
+
     episodes = Episodes(folder)
     if to.exists():
         raise StorageError(f"{to} exists already. Choose a new folder.")

@@ -1,4 +1,4 @@
-"""`worldflux models`, `envs` and `plugins`: what is installed, without importing torch."""
+"""`worldflux models`, `envs` and `plugins`: what is installed; lists import no torch."""
 
 from __future__ import annotations
 
