@@ -17,7 +17,7 @@ from worldflux_dreamer.unroll import Steps, linear
 
 
 class Linear(nn.Module):
-    """y = x @ kernel + bias. `outscale` scales the initialisation; 0 makes it predict zeros."""
+    """x (..., in) @ kernel + bias, (..., out). `outscale` scales the initialisation (0: zeros)."""
 
     def __init__(self, size_in: int, size_out: int, outscale: float = 1.0) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class BlockLinear(nn.Module):
 
 
 class Dense(nn.Module):
-    """Linear, RMSNorm, SiLU."""
+    """Linear, RMSNorm, SiLU: (..., in) to (..., out)."""
 
     def __init__(self, size_in: int, size_out: int, eps: float) -> None:
         super().__init__()

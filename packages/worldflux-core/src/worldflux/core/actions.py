@@ -21,7 +21,7 @@ Actions = ActionSequence | ActionPayload | Tensor | list[ActionPayload]
 
 
 def action_tensor(action: ActionPayload | Tensor | None, api_version: str = "v3") -> Tensor | None:
-    """The tensor inside a validated payload; tensors and None pass through."""
+    """The tensor (B, ...) inside a validated payload; tensors and None pass through."""
     if not isinstance(action, ActionPayload):
         return None if action is None else as_tensor(action, "action")
     action.validate(api_version=api_version)

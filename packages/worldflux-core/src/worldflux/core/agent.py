@@ -367,8 +367,9 @@ class Agent(Learner):
         *,
         rand: Rand | None = None,
     ) -> State:
-        """The State after an observation whose action comes from elsewhere: tell it to `took`.
+        """The State after observations (B, ...) whose action comes from elsewhere (see `took`).
 
+        Rows with `is_first` (B,) forget `state`.
         Override it where choosing an action costs more than keeping the State up.
         """
         return self.act(obs, state, is_first, "train", rand=rand)[1]

@@ -78,7 +78,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     def condition(
         self, action: ActionPayload | Tensor | None, conditions: ConditionPayload | None = None
     ) -> Tensor:
-        """The conditioned action the dynamics takes."""
+        """The conditioned action (B, A') that the dynamics takes, of an action (B, ...)."""
         if conditions is not None:
             conditions.validate(api_version=self.api_version)
         tensor = action_tensor(action, self.api_version)
@@ -177,7 +177,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         *,
         rand: Rand | None = None,
     ) -> State:
-        """The State after `action` led to `obs` (the posterior)."""
+        """The State after `action` (B, ...) led to `obs` (the posterior)."""
         going_on = torch.zeros(state.batch_size, dtype=torch.bool, device=state.device)
         return self.observe(
             state,
@@ -299,7 +299,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         *,
         rand: Rand | None = None,
     ) -> State:
-        """One step as a planner takes it; a family may have a cheaper one than `transition`."""
+        """One step of rows (B, ...) as a planner takes it; may be cheaper than `transition`."""
         return self.transition(state, action, conditions, deterministic, rand=rand)
 
     def sample_step(
@@ -311,7 +311,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         *,
         rand: Rand | None = None,
     ) -> ModelOutput:
-        """Step with `action` if one is given, then decode."""
+        """Step with `action` (B, ...) if one is given, then decode."""
         if action is not None:
             state = self.transition(state, action, conditions, deterministic, rand=rand)
         return self.decode(state, conditions, rand=rand)
@@ -323,7 +323,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         obs: Observation,
         conditions: ConditionPayload | None = None,
     ) -> State:
-        """One step fed with the true observation."""
+        """One step by `action` (B, ...), fed with the true observation."""
         return self.update(state, action, obs, conditions)
 
     # Training and storage

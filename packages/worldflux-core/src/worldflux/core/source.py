@@ -139,7 +139,10 @@ def steps_to_read(phase: Phase, name: str) -> tuple[int, int, int]:
 def batch_of(
     phase: Phase, segments: Segments, found: Mapping[str, Tensor], index: Tensor | None = None
 ) -> Batch:
-    """The Batch of columns that were read as `steps_to_read` says, zeros at padding."""
+    """The Batch of columns (B, rows, ...) read as `steps_to_read` says, zeros at padding.
+
+    `index` (B, T) names the rows for `write`, where there is one.
+    """
     device = found[FLAGS[0]].device
     mask = torch.from_numpy(_held(phase, segments)).to(device) if phase.pad != "none" else None
     whole = found if phase.stride == 1 else {**found, **_blocks(phase, segments, found)}

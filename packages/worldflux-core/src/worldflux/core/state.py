@@ -46,7 +46,7 @@ class State(Described):
     @overload
     def get(self, key: str, default: None) -> Tensor | None: ...
     def get(self, key: str, default: Tensor | None = None) -> Tensor | None:
-        """The tensor called `key`, or `default`."""
+        """The tensor called `key` (B, ...), or `default`."""
         self._require_open()
         return self.tensors.get(key, default)
 

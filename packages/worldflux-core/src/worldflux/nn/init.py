@@ -13,7 +13,7 @@ TRUNCATED_STD = 1.1368
 
 @torch.no_grad()
 def trunc_normal_in_(weight: Tensor, fan_in: int, scale: float = 1.0) -> Tensor:
-    """Fill with a normal truncated at 2 sigma whose variance is scale^2 / fan_in."""
+    """Fill, in any shape, with a normal truncated at 2 sigma, of variance scale^2 / fan_in."""
     if scale == 0:
         return weight.zero_()
     sigma = TRUNCATED_STD * math.sqrt(1 / fan_in) * scale

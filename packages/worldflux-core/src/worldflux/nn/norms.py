@@ -22,7 +22,7 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm_silu(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """SiLU of `rms_norm`, in few passes over memory; a compiler fuses the plain form itself."""
+    """SiLU of `rms_norm` of x (..., C), in few passes; compilers fuse the plain form."""
     if torch.compiler.is_compiling():
         return F.silu(rms_norm(x, scale, eps))
     rows = x if scale.ndim == 3 else x.reshape(-1, x.shape[-1])
@@ -72,7 +72,7 @@ class _NormSilu(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with a scale and no shift (DreamerV3: eps 1e-4)."""
+    """Root-mean-square norm of (..., C) with a scale and no shift (DreamerV3: eps 1e-4)."""
 
     def __init__(self, size: int, eps: float = 1e-4) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class RMSNorm(nn.Module):
 
 
 class RMSNormSiLU(RMSNorm):
-    """RMSNorm, then SiLU."""
+    """RMSNorm of (..., C), then SiLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm_silu(x, self.scale, self.eps)

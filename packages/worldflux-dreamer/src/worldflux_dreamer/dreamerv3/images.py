@@ -39,7 +39,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class PooledConv(Conv):
-    """Convolution, then the maximum over 2 x 2 pixels."""
+    """Convolution (N, Y, X, C), then the maximum over 2 x 2 pixels: (N, Y/2, X/2, C')."""
 
     def forward(self, x: Tensor) -> Tensor:
         size = 4 * x[0].numel() // x.shape[-1] * self.bias.shape[0]
@@ -52,7 +52,7 @@ class PooledConv(Conv):
 
 
 class UpConv(Conv):
-    """Nearest-neighbour doubling, then convolution, computed at the low resolution.
+    """Nearest-neighbour doubling of (N, Y, X, C), then convolution, at the low resolution.
 
     Output pixel (2i+a, 2j+b) sees a k x k window of doubled pixels, that is few source pixels with
     summed weights: four small convolutions, interleaved, with the same result and for k = 5 with

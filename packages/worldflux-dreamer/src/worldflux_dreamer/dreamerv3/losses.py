@@ -22,7 +22,7 @@ def mixed_probs(logits: Tensor, unimix: float) -> Tensor:
 
 
 def mixed_log_probs(logits: Tensor, unimix: float) -> Tensor:
-    """Logarithm of `mixed_probs`."""
+    """Logarithm of `mixed_probs`: logits (..., K) to log probabilities (..., K)."""
     if not unimix:
         return torch.log_softmax(logits.float(), -1)
     return mixed_probs(logits, unimix).log()
@@ -43,7 +43,7 @@ def kl_losses(
 
 
 def continue_target(is_terminal: Tensor, horizon: float, contdisc: bool) -> Tensor:
-    """1 where the episode goes on, times the discount 1 - 1/horizon (agent.py:Agent.loss)."""
+    """1 where the episode goes on, times 1 - 1/horizon, elementwise (agent.py:Agent.loss)."""
     going_on = (~is_terminal).float()
     return going_on * (1 - 1 / horizon) if contdisc else going_on
 

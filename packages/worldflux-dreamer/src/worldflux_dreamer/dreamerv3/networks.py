@@ -61,7 +61,7 @@ class Encoder(ObservationEncoder):
 
 
 class Head(nn.Module):
-    """An MLP and a linear output."""
+    """An MLP and a linear output: features (..., D) to float32 (..., outputs)."""
 
     def __init__(
         self, size_in: int, size_out: int, layers: int, config: ModelConfig, outscale: float = 1.0
@@ -90,7 +90,7 @@ class ScalarHead(Head):
 
 
 class VectorDecoder(nn.Module):
-    """[stoch, deter] through an MLP to one linear output per key."""
+    """[stoch (N, S * K), deter (N, D)] through an MLP to one linear output (N, size) per key."""
 
     def __init__(self, config: ModelConfig, spec: Mapping[str, TensorSpec]) -> None:
         super().__init__()

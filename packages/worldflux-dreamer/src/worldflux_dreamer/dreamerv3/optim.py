@@ -60,7 +60,7 @@ class LaProp(torch.optim.Optimizer):
         step(*parts, clips.unbind(), count, group)  # type: ignore[arg-type,call-arg]
 
     def last_update(self, param: Tensor) -> Tensor:
-        """What the last step added to `param`."""
+        """What the last step added to `param`, in the same shape."""
         group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
         state = self.state[param]
         return state["momentum"] * _step_size(int(state["step"]), group)

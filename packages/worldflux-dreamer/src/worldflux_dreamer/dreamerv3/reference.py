@@ -38,7 +38,7 @@ class Entry:
         return value.permute(2, 3, 1, 0).contiguous() if self.image else value
 
     def assign(self, value: Tensor) -> None:
-        """Overwrite with a value in the published axis order."""
+        """Overwrite with a value in the published axis order: kernels of images (Y, X, in, out)."""
         value = value.permute(3, 2, 0, 1) if self.image else value
         with torch.no_grad():
             self.tensor.copy_(value)

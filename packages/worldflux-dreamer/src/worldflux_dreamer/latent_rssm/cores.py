@@ -59,7 +59,7 @@ class InputCore(LatentCore):
         return self.advance(memory, x)
 
     def advance(self, memory: Memory, x: Tensor) -> Memory:
-        """One step of the cell."""
+        """One step of the cell on x (B, hidden)."""
         return {"deter": self.cell(x, memory["deter"])}
 
 
@@ -96,7 +96,7 @@ class NormGRUCore(InputCore):
 
 
 class NormGRUCell(nn.Module):
-    """h' = u c + (1 - u) h with u = sigmoid(. - 1), c = tanh(sigmoid(r) .)."""
+    """h' (B, D) = u c + (1 - u) h with u = sigmoid(. - 1), c = tanh(sigmoid(r) .)."""
 
     def __init__(self, size: int, deter: int) -> None:
         super().__init__()

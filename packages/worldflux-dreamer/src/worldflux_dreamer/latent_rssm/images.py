@@ -16,7 +16,7 @@ KERNELS = (5, 5, 6, 6)
 
 
 def quantised(image: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
-    """Pixels in [0, 1]: uint8 ones cut to `bits`, at each bin's middle or spread over it.
+    """Pixels (..., C, Y, X) in [0, 1]: uint8 ones cut to `bits`, at a bin's middle or spread.
 
     `noise` uniform in [0, 1) of the image's shape fills the bin (PlaNet dequantises so). With 8
     bits and no noise, x / 255. Floating images are taken as they are.

@@ -15,7 +15,7 @@ def normal_loss(mean: Tensor, target: Tensor, event: int) -> Tensor:
 
 
 def transformed_reward(reward: Tensor, how: str) -> Tensor:
-    """Rewards as the model learns them: `identity`, `tanh` or `sign`."""
+    """Rewards as the model learns them, elementwise: `identity`, `tanh` or `sign`."""
     if how == "identity":
         return reward
     return torch.tanh(reward) if how == "tanh" else torch.sign(reward)

@@ -73,7 +73,7 @@ class Dreams:
         return self.session.reset(mask).obs
 
     def step(self, action: Tensor) -> DreamStep:
-        """One imagined step of every dream."""
+        """One imagined step of every dream, by actions (N, ...)."""
         return _read(self.session.step(action), self.samples)
 
 

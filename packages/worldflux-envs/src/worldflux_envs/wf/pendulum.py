@@ -52,5 +52,5 @@ class Pendulum(Game):
 
 
 def wrapped(angle: Tensor) -> Tensor:
-    """The angle in [-pi, pi)."""
+    """The angle in [-pi, pi), elementwise."""
     return (angle + torch.pi) % (2 * torch.pi) - torch.pi

@@ -38,18 +38,18 @@ class Rows:
         return self.game.observe(self.state, self.obs, self.size)
 
     def begin(self, seeds: Tensor) -> GameState:
-        """Fresh states of episodes with these seeds."""
+        """Fresh states of episodes with these seeds (N,)."""
         state = self.game.reset(uniforms(seeds, self.game.chances))
         return state | {"seed": seeds, "t": torch.zeros_like(seeds)}
 
     def advance(self, state: GameState, action: Tensor) -> tuple[GameState, Tensor, Tensor, Tensor]:
-        """One step without resets: state, reward, terminated, truncated."""
+        """One step by actions (N, ...), no resets: state, reward, terminated, truncated (N,)."""
         after, reward, terminated = self.game.step(state, action)
         after = after | {"seed": state["seed"], "t": state["t"] + 1}
         return after, reward, terminated, (after["t"] >= self.game.horizon) & ~terminated
 
     def step(self, action: Tensor) -> Step:
-        """One step everywhere; rows that had ended are reset, with reward 0."""
+        """One step by actions (N, ...); rows that had ended are reset, with reward 0."""
         first = self.ended
         seeds = (uniforms(self.state["seed"], 1)[:, 0] * 2**31).long()
         after, reward, terminated, truncated = self.advance(self.state, action)

@@ -29,7 +29,10 @@ class Storage(Protocol):
         """Write one value per row."""
 
     def write_back(self, lanes: Lanes, index: Tensor, values: Mapping[str, Tensor]) -> Ints | None:
-        """Write the rows named by `index` that are still held; which, or None if not known here."""
+        """Write values (B, T, ...) to the rows named by `index` (B, T) that are still held.
+
+        Returns which those were, or None if that is not known here.
+        """
 
     def read(self, lanes: Lanes, slices: Slices, lengths: Mapping[str, int]) -> dict[str, Tensor]:
         """Each column of `slices`, its first `lengths[name]` steps; zeros at padding."""

@@ -21,7 +21,7 @@ def torch_dtype(spec: TensorSpec) -> torch.dtype:
 
 
 def view_array(tensor: Tensor) -> Array:
-    """A CPU tensor's memory as an array; bfloat16 as its 16 bits."""
+    """A CPU tensor's memory as an array of the same shape; bfloat16 as its 16 bits."""
     if tensor.dtype == torch.bfloat16:
         bits: Array = tensor.view(torch.int16).numpy().view(np.uint16)
         return bits
