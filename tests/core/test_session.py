@@ -92,6 +92,24 @@ def test_a_sequence_is_observed_to_its_last_step():
     assert not torch.allclose(Session(model, one, seed=7).state["deter"], session.state["deter"])
 
 
+class Prior(TinyModel):
+    """Its steps add a tensor that its first States lack."""
+
+    def transition(self, state, action, *args, **options):
+        after = super().transition(state, action, *args, **options)
+        return after.with_({"prior_mean": after["mean"]})
+
+
+def test_rows_begin_anew_where_a_step_adds_tensors_to_the_state():
+    session = Session(tiny(Prior), a_state(), rows=2)
+    before = session.step(torch.ones(2, 2)).state
+    assert "prior_mean" in before
+    session.reset(torch.tensor([False, True]))
+    assert torch.equal(session.state["deter"][0], before["deter"][0])
+    assert not torch.equal(session.state["deter"][1], before["deter"][1])
+    assert session.step(torch.ones(2, 2)).state.batch_size == 2
+
+
 def test_observing_puts_it_back_onto_reality():
     model = tiny()
     session = Session(model, a_state(2), rows=2)

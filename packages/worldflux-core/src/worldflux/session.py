@@ -143,8 +143,11 @@ class Session:
         elif bool(mask.any()):
             chosen = mask.to(self.state.device).nonzero()[:, 0]
             fresh = self._fresh(len(chosen))
-            self.state = self.state.with_(
-                {key: _placed(old, chosen, fresh[key]) for key, old in self.state.tensors.items()}
+            # A first State may lack what a step adds (a prior's logits), and the other way round:
+            # what both have is what the next step goes on from.
+            both = self.state.only(fresh.tensors.keys())
+            self.state = both.with_(
+                {key: _placed(old, chosen, fresh[key]) for key, old in both.tensors.items()}
             )
         return self.frame()
 
