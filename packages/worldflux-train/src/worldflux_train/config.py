@@ -31,14 +31,15 @@ class TrainConfig(Config):
     seed: NonNegativeInt = 0
     """Everything random in a run follows from it."""
     steps: PositiveInt = 10_000
-    """Agent actions over all environments after which the run ends."""
+    """Steps of the clock after which the run ends: the actions executed over all environments,
+    while it collects."""
     envs: PositiveInt = 1
     """Environments stepped together."""
     round: PositiveInt = 4
     """Vector steps collected while the learner works on what was there before; the collector
     acts on the weights of the round's beginning."""
     eval_every: NonNegativeInt = 5_000
-    """Agent steps between evaluations; 0 evaluates at the end only."""
+    """Ticks between evaluations (the clock, and updates of bursts); 0 evaluates at the end only."""
     eval_first: bool | None = None
     """Whether the untrained agent is evaluated; None: yes, unless it plans its actions."""
     eval_episodes: PositiveInt = 10
@@ -47,9 +48,9 @@ class TrainConfig(Config):
     """Agent steps after which an evaluated episode that has not ended is cut off; the default is
     the longest episode of Atari."""
     log_every: PositiveInt = 250
-    """Agent steps between rows of metrics; a non-finite loss is found at most this much later."""
+    """Ticks between rows of metrics; a non-finite loss is found at most this much later."""
     checkpoint_every: PositiveInt = 5_000
-    """Agent steps between checkpoints."""
+    """Ticks between checkpoints."""
     keep_last: PositiveInt = 2
     """Checkpoints kept, besides the one with the best evaluation."""
     accumulate: PositiveInt = 1
