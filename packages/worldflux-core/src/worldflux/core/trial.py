@@ -139,15 +139,15 @@ def _encoder(model: WorldModel) -> Trial | None:
 
 
 def _conditioner(model: WorldModel) -> Trial | None:
-    if not model.action_spec:
+    if model.action is None:
         return None
-    first = dict([next(iter(model.action_spec.items()))])
+    first = {"action": model.action}
     return lambda part: part(*_zeros(first).values())
 
 
 def _dynamics(model: WorldModel) -> Trial | None:
     specs = dict(model.features)
-    action_spec = specs.pop("action", None) or next(iter(model.action_spec.values()), None)
+    action_spec = specs.pop("action", None) or model.action
     if action_spec is None:
         return None
 
@@ -162,7 +162,7 @@ def _dynamics(model: WorldModel) -> Trial | None:
         after = part.transition(seen, action, rand=_rand())
         return seen.with_(after.tensors)
 
-    return run if specs or model.action_spec else None
+    return run if specs or model.action is not None else None
 
 
 def _decoder(model: WorldModel) -> Trial | None:

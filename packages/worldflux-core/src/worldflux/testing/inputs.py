@@ -47,8 +47,8 @@ def other_actions(spec: TensorSpec, rows: int, seed: int = 2) -> tuple[Tensor, T
     return action, torch.where(action > 0, action - 0.9, action + 0.9)
 
 
-def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor, Tensor]:
-    return other_actions(next(iter(model.action_spec.values())), _ROWS, seed)
+def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if model.action is None else other_actions(model.action, _ROWS, seed)
 
 
 def _with_row(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,7 +83,9 @@ def check_rows_are_independent(model: WorldModel) -> None:
     _rows_stay(state.tensors, other.tensors, "encode (observation_encoder)")
     if model.dynamics_model is not None:
         action, another = _actions(model)
-        mixed = torch.cat([another[:1], action[1:]])
+        mixed = None
+        if action is not None and another is not None:
+            mixed = torch.cat([another[:1], action[1:]])
         after = model.transition(state, action, deterministic=True)
         changed = model.transition(_row_of(state, other), mixed, deterministic=True)
         _rows_stay(after.tensors, changed.tensors, "transition (dynamics_model)")
@@ -111,7 +113,8 @@ def check_inputs_matter(model: WorldModel) -> None:
         )
     if model.dynamics_model is not None:
         _transition_uses(model, state, model.encode(others, deterministic=True))
-        state = model.transition(state, _actions(model)[0], deterministic=True)
+        if not model.starts_anew:
+            state = model.transition(state, _actions(model)[0], deterministic=True)
     if model.decoder_module is not None:
         _heads_use(model, state)
 
@@ -120,7 +123,8 @@ def _transition_uses(model: WorldModel, state: State, other: State) -> None:
     action, another = _actions(model)
     after = model.transition(state, action, deterministic=True).tensors
     moved = model.transition(other, action, deterministic=True).tensors
-    assert _differs(after, moved), "transition ignores the State it starts from"
+    if not model.starts_anew:
+        assert _differs(after, moved), "transition ignores the State it starts from"
     if model.supports(Capability.UNCONDITIONAL):
         return
     acted = model.transition(state, another, deterministic=True).tensors

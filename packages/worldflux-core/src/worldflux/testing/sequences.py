@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from worldflux.core.actions import no_actions
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.errors import ContractError
@@ -20,8 +21,7 @@ def check_transition_leaves_its_state_alone(model: WorldModel) -> None:
     """A State can be stepped from again: `transition` writes into none of its tensors (caches)."""
     state = model.encode(random_obs(model.obs_spec, (3,), Rand.seeded(1)), deterministic=True)
     before = state.clone()
-    spec = next(iter(model.action_spec.values()), None)
-    action = None if spec is None else random_values(spec, (3,), Rand.seeded(2))
+    action = None if model.action is None else random_values(model.action, (3,), Rand.seeded(2))
     model.transition(state, action, deterministic=True)
     changed = [key for key, x in before.tensors.items() if not torch.equal(x, state[key])]
     assert not changed, (
@@ -39,7 +39,12 @@ def check_sequence_equals_steps(model: WorldModel) -> None:
     assert dynamics is not None and encoder is not None
     features = encoder({key: value.flatten(0, 1) for key, value in batch.obs.items()})
     features = features.unflat((2, 5))
-    action = model.condition(batch.require("action").flatten(0, 1)).unflatten(0, (2, 5))
+    taken = batch.action
+    if taken is None and model.action is not None:  # the family's own
+        taken = random_values(model.action, (2, 5), Rand.seeded(3))
+    elif taken is None:
+        taken = no_actions(None, (2, 5), torch.device("cpu"))
+    action = model.condition(taken.flatten(0, 1)).unflatten(0, (2, 5))
     state = model.initial(2)
     rand = _sequence_draws(
         5, dynamics.observe, state, action[:, 0], features.at(0), batch.is_first[:, 0]
