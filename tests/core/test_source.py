@@ -168,6 +168,39 @@ def test_weights_are_those_of_parts_of_the_episodes_oldest_first() -> None:
     assert shares(alone, replace(phase, weights=(0.0, 1.0))) == [1.0]
 
 
+def begun(source: EpisodeSource, phase: Phase, rows: list[int]) -> np.ndarray:
+    """How often a window began at each row of the first episode, as a share of all in it."""
+    segments = source.choose(phase, 0)
+    found = segments.start[segments.episode == 0]
+    return np.bincount(found, minlength=rows[0]) / found.size
+
+
+def test_oversampled_ends_begin_at_any_row_or_else_at_the_last_possible() -> None:
+    """Of 12 rows, windows of 5 begin at 0 to 7: 4 more rows of chance are the last one's."""
+    rows = [12, 5, 4]
+    source = list_source(COLUMNS, rows)
+    uniform = Phase("p", 60_000, 5, boundary="within", weights=(1.0,))
+    phase = replace(uniform, ends="oversampled")
+    expected = np.array([*[1 / 12] * 7, 5 / 12, 0, 0, 0, 0])
+    assert begun(source, phase, rows) == pytest.approx(expected, abs=0.01)
+    assert begun(source, uniform, rows)[:8] == pytest.approx([1 / 8] * 8, abs=0.01)
+    assert shares(source, phase) == pytest.approx([0.5, 0.5, 0], abs=0.01)
+    by_rows = replace(phase, weights=None)
+    assert begun(source, by_rows, rows) == pytest.approx(expected, abs=0.01)
+    assert shares(source, by_rows) == pytest.approx([12 / 17, 5 / 17, 0], abs=0.01)
+
+
+@pytest.mark.parametrize("pad", ["none", "before", "after", "both"])
+def test_oversampled_ends_reach_the_same_windows(pad: str) -> None:
+    source = list_source(COLUMNS, [5, 9, 3])
+    phase = Phase("p", 5_000, 2, context=1, pad=pad, boundary="within")
+    found = []
+    for ends in ("uniform", "oversampled"):
+        segments = source.choose(replace(phase, ends=ends), 0)
+        found.append(set(zip(segments.start.tolist(), segments.padding.tolist(), strict=True)))
+    assert found[0] == found[1]
+
+
 def test_the_least_sampled_episodes_are_favoured_and_a_resumed_run_remembers(tmp_path) -> None:
     source = list_source(COLUMNS, [4] * 6)
     phase = Phase("p", 3, 2, boundary="within", weights=LeastSampled(50.0))

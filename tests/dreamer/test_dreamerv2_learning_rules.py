@@ -78,6 +78,22 @@ def test_the_atari_preset_has_the_papers_numbers() -> None:
     assert (acting.model_lr, acting.actor_lr, acting.critic_lr) == (2e-4, 4e-5, 1e-4)
 
 
+def test_the_atari_preset_oversamples_the_ends_of_episodes() -> None:
+    """As the published one; the other preset draws uniformly from all steps."""
+    with torch.device("meta"):
+        atari = create_agent("dreamerv2:atari", obs_spec=GREY, action_dim=18, discrete=True)
+        dmc = create_agent("dreamerv2:dmc", obs_spec=IMAGE, action_dim=6)
+    (phase,), (plain,) = atari.training_plan().phases, dmc.training_plan().phases
+    assert (phase.boundary, phase.weights, phase.ends) == ("within", (1.0,), "oversampled")
+    assert (plain.boundary, plain.weights, plain.ends) == ("cross", None, "uniform")
+    assert (phase.batch, phase.updates_per_step, phase.trains) == (
+        50,
+        0.25,
+        tuple(atari.optimizers),
+    )
+    assert atari.training_plan().prefill == 50_000
+
+
 # The balanced KL
 
 

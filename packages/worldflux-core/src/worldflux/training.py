@@ -10,8 +10,13 @@ from worldflux.errors import ContractError, did_you_mean
 
 Boundary = Literal["cross", "within"]
 Pad = Literal["none", "before", "after", "both"]
+Ends = Literal["uniform", "oversampled"]
 SourceName = Literal["data", "replay"]
-_CHOICES = {"boundary": ("cross", "within"), "pad": ("none", "before", "after", "both")}
+_CHOICES = {
+    "boundary": ("cross", "within"),
+    "pad": ("none", "before", "after", "both"),
+    "ends": ("uniform", "oversampled"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Phase:
     Sequences are drawn uniformly from all possible ones. With `weights` the episode is drawn
     first, then a sequence in it: numbers weigh equal parts of the list of episodes, oldest first
     (`(1.0,)` takes all episodes alike, running ones too); `LeastSampled` favours those that were
-    drawn least.
+    drawn least. With `ends="oversampled"` a sequence begins at any row of its episode alike, and
+    at the last possible one where that is too late: episodes' ends are seen more often (DreamerV2).
 
     `stride` k takes every k-th observation: T of them span (T-1)k+1 rows of one episode, their
     actions are blocks (B, T, k, ...) and their rewards sums of k. A block that an episode's end or
@@ -64,6 +70,7 @@ class Phase:
     context: int = 0
     stride: int = 1
     weights: tuple[float, ...] | LeastSampled | None = None
+    ends: Ends = "uniform"
     source: SourceName | None = None
     trains: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
@@ -83,9 +90,10 @@ class Phase:
             object.__setattr__(self, "boundary", "within")
         for name in ("trains", "follows"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.boundary == "cross" and (self.stride > 1 or self.weights is not None):
+        single = self.stride > 1 or self.weights is not None or self.ends != "uniform"
+        if self.boundary == "cross" and single:
             raise self._wrong(
-                "stride and weights draw from single episodes, boundary is 'cross': "
+                "stride, weights and ends draw from single episodes, boundary is 'cross': "
                 "set boundary='within'"
             )
 

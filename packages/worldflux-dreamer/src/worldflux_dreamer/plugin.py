@@ -1,8 +1,7 @@
 """DreamerV3 as a WorldFlux plugin."""
 
-import pluggy
-
 import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
+from worldflux.hookspecs import hookimpl
 from worldflux.specs import Capability, CheckSettings, ModelSpec
 from worldflux_dreamer.dreamerv3.config import PRESETS, DreamerV3Config
 
@@ -33,9 +32,10 @@ DREAMERV3 = ModelSpec(
     paper="Hafner et al., Nature 2025",
     capabilities=frozenset({*ABLE, Capability.PLANNING}),
     check=CHECK,
+    defaults={"*": {"train.replay_online": True}},  # `replay.online`
 )
 
 
-@pluggy.HookimplMarker("worldflux")
+@hookimpl
 def worldflux_models() -> list[ModelSpec]:
     return [DREAMERV3]

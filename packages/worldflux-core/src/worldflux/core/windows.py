@@ -66,14 +66,19 @@ def draw(
     counts = possible(phase, length)
     if not counts.any():
         raise too_few(phase, length)
+    chances = counts
+    if phase.ends == "oversampled":  # as many as rows: those beyond the last window are that one
+        chances = np.where(counts > 0, np.maximum(counts, length), 0)
     if phase.weights is None:
-        ends = np.cumsum(counts)
+        ends = np.cumsum(chances)
         number = random.integers(ends[-1], size=phase.batch)
         episode = np.searchsorted(ends, number, side="right")
-        return episode, first_begin(phase) + number - (ends - counts)[episode]
-    ends = np.cumsum(_weights(phase, counts, drawn))
-    episode = np.searchsorted(ends, random.random(phase.batch) * ends[-1], side="right")
-    return episode, first_begin(phase) + random.integers(counts[episode])
+        place = number - (ends - chances)[episode]
+    else:
+        ends = np.cumsum(_weights(phase, counts, drawn))
+        episode = np.searchsorted(ends, random.random(phase.batch) * ends[-1], side="right")
+        place = random.integers(chances[episode])
+    return episode, first_begin(phase) + np.minimum(place, counts[episode] - 1)
 
 
 def clipped(phase: Phase, begin: Ints, length: Ints) -> tuple[Ints, Ints, Ints]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.slow import ema_update, slow_copy
 from worldflux.specs import TensorSpec
+from worldflux.training import TrainingPlan
 from worldflux_dreamer.dreamerv2 import losses
 from worldflux_dreamer.dreamerv2.config import DreamerV2Config
 from worldflux_dreamer.dreamerv2.world_model import DreamerV2WorldModel
@@ -46,6 +48,15 @@ class DreamerV2Agent(ImaginingAgent):
             activation=sizes.activation,
             min_std=c.min_std,
         )
+
+    def training_plan(self) -> TrainingPlan:
+        """As its ancestors; with `oversample_ends` from single episodes, ends more often."""
+        plan = super().training_plan()
+        if not self.config.agent.oversample_ends:
+            return plan
+        (phase,) = plan.phases
+        within = replace(phase, boundary="within", weights=(1.0,), ends="oversampled")
+        return replace(plan, phases=[within])
 
     @property
     def mix(self) -> float:

@@ -72,6 +72,9 @@ class AgentConfig(BehaviorConfig):
     """Share of every weight that each update removes (`model_opt.wd`)."""
     batch: PositiveInt = 16
     """B, sequences per update (`dataset.batch`)."""
+    oversample_ends: bool = False
+    """Whether sequences lie in single episodes, drawn alike, whose ends come more often
+    (`dataset.oversample_ends`); else they are drawn uniformly from all steps."""
     prefill: int = Field(1000, ge=0)
     """Random agent steps before learning (`prefill`)."""
 
@@ -106,6 +109,7 @@ PRESETS = {
             updates_per_step=0.25,
             prefill=50_000,
             pretrain=1,
+            oversample_ends=True,
         ),
     ),
 }

@@ -36,5 +36,6 @@ def worldflux_models() -> list[ModelSpec]:
         aliases=("dreamer-v2",),
         capabilities=ABLE,
         check=CHECK,
+        defaults={"*": {"train.replay_capacity": 2_000_000}},  # `replay_size`
     )
     return [spec]
