@@ -48,7 +48,8 @@ def other_actions(spec: TensorSpec, rows: int, seed: int = 2) -> tuple[Tensor, T
 
 
 def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor, Tensor]:
-    return other_actions(next(iter(model.action_spec.values())), _ROWS, seed)
+    spec = next(iter(model.action_spec.values()), TensorSpec((0,)))
+    return other_actions(spec, _ROWS, seed)
 
 
 def _with_row(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -121,7 +122,7 @@ def _transition_uses(model: WorldModel, state: State, other: State) -> None:
     after = model.transition(state, action, deterministic=True).tensors
     moved = model.transition(other, action, deterministic=True).tensors
     assert _differs(after, moved), "transition ignores the State it starts from"
-    if model.supports(Capability.UNCONDITIONAL):
+    if model.supports(Capability.UNCONDITIONAL) or not model.action_spec:
         return
     acted = model.transition(state, another, deterministic=True).tensors
     assert _differs(after, acted), (

@@ -21,7 +21,9 @@ from worldflux.testing.boundaries import check_loss_respects_episodes
 from worldflux.testing.inputs import check_inputs_matter, check_rows_are_independent
 from worldflux.testing.running import run_checks
 from worldflux.testing.sequences import (
+    action_of,
     check_sequence_equals_steps,
+    check_sequence_is_causal,
     check_transition_leaves_its_state_alone,
 )
 from worldflux.testing.slots import PerturbedSlot
@@ -41,12 +43,14 @@ def check_world_model(make: Make) -> list[str]:
 
 
 def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
+    """Whether the model has what `check` is about: a model is driven by what it has."""
     dynamics = model.dynamics_model is not None
+    acts = bool(model.action_spec) and not model.supports(Capability.UNCONDITIONAL)
     needs: dict[Callable[[WorldModel], None], bool] = {
         check_transition_keeps_shapes: dynamics,
         check_transition_leaves_its_state_alone: dynamics,
         check_rollout_equals_steps: dynamics,
-        check_rollout_is_causal: dynamics and not model.supports(Capability.UNCONDITIONAL),
+        check_rollout_is_causal: dynamics and acts,
         check_reset_touches_only_its_rows: model.recurrent,
         check_sequence_equals_steps: model.recurrent,
         check_decode: model.decoder_module is not None,
@@ -66,7 +70,7 @@ def _obs(model: WorldModel, rows: int = 3, seed: int = 1) -> dict[str, Tensor]:
 
 
 def _actions(model: WorldModel, *lead: int, seed: int = 2) -> Tensor:
-    return random_values(next(iter(model.action_spec.values())), lead, Rand.seeded(seed))
+    return random_values(action_of(model), lead, Rand.seeded(seed))
 
 
 def _start(model: WorldModel, rows: int = 3) -> State:
@@ -131,7 +135,7 @@ def check_rollout_is_causal(model: WorldModel) -> None:
     """Another action at step t leaves all states up to t alone and changes a later one."""
     start, actions = _start(model), _actions(model, _STEPS, 3)
     other = actions.clone()
-    spec = next(iter(model.action_spec.values()))
+    spec = action_of(model)
     shift = torch.tensor(spec.counts).reshape(spec.shape) if spec.discrete else None
     other[2] = -other[2] + 0.5 if shift is None else (other[2] + 1) % shift
     first = model.rollout(start, actions, deterministic=True)
@@ -321,6 +325,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_state_contract,
     check_transition_keeps_shapes,
     check_transition_leaves_its_state_alone,
+    check_sequence_is_causal,
     check_inputs_matter,
     check_rollout_equals_steps,
     check_rollout_is_causal,
