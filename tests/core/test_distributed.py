@@ -28,9 +28,14 @@ own = (x[rank : rank + 1] * w)
 loss = distributed.mean(own, mask[rank : rank + 1]) + distributed.gather(own).square().mean()
 loss = loss + distributed.sum(own.sum()) * 0.1
 loss.backward()
-grad = w.grad.clone()
-ranks.all_reduce(grad)  # averaged over ranks, as a run does
-torch.save((loss.detach(), grad / 2), folder / f"rank{rank}.pt")
+alone, nowhere = (torch.ones(2, 2, requires_grad=True) for _ in range(2))
+if rank == 1:
+    alone.square().sum().backward()
+half = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+(half * (rank + 1)).sum().backward()
+distributed.reduce_gradients([alone, w, nowhere, half])
+assert nowhere.grad is None and alone.grad.eq(1).all() and half.grad.eq(1.5).all()
+torch.save((loss.detach(), w.grad), folder / f"rank{rank}.pt")
 ranks.destroy_process_group()
 """
 
@@ -46,6 +51,14 @@ def test_a_masked_mean_on_one_process() -> None:
     assert distributed.mean(x, torch.zeros_like(MASK)) == 0
     assert distributed.mean(x[..., None].expand(2, 3, 4), MASK) == 11 / 4
     assert distributed.sum(x) is x and distributed.gather(x) is x
+
+
+def test_gradients_of_one_process_are_its_own() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    weight.square().sum().backward()  # type: ignore[no-untyped-call]
+    own = weight.grad
+    distributed.reduce_gradients([weight, torch.ones(1, requires_grad=True)])
+    assert weight.grad is own and own is not None and own.eq(2).all()
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worldflux.core.agent import Learner
@@ -14,6 +16,7 @@ from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.rand import Rand, normal
 from worldflux.core.state import State
 from worldflux.errors import ContractError, StorageError
+from worldflux.hub import load_into
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
 from worldflux.testing.dummies import TinyConfig, TinyModel
@@ -275,3 +278,66 @@ def test_the_inherited_update_is_one_step_on_the_models_loss() -> None:
     learner.optimizers["other"] = learner.optimizers["model"]
     with pytest.raises(ContractError, match="trains model, other: the inherited update"):
         learner.update(batch, "all")
+
+
+def _carrying() -> TwoSteps:
+    learner = TwoSteps()
+    tensors = {"x": torch.arange(6.0).reshape(3, 2), "ended": torch.tensor([True, False, True])}
+    learner.carry = State(tensors, {"born": [1, 2], "task": "a"})
+    return learner
+
+
+def test_what_is_carried_comes_back_with_its_shape_and_meta(tmp_path: Path) -> None:
+    learner, other = _carrying(), TwoSteps()
+    assert other.carry is None
+    save_file(learner.training_state(), tmp_path / "it")
+    other.load_training_state(load_file(tmp_path / "it"))
+    assert learner.carry is not None and other.carry is not None
+    assert other.carry.meta == learner.carry.meta
+    assert other.carry.tensors.keys() == learner.carry.tensors.keys()
+    for key, tensor in learner.carry.tensors.items():
+        assert other.carry[key].dtype == tensor.dtype and torch.equal(other.carry[key], tensor)
+    learner.carry["x"].zero_()  # a copy of its own
+    assert other.carry["x"].any()
+
+
+def test_a_learner_that_carried_nothing_carries_nothing_when_resumed() -> None:
+    other = _carrying()
+    other.load_training_state(TwoSteps().training_state())
+    assert other.carry is None
+
+
+def test_what_cannot_be_carried_is_refused() -> None:
+    learner = _carrying()
+    assert learner.carry is not None
+    learner.carry.meta["net"] = learner.model
+    with pytest.raises(ContractError, match="carry.meta cannot be saved"):
+        learner.training_state()
+    learner.optimizers["carry"] = learner.optimizers["model"]
+    with pytest.raises(ContractError, match="an optimizer called 'carry'"):
+        learner.training_state()
+
+
+class Averaged(TwoSteps):
+    """Publishes an average of the policy's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = copy.deepcopy(self.policy).requires_grad_(False)
+
+    def published(self) -> dict[str, Tensor]:
+        return {f"policy.{key}": value for key, value in self.average.state_dict().items()}
+
+
+def test_a_saved_folder_has_the_published_weights_and_going_on_those_in_training(
+    tmp_path: Path,
+) -> None:
+    learner, other = Averaged(), Averaged()
+    for _ in range(3):
+        learner.update(batch(), "all")
+    load_into(other, learner.save_pretrained(tmp_path / "saved"))
+    assert torch.equal(other.policy.weight, learner.average.weight)
+    assert not torch.equal(other.policy.weight, learner.policy.weight)
+    other.load_training_state(learner.training_state())
+    for name, tensor in learner.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name

@@ -244,7 +244,43 @@ def blind(path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("check", [violations, too_long, unsafe, blind], ids=lambda c: c.__name__)
+def own_means(path: Path) -> list[str]:
+    """Masked means written by hand: of several ranks' their mean is another than that of all."""
+    if path.parts[-2:] == ("worldflux", "distributed.py"):
+        return []
+    return [
+        f"{label(path)}:{node.lineno} {ast.unparse(node)}: use worldflux.distributed.mean"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.expr) and (_sum_by_sum(node) or _mean_of_picked(node))
+    ]
+
+
+def _sum_by_sum(node: ast.expr) -> bool:
+    """`(x * mask).sum() / mask.sum()`; sums over a named axis are no means of a batch."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Div):
+        return False
+    return all(".sum()" in ast.unparse(side) for side in (node.left, node.right))
+
+
+def _mean_of_picked(node: ast.expr) -> bool:
+    """`x[mask].mean()`."""
+    function = node.func if isinstance(node, ast.Call) else None
+    if not isinstance(function, ast.Attribute) or function.attr != "mean":
+        return False
+    picked = function.value
+    return isinstance(picked, ast.Subscript) and "mask" in ast.unparse(picked.slice)
+
+
+@pytest.mark.parametrize("code", ["(x * m).sum() / m.sum().clamp(min=1)", "x[batch.mask].mean()"])
+def test_means_by_hand_are_found(code: str, tmp_path: Path) -> None:
+    (tmp_path / "loss.py").write_text(f"y = {code}\nz = x.sum(-1) / x.mean() + x[0].mean()")
+    assert len(own_means(tmp_path / "loss.py")) == 1
+
+
+CHECKS = [violations, too_long, unsafe, blind, own_means]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
 def test_every_file_keeps_the_rules(project: Path, check: Callable[[Path], Iterable[str]]) -> None:
     assert not [text for path in SOURCES if project in path.parents for text in check(path)]
@@ -254,6 +290,7 @@ BROKEN = {
     violations: "from worldflux_train import loop",
     too_long: "def f():\n" + "    x = 1\n" * 60,
     unsafe: "print(1)",
+    own_means: "loss = (x * mask).sum() / mask.sum()",
     blind: "try:\n    pass\nexcept (OSError, Exception):\n    pass",
 }
 

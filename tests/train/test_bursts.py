@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from worldflux.atomic import read_json
 from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.rand import Rand
+from worldflux.core.schedules import Schedule
+from worldflux.core.state import State
 from worldflux.runs import Run
 from worldflux.testing import dummies
 from worldflux.testing.dummies import TinyAgent
 from worldflux.training import Phase, TrainingPlan
 from worldflux_train import api, schedule
+from worldflux_train.updater import OPTIMIZERS
 
 PIECE = 4
 STEPS = 70
@@ -45,11 +49,15 @@ class ThreePhases(TinyAgent):
             "model": torch.optim.Adam(self.world_model.parameters(), lr=1e-2),
             "policy": torch.optim.SGD(self.policy.parameters(), lr=1e-1),
         }
+        self.schedules = {
+            "model.lr": Schedule("cosine", start=0.1, peak=1.0, end=0.1, warmup=0.2),
+            "policy.lr": Schedule("linear", peak=1.0, end=0.5),
+        }
 
     def training_plan(self) -> TrainingPlan:
         return TrainingPlan(
             [
-                Phase("encoder", batch=4, length=1, updates=UPDATES["encoder"]),
+                Phase("encoder", batch=4, length=1, updates=UPDATES["encoder"], trains=("model",)),
                 Phase(
                     "dynamics",
                     batch=4,
@@ -59,8 +67,16 @@ class ThreePhases(TinyAgent):
                     end=60,
                     updates=UPDATES["dynamics"],
                     updates_per_step=0.5,
+                    trains=("model",),
                 ),
-                Phase("policy", batch=4, length=1, start=48, updates=UPDATES["policy"]),
+                Phase(
+                    "policy",
+                    batch=4,
+                    length=1,
+                    start=48,
+                    updates=UPDATES["policy"],
+                    trains=("policy",),
+                ),
             ],
             collect_until=48,
         )
@@ -74,13 +90,20 @@ class ThreePhases(TinyAgent):
             ThreePhases.hear(phase, ThreePhases.heard[phase])
         if phase != "policy":
             found = self.step("model", lambda b, r: self.world_model.loss(b, rand=r), batch, rand)
-            return UpdateResult(metrics(found))
+            return UpdateResult({**metrics(found), "carried": self._remember(batch)})
         rand = rand or Rand()
         start = self.world_model.observe_sequence(batch, rand=rand.under("start/")).detach()
         found = self.step(
             "policy", lambda s, r: (self._policy_loss(s, r or Rand()), {}), start, rand
         )
         return UpdateResult(metrics(found))
+
+    def _remember(self, batch: Any) -> torch.Tensor:
+        """Keep the last observations from update to update; their mean."""
+        new, old = batch.obs["state"][:, 0], self.carry
+        kept = new if old is None else torch.cat([old["seen"], new])[-10:]
+        self.carry = State({"seen": kept}, {"updates": 1 + (old.meta["updates"] if old else 0)})
+        return kept.mean()
 
 
 @pytest.fixture
@@ -121,6 +144,10 @@ def test_bursts_run_in_order_and_the_clock_stands_still_in_them(
     begun = read_json(run.checkpoint_path(run.ticks()[-1]) / "schedule.json")["begun"]
     ratio = (60 - begun["dynamics"]) // 2  # until the phase's end, though the run goes on
     assert done == {**UPDATES, "dynamics": UPDATES["dynamics"] + ratio}
+    state = load_file(run.checkpoint_path(run.ticks()[-1]) / OPTIMIZERS)
+    of_the_model = UPDATES["encoder"] + UPDATES["dynamics"] + ratio
+    assert state["model/steps"] == state["model/total"] == of_the_model  # schedules end with it
+    assert state["policy/steps"] == state["policy/total"] == UPDATES["policy"]
     rows = [row for row in run.metrics() if "updates" in row]
     assert [row["tick"] for row in rows] == sorted({row["tick"] for row in rows})
     in_bursts = [a["step"] == b["step"] for a, b in itertools.pairwise(rows)]

@@ -108,3 +108,30 @@ def test_crossed() -> None:
     assert crossed(10, 19, 41)
     assert not crossed(10, 10, 19)
     assert not crossed(0, 0, 100)
+
+
+@pytest.mark.parametrize("ready_at", [0, 33])
+def test_the_steps_of_an_optimizer_are_known_beforehand(ready_at: int) -> None:
+    """Once all its phases have begun, exactly; until then as if they began at their start."""
+    plan = TrainingPlan(
+        [
+            Phase("burst", batch=1, length=1, updates=7, trains=("a",)),
+            Phase("both", batch=1, length=1, updates_per_step=1 / 3, start=20, end=70),
+            Phase("late", batch=1, length=1, updates_per_step=2, start=60, trains=("b",)),
+            Phase("never", batch=1, length=1, updates=5, start=101, trains=("b",)),
+        ]
+    )
+    schedule, told = Schedule(plan), {}
+    assert schedule.steps_of("a", 100) == 7 + 50 // 3
+    for step in range(101):
+        schedule.begin(step, lambda phase, now=step: now >= ready_at)
+        if step in (0, 40):
+            told[step] = {name: schedule.steps_of(name, 100) for name in "ab"}
+        for phase, count in schedule.due(step):
+            schedule.done[phase.name] += count
+    took = {
+        name: sum(schedule.done[p.name] for p in plan.phases if name in (p.trains or "ab"))
+        for name in "ab"
+    }
+    assert told[40] == took == {name: schedule.steps_of(name, 100) for name in "ab"}
+    assert (told[0] == took) == (ready_at == 0)

@@ -8,6 +8,8 @@ averaged over ranks are those of that loss.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch import distributed as ranks
@@ -34,6 +36,8 @@ def mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
     `mask` (...) has leading axes of x, and applies to all that is behind them. It is 0 if no
     element counts anywhere.
     """
+    if mask is None and world_size() == 1:
+        return x.mean()
     if mask is None:
         weight = torch.ones_like(x)
     else:
@@ -49,3 +53,30 @@ def gather(x: Tensor) -> Tensor:
     own = ranks.get_rank()
     before, after = x.new_zeros(own * len(x), *x.shape[1:]), (count - own - 1) * len(x)
     return sum(torch.cat([before, x, x.new_zeros(after, *x.shape[1:])]))
+
+
+def reduce_gradients(params: Iterable[Tensor]) -> None:
+    """Average the gradients of `params` over the ranks, in place; one process keeps its own.
+
+    A parameter without a gradient on some ranks counts as 0 there; without one anywhere it stays
+    so, as an optimiser makes a difference between the two.
+    """
+    count = world_size()
+    if count == 1:
+        return
+    found = list(params)
+    if not found:
+        return
+    has = torch.tensor([p.grad is not None for p in found], device=found[0].device).float()
+    ranks.all_reduce(has)
+    used = [parameter for parameter, anywhere in zip(found, has.tolist(), strict=True) if anywhere]
+    for parameter in used:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    for dtype in dict.fromkeys(parameter.dtype for parameter in used):  # the same order everywhere
+        grads = [p.grad for p in used if p.grad is not None and p.dtype == dtype]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        ranks.all_reduce(flat)
+        pieces = (flat / count).split([grad.numel() for grad in grads])
+        for grad, piece in zip(grads, pieces, strict=True):
+            grad.copy_(piece.view_as(grad))

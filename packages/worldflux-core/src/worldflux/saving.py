@@ -74,10 +74,14 @@ def describe(saved: WorldModel | Learner) -> dict[str, Any]:
 
 
 def _tensors(saved: WorldModel | Learner) -> dict[str, Tensor]:
-    """The state dict on the CPU; tensors that share storage are written separately."""
+    """The state dict on the CPU, a learner's `published` weights in place of those in training.
+
+    Tensors that share storage are written separately.
+    """
+    published = {} if (learns := getattr(saved, "published", None)) is None else learns()
     seen: set[int] = set()
     result = {}
-    for name, tensor in saved.state_dict().items():
+    for name, tensor in (saved.state_dict() | published).items():
         value = tensor.detach().cpu().contiguous()
         result[name] = value.clone() if value.untyped_storage().data_ptr() in seen else value
         seen.add(value.untyped_storage().data_ptr())

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldflux import distributed
+
 
 def lambda_return(
     last: Tensor,
@@ -44,8 +46,5 @@ def choice_loss(logits: Tensor, choices: Tensor, counts: tuple[int, ...]) -> Ten
 
 
 def masked_mean(term: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of a term (B, T'), over the steps where `mask` (B, T) holds."""
-    if mask is None:
-        return term.mean()
-    weight = mask[:, : term.shape[1]].float()
-    return (term * weight).sum() / weight.sum().clamp(min=1)
+    """Mean (0-d) of a term (B, T'), over the steps where `mask` (B, T) holds, on all ranks."""
+    return distributed.mean(term, None if mask is None else mask[:, : term.shape[1]])

@@ -100,6 +100,21 @@ class Schedule:
         phases = [phase for phase in self.plan.phases if phase.start <= steps]
         return sum(max(0, (phase.updates or 0) - self.done[phase.name]) for phase in phases)
 
+    def total(self, phase: Phase, steps: int) -> int:
+        """Updates of `phase` in a whole run of `steps` steps.
+
+        A phase that has not begun yet is taken to begin at its start.
+        """
+        begun = self.begun.get(phase.name, phase.start)
+        if begun > steps:
+            return self.done[phase.name]
+        return self._target(phase, steps)
+
+    def steps_of(self, optimizer: str, steps: int) -> int:
+        """Updates, in a whole run of `steps` steps, of the phases that train `optimizer`."""
+        phases = [phase for phase in self.plan.phases if optimizer in (phase.trains or [optimizer])]
+        return sum(self.total(phase, steps) for phase in phases)
+
     def save(self, folder: Path) -> None:
         """Write the counters."""
         write_json(folder / FILE, {"begun": self.begun, "done": self.done})
@@ -111,7 +126,8 @@ class Schedule:
 
     def _target(self, phase: Phase, step: int) -> int:
         ratio = Fraction(phase.updates_per_step or 0).limit_denominator(1_000_000)
-        lived = (step if phase.end is None else min(step, phase.end)) - self.begun[phase.name]
+        begun = self.begun.get(phase.name, phase.start)
+        lived = (step if phase.end is None else min(step, phase.end)) - begun
         return (phase.updates or 0) + lived * ratio.numerator // ratio.denominator
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand
-from worldflux.errors import ConfigError
 from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
@@ -38,6 +37,7 @@ from worldflux_train.interrupt import Interrupt
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
 from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
+from worldflux_train.room import require_room
 from worldflux_train.schedule import Schedule, crossed
 from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import Sink
@@ -90,7 +90,8 @@ class Trainer:
         self._evaluated: int | None = None  # tick of the last evaluation
         self._score: float | None = None  # what it gave
         self._interrupt = Interrupt()
-        self._require_room()
+        if self.replay is not None:
+            require_room(self.replay, plan, self.settings.envs)
 
     def _make_collector(self, stepper: Stepper | None) -> Collector:
         """What acts in the environment: to collect, or only to be judged there."""
@@ -190,6 +191,8 @@ class Trainer:
     def _burst(self) -> tuple[Phase, int] | None:
         """The piece of a burst that comes next, after beginning the phases whose time has come."""
         self.schedule.begin(self.clock.step, self.source.ready)
+        for name in self.agent.optimizers:
+            self.agent.total[name] = self.schedule.steps_of(name, self.settings.steps)
         return self.schedule.burst()
 
     def _collect(self, pool: ThreadPoolExecutor, collector: Collector) -> None:
@@ -382,18 +385,6 @@ class Trainer:
     def _write(self, row: Mapping[str, Any]) -> None:
         for sink in self.sinks:
             sink.write({"tick": row["step"] + self.clock.bursts, **row})
-
-    def _require_room(self) -> None:
-        if self.replay is None:
-            return
-        slots = self.replay.lanes.slots
-        for phase in self.schedule.plan.phases:
-            if phase.length + phase.context > slots:
-                raise ConfigError(
-                    f"train.replay_capacity={self.replay.capacity} holds {slots} steps of each of "
-                    f"{self.settings.envs} environments, but phase {phase.name!r} samples "
-                    f"sequences of {phase.length + phase.context}. Raise it."
-                )
 
 
 def _judgement(row: Mapping[str, Any]) -> bool:

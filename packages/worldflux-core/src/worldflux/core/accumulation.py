@@ -9,8 +9,25 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.output import LossOutput
 from worldflux.core.state import State
 from worldflux.errors import ContractError
+
+Computed = LossOutput | tuple[Tensor, Mapping[str, Any]]
+"""What `Learner.step` minimises: a LossOutput, or the loss with outputs to hand back."""
+
+
+def loss_and_outputs(computed: Computed) -> tuple[Tensor, Mapping[str, Any]]:
+    """The loss (0-d), and outputs by name: of a LossOutput its parts as "loss/<part>"."""
+    if not isinstance(computed, LossOutput):
+        return computed
+    parts = {f"loss/{key}": value for key, value in computed.items()}
+    return computed.loss, {**parts, **computed.metrics}
+
+
+def detached(value: Any) -> Any:
+    """A tensor or State of any shape without its graph; anything else as it is."""
+    return value.detach() if isinstance(value, Tensor | State) else value
 
 
 def cut(rows: Any, count: int) -> list[Any]:

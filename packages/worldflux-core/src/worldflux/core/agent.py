@@ -15,23 +15,25 @@ from torch import Tensor, nn
 from worldflux.columns import Columns, step_columns
 from worldflux.config import Config
 from worldflux.core import accumulation
+from worldflux.core.accumulation import Computed
 from worldflux.core.batch import Batch
 from worldflux.core.evaluation import Evaluation
 from worldflux.core.model import WorldModel
-from worldflux.core.output import LossOutput, UpdateResult, metrics
+from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
+from worldflux.core.schedules import Rates, Schedule, set_rates, value_now
 from worldflux.core.source import Source
 from worldflux.core.state import State
-from worldflux.errors import ContractError, StorageError
+from worldflux.core.training_state import load_training_state, training_state
+from worldflux.distributed import reduce_gradients
+from worldflux.errors import ContractError
 from worldflux.saving import save_pretrained
 from worldflux.specs import TensorSpec
 from worldflux.training import TrainingPlan
 
 Mode = Literal["train", "eval"]
 _Rows = TypeVar("_Rows")  # a Batch, a State or a mapping of them
-Computed = LossOutput | tuple[Tensor, Mapping[str, Any]]
-"""What `Learner.step` minimises: a LossOutput, or the loss with outputs to hand back."""
 
 
 class Learner(nn.Module, ABC):
@@ -40,8 +42,14 @@ class Learner(nn.Module, ABC):
     Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
     schedules are buffers or frozen parameters, so that `state_dict` is complete. Optimisers go
     into `self.optimizers`, by name, and are checkpointed beside it; `update` uses them through
-    `step`, which clips gradients to `clip_norm[name]`. `precision` and `accumulate` are set by
-    whoever trains: "bf16" computes under autocast, a batch is computed in so many parts.
+    `step`, which clips gradients to `clip_norm[name]` and counts `steps[name]`. `precision` and
+    `accumulate` are set by whoever trains: "bf16" computes under autocast, a batch is computed in
+    so many parts; so is `total[name]`, the steps of an optimiser in the whole run.
+
+    `schedules` are values over `steps` and `total`. "<optimizer>.lr" and "<optimizer>.weight_decay"
+    scale what the optimiser's groups were built with (rate = base * value / largest value); names
+    of one's own are read with `scheduled`. `carry` is what a learner keeps between updates beside
+    its buffers, of any size (None at first); it is saved with the training state.
     """
 
     def __init__(
@@ -56,11 +64,15 @@ class Learner(nn.Module, ABC):
         self.action_spec = dict(action_spec or {})
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.clip_norm: dict[str, float] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.steps: dict[str, int] = {}
+        self.total: dict[str, int] = {}
+        self.carry: State | None = None
         self.precision: Literal["fp32", "bf16"] = "fp32"
         self.accumulate = 1
         self._held: dict[str, list[Tensor]] | None = None
         self.provenance: dict[str, Any] = {}
+        self._rates: dict[str, Rates] = {}
 
     world_model: WorldModel
     whole_batch: bool = False
@@ -190,6 +202,7 @@ class Learner(nn.Module, ABC):
             parameter.grad = None
         with torch.enable_grad():
             loss, outputs = self._gradients(compute, batch, rand, params)
+        reduce_gradients(params)
         norm = self.clip(name, params)
         if self._held is None:
             self._move(name)
@@ -215,6 +228,7 @@ class Learner(nn.Module, ABC):
             self._held = None
 
     def _move(self, name: str) -> None:
+        set_rates(self, name, self._rates)
         self.optimizers[name].step()
         self.steps[name] = self.steps.get(name, 0) + 1
         torch.clear_autocast_cache()
@@ -248,11 +262,11 @@ class Learner(nn.Module, ABC):
         losses, outputs = [], []
         for part, own, weight in zip(parts, rands, weights, strict=True):
             with self.autocast():
-                loss, found = _loss_and_outputs(compute(part, own))
+                loss, found = accumulation.loss_and_outputs(compute(part, own))
             if params:  # a user may have frozen all of them
                 (loss * weight).backward(inputs=params)  # type: ignore[no-untyped-call]
             losses.append(loss.detach() * weight)
-            outputs.append({key: _detached(value) for key, value in found.items()})
+            outputs.append({key: accumulation.detached(value) for key, value in found.items()})
         if len(outputs) == 1:
             return losses[0], outputs[0]
         return torch.stack(losses).sum(), accumulation.joined(outputs, weights)
@@ -261,43 +275,37 @@ class Learner(nn.Module, ABC):
         """Limit the gradients of optimiser `name` to `clip_norm[name]`; their norm before that."""
         return nn.utils.clip_grad_norm_(params, self.clip_norm.get(name, float("inf")))
 
+    def scheduled(self, name: str) -> float:
+        """The value of `schedules[name]` now: after so many steps of its optimiser.
+
+        That is the one before the dot; a name without one belongs to the only optimiser.
+        """
+        return value_now(self, name)
+
     def parameter_count(self) -> int:
         """Number of trainable parameters, of the world model and everything beside it."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def training_state(self) -> dict[str, Tensor]:
-        """What `state_dict` leaves out: the optimisers' state and steps, as flat named tensors."""
-        flat: dict[str, Tensor] = {
-            f"{name}/steps": torch.tensor(count) for name, count in self.steps.items()
-        }
-        for name, optimizer in self.optimizers.items():
-            for index, values in optimizer.state_dict()["state"].items():
-                for key, value in values.items():
-                    flat[f"{name}/{index}/{key}"] = torch.as_tensor(value)
-        return flat
+        """All that going on needs beside a saved folder, as flat named tensors.
+
+        The optimisers' state and counts, `carry`, and the weights in training wherever
+        `save_pretrained` writes `published` ones in their place.
+        """
+        return training_state(self)
 
     def load_training_state(self, flat: Mapping[str, Tensor]) -> None:
-        """Restore what `training_state` gave; a name that does not belong is an error."""
-        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.optimizers}
-        for path, value in flat.items():
-            name, _, rest = path.partition("/")
-            index, _, key = rest.partition("/")
-            if name in states and rest == "steps":
-                self.steps[name] = int(value)
-                continue
-            if name not in states or not index.isdigit():
-                known = ", ".join(states) or "none"
-                raise StorageError(
-                    f"Training state has {path!r}, but the optimizers are: {known}. "
-                    "The checkpoint belongs to another agent or version."
-                )
-            states[name].setdefault(int(index), {})[key] = value
-        for name, optimizer in self.optimizers.items():
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+        """Restore what `training_state` gave; a name that does not belong is a `StorageError`.
+
+        `carry` is None afterwards unless it was saved.
+        """
+        load_training_state(self, flat)
 
     def save_pretrained(self, path: str | Path) -> Path:
-        """Write weights, configuration and identity to folder `path` (see `worldflux.saving`)."""
+        """Write the published weights, configuration and identity to folder `path`.
+
+        See `worldflux.saving`.
+        """
         return save_pretrained(self, path)
 
 
@@ -380,14 +388,3 @@ class Agent(Learner):
 def _copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     for name, tensor in given.items():
         own[name].copy_(tensor)
-
-
-def _loss_and_outputs(computed: Computed) -> tuple[Tensor, Mapping[str, Any]]:
-    if not isinstance(computed, LossOutput):
-        return computed
-    parts = {f"loss/{key}": value for key, value in computed.items()}
-    return computed.loss, {**parts, **computed.metrics}
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor | State) else value

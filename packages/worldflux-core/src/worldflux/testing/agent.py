@@ -29,8 +29,14 @@ def check_agent(make: Make) -> list[str]:
 
     Raises `AssertionError` naming the first check that fails.
     """
+
+    def counted() -> Learner:
+        learner = make()
+        learner.total = dict.fromkeys(learner.optimizers, 100)  # for schedules
+        return learner
+
     return run_checks(
-        make, CHECKS, lambda check, made: isinstance(made, Agent) or check not in _ACTING
+        counted, CHECKS, lambda check, made: isinstance(made, Agent) or check not in _ACTING
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldflux import distributed
 from worldflux.columns import Columns, step_columns
 from worldflux.config import Config
 from worldflux.core.agent import Learner
@@ -71,7 +72,7 @@ class ClipModel(WorldModel):
         noise = (rand or Rand()).draw("noise", tuple(seen.shape), normal).to(seen)
         found = self.net(torch.cat([seen + 0.01 * noise, label], -1))
         error = (found - (pairs.next_obs["state"] - self.mean) / self.std).square().mean(-1)
-        loss = (error * pairs.valid).sum() / pairs.valid.sum().clamp(min=1)
+        loss = distributed.mean(error, pairs.valid)
         return LossOutput(loss, {"next": loss})
 
 

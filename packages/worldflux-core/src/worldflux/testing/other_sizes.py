@@ -162,6 +162,7 @@ def _check_learns_saves_resumes(
     module = getattr(learner.world_model, slot)
     assert isinstance(module, part), f"{name}: the model holds a {type(module).__name__}"
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    learner.total = dict.fromkeys(learner.optimizers, 100)  # for schedules
     _updates(learner, range(_UPDATES))
     own = [key for key in before if not key.startswith("inner.")]
     moved = {key: value.detach() for key, value in module.named_parameters()}
