@@ -81,6 +81,9 @@ class ThreePhases(TinyAgent):
             collect_until=48,
         )
 
+    def published(self) -> dict[str, torch.Tensor]:
+        return {"policy.bias": self.policy.bias.detach() * 0.5}
+
     def begin(self, phase: str, source: Any, rand: Rand | None = None) -> None:
         ThreePhases.began.append(phase)
 
@@ -148,7 +151,13 @@ def test_bursts_run_in_order_and_the_clock_stands_still_in_them(
     of_the_model = UPDATES["encoder"] + UPDATES["dynamics"] + ratio
     assert state["model/steps"] == state["model/total"] == of_the_model  # schedules end with it
     assert state["policy/steps"] == state["policy/total"] == UPDATES["policy"]
-    rows = [row for row in run.metrics() if "updates" in row]
+    assert torch.equal(
+        api.load_agent(run.path, run.ticks()[-1], trust=True).policy.bias.detach(),
+        state["weights/policy.bias"] * 0.5,
+    )
+    *rows, last = [row for row in run.metrics() if "updates" in row]
+    assert last["final"] is True and last["tick"] == STEPS + clock["bursts"]
+    assert last["updates"] == sum(done.values())
     assert [row["tick"] for row in rows] == sorted({row["tick"] for row in rows})
     in_bursts = [a["step"] == b["step"] for a, b in itertools.pairwise(rows)]
     assert sum(in_bursts) >= 5  # rows of metrics are written inside bursts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,7 @@ from worldflux.errors import CapabilityError, ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux.specs import TensorSpec
 from worldflux.testing.dummies import TinyAgent, TinyConfig
-from worldflux_train import api, drawing, report
+from worldflux_train import api, drawing, recording, report
 from worldflux_train.imagine import Imagination, imagine, load_imagination
 from worldflux_train.picture import frames_of
 from worldflux_train.recording import Episode
@@ -89,6 +90,27 @@ def test_the_imagined_begins_after_the_context() -> None:
     assert (real[5:] != imagined[5:]).any(1).all()
 
 
+def test_imagination_decodes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, episode = _agent(TensorSpec((3,))), _episode(30)
+    agent.world_model.rollout_executor = Knows(episode)
+    decoded: list[int] = []
+    rollout = agent.world_model.rollout
+
+    def counted(start: Any, actions: Any, **options: Any) -> Any:
+        decoded.append((len(actions) + 1) * start.batch_size)
+        path = rollout(start, actions, **options)
+        for key in ("rewards", "observations"):  # pieces must lie in their order
+            value = getattr(path, key)
+            (value if key == "rewards" else value["state"]).fill_(len(decoded))
+        return path
+
+    monkeypatch.setattr(agent.world_model, "rollout", counted)
+    monkeypatch.setattr("worldflux_train.imagine.DECODED_AT_ONCE", 30)
+    found = imagine(agent, [episode], step=1, context=3, horizon=8, seed=0)
+    assert found.starts == 10 and decoded == [27, 27, 27, 9]  # three starts of nine states each
+    assert set(np.array(found.imagined["reward"])[3:].ravel()) == {1.0}
+
+
 def test_images_lie_side_by_side(tmp_path: Path) -> None:
     agent = _agent(TensorSpec((3, 8, 8), "uint8", 0, 255), "image")
     found = imagine(
@@ -101,6 +123,29 @@ def test_images_lie_side_by_side(tmp_path: Path) -> None:
     assert (abs(difference.astype(int) - 128) <= 1).all()
     assert (frames[-1, 22:, :224] != frames[-1, 22:, 230:454]).any()
     assert "image" in found.error
+
+
+def test_recording_for_a_runs_own_video_is_bounded_and_told(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.train(tiny(overrides={"train.steps": 20}), tmp_path / "run")
+    config, agent = api.load_run(tmp_path / "run")
+    monkeypatch.setattr(recording, "SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO):
+        assert len(recording.record_episodes(config, agent, 3, 5, seed=0)) == 3
+        assert "recording: 2 of 3 episodes, about" in caplog.text
+        assert len(recording.record_episodes(config, agent, 3, 5, seed=0, most_seconds=0)) == 1
+    assert "recorded 1 of 3 episodes: they take" in caplog.text
+
+
+def test_curves_of_a_run_with_bursts_go_by_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(drawing, "small_curves", lambda curves: drawn.update(curves) or "")
+    rows = [{"step": 5, "tick": tick, "train/loss": 1.0} for tick in (5, 9, 13)]
+    report._losses([*rows, {"step": 6, "train/loss": 2.0}])
+    assert drawn["loss"] == [(5, 1.0), (9, 1.0), (13, 1.0), (6, 2.0)]
 
 
 def test_videos_have_every_frame(tmp_path: Path) -> None:

@@ -48,6 +48,39 @@ def test_console_on_a_terminal_shows_rate_and_time_left() -> None:
         assert part in shown
 
 
+def test_an_evaluation_has_a_bar_of_its_own_on_a_terminal_and_nothing_in_a_file() -> None:
+    shown = {}
+    for terminal in (True, False):
+        text = io.StringIO()
+        console = Console(file=text, width=120, force_terminal=terminal)
+        sink = ConsoleSink(console, total=100, step=0)
+        for played in range(3):
+            sink.evaluating(played, 3)
+            sink._progress.refresh()
+        sink.evaluating(3, 3)
+        sink.close()
+        shown[terminal] = text.getvalue()
+    assert "evaluate" in shown[True] and "2/3" in shown[True] and "left" in shown[True]
+    assert "3/3" not in shown[True]  # it is gone when all are played
+    assert shown[False].strip() == ""
+
+
+LOSSES: list[tuple[dict[str, Any], str]] = [
+    ({"train/loss": 1.5, "train/loss/reward": 1.0}, "1.5"),
+    ({"train/loss/model": 2.0, "train/loss/actor": 0.5}, "model 2, actor 0.5"),
+    ({"train/model/loss": 2.0, "train/policy/loss": 0.5}, "model 2, policy 0.5"),
+    ({f"train/loss/{name}": 1.0 for name in "abcd"}, "a 1, b 1, c 1"),
+    ({"train/entropy": 1.0}, ""),
+]
+
+
+@pytest.mark.parametrize("row,text", LOSSES, ids=lambda x: x if isinstance(x, str) else "")
+def test_every_agent_has_a_loss_in_its_line(row: dict[str, Any], text: str) -> None:
+    from worldflux_train.sinks.console import loss_text
+
+    assert loss_text({"step": 1, **row}) == text
+
+
 def test_metrics_that_cannot_be_written_say_how_to_go_on(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     run.metrics_path.mkdir()
@@ -64,7 +97,7 @@ def test_tensorboard_has_every_scalar(tiny: Any, tmp_path: Path) -> None:
     for key in ("train/loss/reward", "eval/return", "episode/return"):
         rows = [r for r in Run.open(tmp_path / "run").metrics() if key in r]
         found = events.Scalars(key)
-        assert [event.step for event in found] == [row["step"] for row in rows]
+        assert [event.step for event in found] == [row["tick"] for row in rows]
         assert [event.value for event in found] == pytest.approx([row[key] for row in rows])
 
 
@@ -102,6 +135,21 @@ class _Service:
         pass
 
 
+def test_plots_go_by_tick_where_the_clock_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = _Service()
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    rows = [{"step": 5, "tick": tick, "a": float(tick)} for tick in (5, 9, 13)]
+    first = WandbSink("mine", tmp_path, {})
+    for row in rows[:2]:
+        first.write(row)  # killed in a burst, the newest checkpoint is of tick 9
+    second = WandbSink("mine", tmp_path, {})
+    second.write(rows[2])
+    [sent] = service.rows.values()
+    assert sent == rows
+
+
 def test_wandb_gets_every_row_once_under_the_runs_own_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,8 +163,8 @@ def test_wandb_gets_every_row_once_under_the_runs_own_id(
     for row in rows[1:]:
         second.write(row)
     [(identity, sent)] = service.rows.items()
-    assert sent == rows
-    assert ("*", "step") in service.metrics
+    assert sent == [{**row, "tick": row["step"]} for row in rows]
+    assert ("*", "tick") in service.metrics
     (tmp_path / "wandb.json").unlink()  # the folder is used for another run
     WandbSink("mine", tmp_path, {}).write(rows[0])
     assert len(service.rows) == 2 and len(service.rows[identity]) == len(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from worldflux.runs import Run
 from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import require_unchanged
 from worldflux_train.checkpoint import AGENT, best_step
+from worldflux_train.clock import Clock
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.imagine import Imagination, imagine
@@ -51,7 +53,7 @@ def train(config: RunConfig, out: str | Path, *, console: Console | None = None)
             trainer = Trainer(config, run)
             config = trainer.config  # completed by what the run's data or environment says
             write_file(run.config_path, config.to_yaml().encode())
-            sinks = make_sinks(config, run, console, step=0)
+            sinks = make_sinks(config, run, console, trainer.clock)
         except BaseException:
             shutil.rmtree(run.path)  # nothing has run: a second try may use the same folder
             raise
@@ -77,7 +79,7 @@ def resume(
     with logged(run, console):
         trainer = _restored(config, run)
         write_file(run.config_path, config.to_yaml().encode())
-        return _run(trainer, make_sinks(config, run, console, trainer.clock.step))
+        return _run(trainer, make_sinks(config, run, console, trainer.clock))
 
 
 def run_config(
@@ -188,9 +190,11 @@ def imagine_run(
     device: str | None = None,
     trust: bool = False,
     changed: bool = False,
+    most_seconds: float = math.inf,
 ) -> tuple[Imagination, Path]:
     """What a run's world model imagines beside what happens, saved in the run with a video.
 
+    No further episode is played after `most_seconds`; there is always one.
     `device`, `trust` and `changed` as for `load_agent`.
     """
     from worldflux_train.picture import frames_of
@@ -203,8 +207,9 @@ def imagine_run(
     most = 4 * (context + horizon)
     with Interrupt() as interrupt:
         recorded = record_episodes(
-            config, agent, episodes, most, seed, stop=lambda: interrupt.requested
-        )
+            config, agent, episodes, most, seed, stop=lambda: interrupt.requested,
+            most_seconds=most_seconds,
+        )  # fmt: skip
     found = imagine(agent, recorded, step=at, context=context, horizon=horizon, seed=seed)
     found.save(run)
     name = f"imagined-{at:010d}.{kind}"
@@ -213,6 +218,9 @@ def imagine_run(
 
 def _run(trainer: Trainer, sinks: list[Sink]) -> Result:
     trainer.sinks = sinks
+    consoles = [sink for sink in sinks if isinstance(sink, ConsoleSink)]
+    if consoles:
+        trainer.tell = consoles[0].evaluating
     outcome = trainer.train()
     logger.info("%s at step %d", outcome, trainer.clock.step)
     return Result(trainer.run, outcome, trainer.clock.step)
@@ -230,19 +238,19 @@ def _restored(config: RunConfig, run: Run) -> Trainer:
     return trainer
 
 
-def make_sinks(config: RunConfig, run: Run, console: Console | None, step: int) -> list[Sink]:
+def make_sinks(config: RunConfig, run: Run, console: Console | None, clock: Clock) -> list[Sink]:
     """JSONL always; the others as configured."""
     sinks: list[Sink] = [JsonlSink(run)]
     if config.train.tensorboard:
         from worldflux_train.sinks.tensorboard import TensorBoardSink
 
-        sinks.append(TensorBoardSink(run.path / "tensorboard", step))
+        sinks.append(TensorBoardSink(run.path / "tensorboard", clock.tick))
     if config.train.wandb is not None:
         from worldflux_train.sinks.wandb import WandbSink
 
         sinks.append(WandbSink(config.train.wandb, run.path, config.to_dict()))
     if console is not None:
-        sinks.append(ConsoleSink(console, config.train.steps, step))
+        sinks.append(ConsoleSink(console, config.train.steps, clock.step))
     return sinks
 
 

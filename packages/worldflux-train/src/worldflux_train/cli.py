@@ -196,6 +196,10 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a 
     typer.echo(f"Report: {write_report(Run.open(run))}")
 
 
+MOST_SECONDS = 60.0
+"""That playing for a run's own video may take: agents that plan are slow."""
+
+
 def _finishing(run: Path) -> Path:
     """The picture and the report that end a run."""
     from worldflux.errors import CapabilityError
@@ -203,7 +207,9 @@ def _finishing(run: Path) -> Path:
     from worldflux_train.report import write_report
 
     try:
-        api.imagine_run(run, trust=True)  # the run that this command has just made
+        api.imagine_run(
+            run, trust=True, most_seconds=MOST_SECONDS
+        )  # the run that this command has just made
     except CapabilityError as error:
         _log.info("no imagination video: %s", error)
     except KeyboardInterrupt:

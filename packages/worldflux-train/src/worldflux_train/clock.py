@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from worldflux.atomic import read_json, write_json
 
 FILE = "clock.json"
+
+
+def tick_of(row: Mapping[str, Any]) -> float:
+    """The tick of a row of metrics: what plots go by, since the clock stands still in bursts."""
+    return float(row.get("tick", row["step"]))
 
 
 @dataclass

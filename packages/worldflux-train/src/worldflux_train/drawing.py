@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from worldflux_train.clock import tick_of
 from worldflux_train.imagine import Imagination
 from worldflux_train.recording import Array
 
@@ -67,7 +68,9 @@ def _mark(values: Any) -> str | None:
     return "o" if len(values) == 1 else None
 
 
-def learning_curve(evaluations: Sequence[Mapping[str, float]], episodes: Points) -> str:
+def learning_curve(
+    evaluations: Sequence[Mapping[str, float]], episodes: Points, axis: str = "steps"
+) -> str:
     """Evaluations with the range of their episodes, over the training episodes' returns."""
     with figure(8.6, 3.5) as fig:
         axes = fig.add_subplot()
@@ -77,7 +80,7 @@ def learning_curve(evaluations: Sequence[Mapping[str, float]], episodes: Points)
                 steps, returns, s=7, color=MUTED, alpha=0.45, lw=0, label="training episode"
             )
         if evaluations:
-            steps = np.array([row["step"] for row in evaluations])
+            steps = np.array([tick_of(row) for row in evaluations])
             low, mean, high = (
                 np.array([row[f"eval/return{end}"] for row in evaluations])
                 for end in ("_min", "", "_max")
@@ -88,7 +91,7 @@ def learning_curve(evaluations: Sequence[Mapping[str, float]], episodes: Points)
             axes.plot(
                 steps, mean, color=SERIES[0], lw=2.2, marker="o", ms=4, label="evaluation (mean)"
             )
-        axes.set(xlabel="agent steps", ylabel="return")
+        axes.set(xlabel=axis, ylabel="return")
         legend_above(fig, axes, 8.5)
         return svg(fig)
 

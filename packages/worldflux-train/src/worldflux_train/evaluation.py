@@ -60,15 +60,18 @@ def evaluate(
     *,
     max_steps: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[int, int], None] = lambda played, episodes: None,
 ) -> Evaluation | None:
     """`episodes` episodes with mode "eval"; None if `stop` became true before they were played.
+
+    `tell` hears at each step how many have been played, and how many there are.
 
     Each environment plays a fixed share of them, so that short episodes are not over-represented.
     An episode that has not ended after `max_steps` steps is cut off there and counted as it is.
     """
     envs = make_envs(min(episodes, MOST_ENVS))
     try:
-        return _play(agent, envs, episodes, seed, device, max_steps, stop)
+        return _play(agent, envs, episodes, seed, device, max_steps, stop, tell)
     finally:
         envs.close()
 
@@ -81,6 +84,7 @@ def _play(
     device: torch.device,
     max_steps: int | None,
     stop: Callable[[], bool],
+    tell: Callable[[int, int], None],
 ) -> Evaluation | None:
     count = envs.num_envs
     games = _Games([episodes // count + (i < episodes % count) for i in range(count)], max_steps)
@@ -102,6 +106,7 @@ def _play(
             assert action is not None, type(agent)
             stepper.step(action.cpu().numpy())
             games.count(stepper)
+            tell(games.played, episodes)
         passes += 1
     return games.result()
 
@@ -120,6 +125,11 @@ class _Games:
     def begin(self) -> None:
         """All environments were reset."""
         self.closed = np.zeros(self.quota.size, bool)
+
+    @property
+    def played(self) -> int:
+        """Episodes played so far."""
+        return sum(map(len, self.done))
 
     def missing(self) -> NDArray[np.bool_]:
         """Environments (N,) that have not played their share."""
@@ -159,7 +169,7 @@ class _Games:
         if now - self.told < SECONDS_BETWEEN_LINES:
             return
         self.told = now
-        done, all_of_them = sum(map(len, self.done)), int(self.quota.sum())
+        done, all_of_them = self.played, int(self.quota.sum())
         left = (now - self.began) * (all_of_them - done) / done if done else None
         logger.info(
             "evaluation: %d of %d episodes, the running ones up to %d steps, %s",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from worldflux_train.config import RunConfig
 from worldflux_train.seeding import derived
 
 logger = logging.getLogger(__name__)
+SECONDS_BETWEEN_LINES = 10.0
 Array = NDArray[Any]
 
 
@@ -49,25 +52,42 @@ def record_episodes(
     most_steps: int,
     seed: int,
     stop: Callable[[], bool] = lambda: False,
+    most_seconds: float = math.inf,
 ) -> list[Episode]:
-    """`count` episodes with mode "eval", each cut after `most_steps`.
+    """`count` episodes with mode "eval", each cut after `most_steps`; how far it is, is logged.
 
-    `KeyboardInterrupt` as soon as `stop` is true.
+    No further one begins after `most_seconds`, but there is always one. `KeyboardInterrupt` as
+    soon as `stop` is true.
     """
     env = _drawing_env(config)
     rand = Rand.seeded(derived(seed, "recorder"), _device(agent))
     try:
         seeds = [derived(seed, "recorded episode", i) for i in range(count)]
         found: list[Episode] = []
+        began = time.monotonic()
         for each in seeds:
             found.append(_record(env, agent, most_steps, each, rand, stop))
             if stop():
                 raise KeyboardInterrupt
+            if not _goes_on(len(found), count, time.monotonic() - began, most_seconds):
+                break
         if all(episode.frames is None for episode in found):
             logger.info("%s draws no pictures of itself.", config.env_id)
         return found
     finally:
         env.close()
+
+
+def _goes_on(done: int, count: int, seconds: float, most_seconds: float) -> bool:
+    """Whether there is time for another episode; tells how far it is where that is long."""
+    if done < count and seconds > most_seconds:
+        logger.info("recorded %d of %d episodes: they take %.0f s each",
+                    done, count, seconds / done)  # fmt: skip
+        return False
+    if done < count and seconds > SECONDS_BETWEEN_LINES:
+        left = min(seconds * (count - done) / done, most_seconds - seconds)
+        logger.info("recording: %d of %d episodes, about %.0f s left", done, count, left)
+    return True
 
 
 def _record(

@@ -15,6 +15,7 @@ from typing import Any
 from worldflux.atomic import write_file
 from worldflux.runs import Run, having
 from worldflux_train import drawing
+from worldflux_train.clock import tick_of
 from worldflux_train.config import resolve
 from worldflux_train.imagine import Imagination, load_imagination
 
@@ -88,10 +89,11 @@ def tiles(values: Mapping[str, str]) -> str:
 
 def _learning(rows: list[dict[str, Any]]) -> str:
     evaluations = having(rows, *EVALUATION)
-    episodes = [(row["step"], row["episode/return"]) for row in having(rows, "episode/return")]
+    episodes = [(tick_of(row), row["episode/return"]) for row in having(rows, "episode/return")]
     if not evaluations and not episodes:
         return _nothing("No episode has ended yet.")
-    return drawing.learning_curve(evaluations, episodes)
+    bursts = any(tick_of(row) > row["step"] for row in rows)
+    return drawing.learning_curve(evaluations, episodes, "ticks" if bursts else "steps")
 
 
 def _losses(rows: list[dict[str, Any]]) -> str:
@@ -102,7 +104,7 @@ def _losses(rows: list[dict[str, Any]]) -> str:
             if not isinstance(value, int | float):
                 continue
             if name != key and ("loss" in name or name in ("entropy", "grad_norm")):
-                curves.setdefault(name, []).append((row["step"], value))
+                curves.setdefault(name, []).append((tick_of(row), value))
     if not curves:
         return _nothing("Nothing was learned yet.")
     return drawing.small_curves(dict(list(curves.items())[:MOST_LOSSES]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +86,8 @@ class Trainer:
         self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, self.source)
         self.sinks: list[Sink] = []
         self.pace = Pace(self.settings.eval_every)
+        self.tell: Callable[[int, int], None] = lambda played, episodes: None
+        """Hears of the episodes that an evaluation has played, and of how many."""
         self._missed = MissedPhases(self.schedule)
         self._evaluated: int | None = None  # tick of the last evaluation
         self._score: float | None = None  # what it gave
@@ -165,6 +167,7 @@ class Trainer:
         if finished:
             self._settle()
             self._missed.warn(self.clock.step, over=True)
+            self._log(self.clock.tick, final=True)
             if self._evaluated != self.clock.tick:
                 finished = self._evaluate(final=True)
         if self.clock.tick not in self.run.ticks():
@@ -294,9 +297,11 @@ class Trainer:
         if due and not self._over():  # at the end there is more to do before the last one
             self._save(score)
 
-    def _log(self, before: int) -> None:
+    def _log(self, before: int, final: bool = False) -> None:
+        """A row of metrics; the final one, of the run's end, leaves a longer run as it would be."""
         means = self.updater.meters.read()
-        self.updater.meters.clear()
+        if not final:
+            self.updater.meters.clear()
         clock, updates = self.clock, self.schedule.updates
         steps = self.settings.steps
         last_tick = max(clock.step, steps) + clock.bursts + self.schedule.bursts_left(steps)
@@ -308,6 +313,7 @@ class Trainer:
                 "updates": updates,
                 **{f"train/{name}": value for name, value in means.items()},
                 **self.pace.row(clock, updates, last_tick, before),
+                **({"final": True} if final else {}),
             }
         )
         self.pace.mark(clock, updates)
@@ -361,6 +367,7 @@ class Trainer:
             self.device,
             max_steps=self.settings.eval_max_steps,
             stop=lambda: self._interrupt.requested,
+            tell=self.tell,
         )
 
     def _newer_weights(self, collector: Collector) -> Mapping[str, Tensor]:

@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 class Sink(Protocol):
-    """Receives every row of metrics; `row["step"]` counts agent steps."""
+    """Receives every row of metrics: "step" is the clock, "tick" goes on in bursts."""
 
     def write(self, row: Row) -> None:
         """Take one row."""
@@ -55,7 +55,9 @@ def numbers(row: Row) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in row.items()
-        if key != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+        if key not in ("step", "tick")
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
     }
 
 
