@@ -71,6 +71,8 @@ class Trainer:
         specs = (self.inputs.obs_spec, self.inputs.action_spec)
         self.agent = make_agent(config, *specs, device)
         self.agent.precision = self.settings.precision  # replay keeps latents as they are computed
+        if config.has_env:
+            acting(self.agent, config)  # refuses a learner that does not act
         plan = self.inputs.plan(self.agent.training_plan())
         self.schedule = Schedule(plan)
         self.source, self.replay = make_source(
