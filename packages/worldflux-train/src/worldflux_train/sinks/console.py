@@ -17,7 +17,7 @@ from rich.progress import (
 
 from worldflux_train.sinks.base import Row
 
-_NOTHING = {"rate": "", "numbers": ""}
+_NOTHING: dict[str, Any] = {"rate": "", "numbers": ""}
 MOST_LOSSES = 3
 
 
