@@ -24,6 +24,7 @@ from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rand import Rand, gumbel
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.trajectory import Trajectory
+from worldflux.distributed import mean
 from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_agent, check_world_model
 from worldflux.testing.sequences import check_transition_leaves_its_state_alone
@@ -33,11 +34,6 @@ N, V, D = 4, 8, 12  # tokens of a frame, words of the code-book, features
 L = 6 * (N + 1)  # the window, in tokens
 OBS = {"image": TensorSpec((3, 8, 8), "uint8", low=0, high=255)}
 ACTION = {"action": TensorSpec((), "int64", n=3)}
-
-
-def mean(x: Tensor, held: Tensor | None = None) -> Tensor:
-    """The mean of x over the steps that are held; all of one shape."""
-    return x.mean() if held is None else (x * held).sum() / held.sum().clamp(min=1)
 
 
 def sampled(logits: Tensor, noise: Tensor | None) -> Tensor:

@@ -62,6 +62,13 @@ def check_rows(actions: Tensor, rows: int) -> None:
     )
 
 
+def no_actions(spec: TensorSpec | None, lead: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros (*lead, ...) of an action space; of no size where there are no actions."""
+    shape = (0,) if spec is None else spec.shape
+    dtype = torch.int64 if spec is not None and spec.discrete else torch.float32
+    return torch.zeros(*lead, *shape, dtype=dtype, device=device)
+
+
 def action_vector(action: Tensor, spec: TensorSpec) -> Tensor:
     """Actions as float vectors (..., A): choices one-hot and concatenated, continuous raveled.
 

@@ -1,12 +1,13 @@
 """Asynchronous twins of inference: the same methods on a worker thread, so an event loop goes on.
 
-Cancelling one abandons its result; the thread finishes and the model stays usable.
+Cancelling one abandons its result; the thread finishes and the model stays usable. `options` are
+the keyword arguments of the method itself (`rand`, `keys`, `horizon`, ...).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -30,10 +31,13 @@ class AsyncTwins:
     rollout: Callable[..., Trajectory]
 
     async def async_encode(
-        self, obs: Tensor | dict[str, Tensor] | WorldModelInput, deterministic: bool = False
+        self,
+        obs: Tensor | dict[str, Tensor] | WorldModelInput,
+        deterministic: bool = False,
+        **options: Any,
     ) -> State:
         """`encode` off the event loop."""
-        return await asyncio.to_thread(self.encode, obs, deterministic)
+        return await asyncio.to_thread(self.encode, obs, deterministic, **options)
 
     async def async_transition(
         self,
@@ -41,15 +45,18 @@ class AsyncTwins:
         action: ActionPayload | Tensor | None,
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
+        **options: Any,
     ) -> State:
         """`transition` off the event loop."""
-        return await asyncio.to_thread(self.transition, state, action, conditions, deterministic)
+        return await asyncio.to_thread(
+            self.transition, state, action, conditions, deterministic, **options
+        )
 
     async def async_decode(
-        self, state: State, conditions: ConditionPayload | None = None
+        self, state: State, conditions: ConditionPayload | None = None, **options: Any
     ) -> ModelOutput:
         """`decode` off the event loop."""
-        return await asyncio.to_thread(self.decode, state, conditions)
+        return await asyncio.to_thread(self.decode, state, conditions, **options)
 
     async def async_rollout(
         self,
@@ -58,8 +65,9 @@ class AsyncTwins:
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
         mode: str = "autoregressive",
+        **options: Any,
     ) -> Trajectory:
         """`rollout` off the event loop."""
         return await asyncio.to_thread(
-            self.rollout, initial_state, action_sequence, conditions, deterministic, mode
+            self.rollout, initial_state, action_sequence, conditions, deterministic, mode, **options
         )

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from worldflux.config import Config
-from worldflux.core.actions import Actions, action_tensor, check_rows, time_major_actions
+from worldflux.core.actions import (
+    Actions,
+    action_tensor,
+    check_rows,
+    no_actions,
+    time_major_actions,
+)
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
 from worldflux.core.conditions import repeated_conditions
@@ -50,6 +56,11 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     api_version: str = "v3"
     loss_spans_batch: bool = False
     """Whether `loss` depends on the batch as a whole (its statistics, say), not row by row."""
+    starts_anew: bool = False
+    """Of a generator of single images: a transition is a new sample, whatever State it is from."""
+    action: TensorSpec | None
+    """The space of one action, None where there is none: that of `action_spec`, unless the family
+    sets its own before it fills its slots (latent actions of a video model, say)."""
     constant_predictions: frozenset[str] = frozenset()
     """Predictions that are the same for every State on purpose (a fixed discount, say)."""
 
@@ -63,6 +74,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         self.config = config if config is not None else Config()
         self.obs_spec = dict(obs_spec or {})
         self.action_spec = dict(action_spec or {})
+        self.action = next(iter(self.action_spec.values()), None)
         self._empty_slots()
         self.fill("rollout_executor", AutoregressiveRollout)
         self.provenance: dict[str, Any] = {}
@@ -147,7 +159,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     def observe(
         self,
         state: State,
-        action: ActionPayload | Tensor,
+        action: ActionPayload | Tensor | None,
         obs: Observation,
         is_first: Tensor,
         conditions: ConditionPayload | None = None,
@@ -170,7 +182,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     def update(
         self,
         state: State,
-        action: ActionPayload | Tensor,
+        action: ActionPayload | Tensor | None,
         obs: Observation,
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,
@@ -364,8 +376,4 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         )
 
     def _no_action(self, batch_size: int, device: torch.device) -> Tensor:
-        if not self.action_spec:
-            return self.condition(torch.zeros(batch_size, 0, device=device))
-        spec = next(iter(self.action_spec.values()))
-        dtype = torch.int64 if spec.discrete else torch.float32
-        return self.condition(torch.zeros(batch_size, *spec.shape, dtype=dtype, device=device))
+        return self.condition(no_actions(self.action, (batch_size,), device))

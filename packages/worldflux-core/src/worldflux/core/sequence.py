@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from worldflux.core.actions import no_actions
 from worldflux.core.batch import Batch
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
@@ -71,9 +72,9 @@ def _previous(model: WorldModel, batch: Batch, begin: int, end: int) -> Tensor:
 
 
 def _actions(model: WorldModel, batch: Batch) -> Tensor:
-    """The batch's actions (B, T, ...); of no size for a model that has none."""
+    """The batch's actions (B, T, ...); zeros for a model that takes none from data."""
     if batch.action is None and not model.action_spec:
-        return torch.zeros(batch.batch_size, batch.length, 0, device=batch.is_first.device)
+        return no_actions(model.action, (batch.batch_size, batch.length), batch.is_first.device)
     return batch.require("action")
 
 

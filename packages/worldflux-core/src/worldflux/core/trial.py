@@ -139,16 +139,16 @@ def _encoder(model: WorldModel) -> Trial | None:
 
 
 def _conditioner(model: WorldModel) -> Trial | None:
-    if not model.action_spec:
+    if model.action is None:
         return None
-    first = dict([next(iter(model.action_spec.items()))])
+    first = {"action": model.action}
     return lambda part: part(*_zeros(first).values())
 
 
 def _dynamics(model: WorldModel) -> Trial | None:
     specs = dict(model.features)
     nothing = TensorSpec((0,))  # of a model without actions
-    action_spec = specs.pop("action", None) or next(iter(model.action_spec.values()), nothing)
+    action_spec = specs.pop("action", None) or model.action or nothing
 
     def run(part: Any) -> State:
         features, [action] = State(_zeros(specs)), _zeros({"action": action_spec}).values()
@@ -161,7 +161,7 @@ def _dynamics(model: WorldModel) -> Trial | None:
         after = part.transition(seen, action, rand=_rand())
         return seen.with_(after.tensors)
 
-    return run if specs or model.action_spec else None
+    return run if specs or model.action is not None else None
 
 
 def _decoder(model: WorldModel) -> Trial | None:

@@ -48,7 +48,7 @@ def other_actions(spec: TensorSpec, rows: int, seed: int = 2) -> tuple[Tensor, T
 
 
 def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor, Tensor]:
-    spec = next(iter(model.action_spec.values()), TensorSpec((0,)))
+    spec = model.action or TensorSpec((0,))
     return other_actions(spec, _ROWS, seed)
 
 
@@ -112,7 +112,8 @@ def check_inputs_matter(model: WorldModel) -> None:
         )
     if model.dynamics_model is not None:
         _transition_uses(model, state, model.encode(others, deterministic=True))
-        state = model.transition(state, _actions(model)[0], deterministic=True)
+        if not model.starts_anew:
+            state = model.transition(state, _actions(model)[0], deterministic=True)
     if model.decoder_module is not None:
         _heads_use(model, state)
 
@@ -121,8 +122,9 @@ def _transition_uses(model: WorldModel, state: State, other: State) -> None:
     action, another = _actions(model)
     after = model.transition(state, action, deterministic=True).tensors
     moved = model.transition(other, action, deterministic=True).tensors
-    assert _differs(after, moved), "transition ignores the State it starts from"
-    if model.supports(Capability.UNCONDITIONAL) or not model.action_spec:
+    if not model.starts_anew:
+        assert _differs(after, moved), "transition ignores the State it starts from"
+    if model.supports(Capability.UNCONDITIONAL) or model.action is None:
         return
     acted = model.transition(state, another, deterministic=True).tensors
     assert _differs(after, acted), (

@@ -23,7 +23,7 @@ _NO_ACTION = TensorSpec((0,))
 
 def action_of(model: WorldModel) -> TensorSpec:
     """The model's action space; one of no numbers where it has none."""
-    return next(iter(model.action_spec.values()), _NO_ACTION)
+    return model.action or _NO_ACTION
 
 
 @torch.no_grad()
@@ -89,8 +89,10 @@ def check_sequence_equals_steps(model: WorldModel) -> None:
     assert dynamics is not None and encoder is not None
     features = encoder({key: value.flatten(0, 1) for key, value in batch.obs.items()})
     features = features.unflat((2, 5))
-    given = torch.zeros(2, 5, 0) if batch.action is None else batch.action
-    action = model.condition(given.flatten(0, 1)).unflatten(0, (2, 5))
+    taken = batch.action
+    if taken is None:  # latent actions, or none at all
+        taken = random_values(action_of(model), (2, 5), Rand.seeded(3))
+    action = model.condition(taken.flatten(0, 1)).unflatten(0, (2, 5))
     state = model.initial(2)
     rand = _sequence_draws(
         5, dynamics.observe, state, action[:, 0], features.at(0), batch.is_first[:, 0]

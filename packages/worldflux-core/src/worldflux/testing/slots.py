@@ -15,7 +15,7 @@ _AMOUNT = 0.1
 
 
 class PerturbedSlot(nn.Module):
-    """Delegates every call to `inner` and shifts all floating tensors that come back."""
+    """Delegates every call to `inner` and shifts all tensors of numbers that come back."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -34,13 +34,13 @@ class PerturbedSlot(nn.Module):
         return lambda *args, **kwargs: perturbed(value(*args, **kwargs))
 
 
-_UNTOUCHED = frozenset({"initial", "noise"})
+_UNTOUCHED = frozenset({"initial"})
 
 
 def perturbed(value: Any) -> Any:
-    """`value` with each floating tensor in it scaled and shifted by about a tenth."""
+    """`value` with floats scaled and shifted by about a tenth, and indices in other places."""
     if isinstance(value, Tensor):
-        return _shifted(value) if value.is_floating_point() else value
+        return _shifted(value) if value.is_floating_point() else _rolled(value)
     if isinstance(value, State):
         return State({key: perturbed(tensor) for key, tensor in value.tensors.items()}, value.meta)
     if isinstance(value, Mapping):
@@ -51,6 +51,11 @@ def perturbed(value: Any) -> Any:
         changed = {f.name: perturbed(getattr(value, f.name)) for f in fields(value) if f.init}
         return replace(value, **changed)
     return value
+
+
+def _rolled(value: Tensor) -> Tensor:
+    """Indices (B, N), tokens say, in another order: they stay in their range."""
+    return value.roll(1, -1) if value.ndim > 1 and value.dtype == torch.int64 else value
 
 
 def _shifted(value: Tensor) -> Tensor:
