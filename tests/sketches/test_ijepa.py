@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from worldflux.core.agent import Learner
 from worldflux.core.evaluation import Evaluation
 from worldflux.core.interfaces import ObservationEncoder
 from worldflux.core.rand import Rand, uniform
+from worldflux.core.schedules import Schedule
 from worldflux.core.source import Source
 from worldflux.core.spec import StateSpec
 from worldflux.distributed import mean
@@ -105,9 +107,6 @@ class Model(WorldModel):
         return LossOutput(loss, {"patches": loss})
 
 
-Schedule = dict  # the contract has none yet
-
-
 class IJEPA(Learner):
     def __init__(self, config: Config, obs_spec: Any = None, action_spec: Any = None) -> None:
         super().__init__(config, obs_spec, action_spec)
@@ -115,9 +114,9 @@ class IJEPA(Learner):
         own = [p for p in self.world_model.parameters() if p.requires_grad]
         self.optimizers = {"encoder": torch.optim.AdamW(own, 1e-2)}
         self.schedules = {
-            "encoder.lr": Schedule(kind="cosine", start=0.2, peak=1.0, end=1e-3, warmup=40 / 300),
-            "encoder.weight_decay": Schedule(kind="cosine", start=0.04, end=0.4),
-            "momentum": Schedule(kind="linear", start=0.9, end=1.0),
+            "encoder.lr": Schedule("cosine", start=0.2, peak=1.0, end=1e-3, warmup=40 / 300),
+            "encoder.weight_decay": Schedule("cosine", start=0.04, end=0.4),
+            "momentum": Schedule("linear", start=0.9, end=1.0),
         }
 
     @property
@@ -136,7 +135,7 @@ class IJEPA(Learner):
         batch = replace(batch, extra={**batch.extra, **drawn})
         result = super().update(batch, phase, rand=rand)
         model = self.world_model
-        ema_update(model.target, model.observation_encoder, 1 - 0.9)
+        ema_update(model.target, model.observation_encoder, 1 - self.scheduled("momentum"))
         return result
 
     def published(self) -> dict[str, Tensor]:
@@ -156,13 +155,18 @@ class IJEPA(Learner):
 
 
 def make() -> IJEPA:
-    return IJEPA(Config(), OBS)
+    learner = IJEPA(Config(), OBS)
+    learner.total["encoder"] = 100  # whoever trains knows it
+    return learner
 
 
 def test_images_are_sequences_of_one_step(train_phases: Any, source_of: Any) -> None:
     learner = make()
     found = train_phases(learner, source_of(learner, (1,) * 20))
     assert "loss/patches" in found["encoder"][0].metrics
+    assert learner.scheduled("momentum") == pytest.approx(0.902)
+    rates = learner.optimizers["encoder"].param_groups[0]
+    assert rates["lr"] < 1e-2 and 0 < rates["weight_decay"] < 1e-2
 
 
 def test_the_target_is_what_is_published(train_phases: Any, source_of: Any) -> None:

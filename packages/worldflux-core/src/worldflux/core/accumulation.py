@@ -31,8 +31,15 @@ def detached(value: Any) -> Any:
 
 
 def cut(rows: Any, count: int) -> list[Any]:
-    """`count` equal parts of a Batch, a State or a mapping of them and of tensors, rows first."""
-    size = _size(rows)
+    """`count` equal parts of a Batch, a State or a mapping of them and of tensors, rows first.
+
+    Each member of a mapping is cut by its own number of rows: a batch and what is carried from
+    update to update need not have equally many.
+    """
+    if isinstance(rows, Mapping):
+        members = {key: cut(value, count) for key, value in rows.items()}
+        return [{key: parts[i] for key, parts in members.items()} for i in range(count)]
+    size = int(rows.shape[0]) if isinstance(rows, Tensor) else rows.batch_size
     if size % count:
         raise ContractError(
             f"A batch of {size} rows has no {count} equal parts: choose train.accumulate so that "
@@ -56,22 +63,10 @@ def joined(outputs: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> di
     return {key: _join([each[key] for each in outputs], weights) for key in outputs[0]}
 
 
-def _size(rows: Any) -> int:
-    if isinstance(rows, Batch | State):
-        return rows.batch_size
-    if isinstance(rows, Tensor):
-        return int(rows.shape[0])
-    return _size(next(iter(rows.values())))
-
-
 def _part(rows: Any, where: slice) -> Any:
     if isinstance(rows, Batch):
         return rows.map(lambda tensor: tensor[where])
-    if isinstance(rows, State):
-        return rows.rows(where)
-    if isinstance(rows, Tensor):
-        return rows[where]
-    return {key: _part(value, where) for key, value in rows.items()}
+    return rows.rows(where) if isinstance(rows, State) else rows[where]
 
 
 def _held(rows: Any) -> float | None:
