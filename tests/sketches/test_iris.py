@@ -116,7 +116,8 @@ class TokenTransformer(DynamicsModel):
         row, length = torch.arange(len(x), device=x.device), cache["cache.length"]
         q, k, v = self.qkv(x + self.places(length)).chunk(3, -1)
         for name, value in (("cache.keys", k), ("cache.values", v)):
-            cache[name] = cache[name].index_put((row, length), value.to(cache[name]))
+            kept = cache[name]  # in its own type, under autocast too
+            cache[name] = kept.index_put((row, length), value.to(kept.dtype))
         cache["cache.length"] = length + 1
         held = torch.arange(L, device=x.device) <= length[:, None]
         weights = torch.einsum("bd,bld->bl", q, cache["cache.keys"]) * D**-0.5

@@ -43,11 +43,14 @@ def resolve_action_spec(
     action_dim: int | None = None,
     discrete: bool | None = None,
 ) -> Specs:
-    """The action specs of `action_spec`, or of the shorthand: `action_dim` numbers or choices."""
+    """The action specs of `action_spec`, or of the shorthand: `action_dim` numbers or choices.
+
+    An empty `action_spec` says that there are no actions.
+    """
     if action_spec is not None:
         if action_dim is not None or discrete is not None:
             raise ConfigError("Give action_spec or its shorthand action_dim, discrete, not both.")
-        return _checked("action_spec", action_spec)
+        return _checked("action_spec", action_spec) if action_spec else {}
     size = DEFAULT_ACTION_DIM if action_dim is None else action_dim
     if size < 1:
         raise ConfigError(f"action_dim must be at least 1, got {size}.")

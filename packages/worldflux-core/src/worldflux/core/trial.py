@@ -147,9 +147,8 @@ def _conditioner(model: WorldModel) -> Trial | None:
 
 def _dynamics(model: WorldModel) -> Trial | None:
     specs = dict(model.features)
-    action_spec = specs.pop("action", None) or model.action
-    if action_spec is None:
-        return None
+    nothing = TensorSpec((0,))  # of a model without actions
+    action_spec = specs.pop("action", None) or model.action or nothing
 
     def run(part: Any) -> State:
         features, [action] = State(_zeros(specs)), _zeros({"action": action_spec}).values()

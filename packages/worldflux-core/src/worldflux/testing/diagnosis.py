@@ -30,7 +30,7 @@ def diagnosis(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[
         or _flipped(worst)
         or (_shifted(worst) if learnt else "")
         or (
-            _shifted_action(worst)
+            _shifted_action(model, worst)
             if not {"reward", "position", *model.obs_spec} & set(learnt)
             else ""
         )
@@ -42,6 +42,8 @@ def diagnosis(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[
 
 
 def _zeroed_action(model: WorldModel) -> str:
+    if not model.action_spec:
+        return ""
     plain = _loss(model, lambda batch: batch)
     if (
         _loss(model, lambda batch: replace(batch, action=_other(model, batch.require("action"))))
@@ -51,8 +53,8 @@ def _zeroed_action(model: WorldModel) -> str:
     return "The action is zeroed or left out in `loss`: other actions give the same loss."
 
 
-def _shifted_action(worst: Prediction) -> str:
-    if worst.ratio < _NOTHING:
+def _shifted_action(model: WorldModel, worst: Prediction) -> str:
+    if worst.ratio < _NOTHING or not model.action_spec:
         return ""
     return (
         "Nothing that follows from the action is learnt: the action is off by one in `loss`. "

@@ -25,20 +25,28 @@ SPACES: tuple[Spaces, ...] = (
     ("vector, continuous", VECTOR, CONTINUOUS),
     ("vector, discrete", VECTOR, DISCRETE),
 )
+KINDS: tuple[tuple[Spaces, ...], ...] = (
+    SPACES,
+    (("image, continuous", IMAGE, CONTINUOUS), ("image, discrete", IMAGE, DISCRETE)),
+    (("vector, no actions", VECTOR, {}),),
+    (("image, no actions", IMAGE, {}),),
+)
+"""Spaces that `check_family` tries: the first kind of which a family accepts any."""
 
 
 def check_family(
     model_id: str,
     *,
-    spaces: tuple[Spaces, ...] = SPACES,
+    spaces: tuple[Spaces, ...] | None = None,
     learn: bool = True,
     **overrides: Any,
 ) -> list[str]:
     """Run every check on the family `model_id`; return the names of the checks that ran.
 
     Without a preset in the id, the smallest one is checked in full; every preset is built on the
-    meta device. Spaces the family refuses with `CapabilityError` are passed over, but not all.
-    `overrides` make it smaller still; without any, parts of other sizes are trained in the sizes of
+    meta device. Spaces the family refuses with `CapabilityError` are passed over, but not all: by
+    default vectors with actions are tried, then images, then spaces without actions. `overrides`
+    make it smaller still; without any, parts of other sizes are trained in the sizes of
     `spec.check`. With `learn` the family also has to learn a known world,
     which takes up to 30 seconds (see `worldflux.testing.known_world`). Raises `AssertionError`
     naming what fails.
@@ -48,7 +56,7 @@ def check_family(
 
     spec = get_model_spec(model_id)
     check_spec(spec)
-    spaces = accepted(spec, spaces)
+    spaces = accepted(spec, KINDS if spaces is None else (spaces,))
     counts = check_presets(spec, *spaces[0][1:])
     preset = ModelId.parse(model_id).preset or min(counts, key=counts.__getitem__)
     ran = ["check_spec", "check_presets"]
@@ -97,12 +105,14 @@ def _accepts(
     return True
 
 
-def accepted(spec: ModelSpec, spaces: tuple[Spaces, ...]) -> tuple[Spaces, ...]:
-    """The spaces the family does not refuse with `CapabilityError`; at least one."""
-    found = [space for space in spaces if _accepts(spec, *space[1:])]
-    refused = ", ".join(name for name, *_ in spaces)
-    assert found, f"{spec.family} refuses all of these spaces: {refused}"
-    return tuple(found)
+def accepted(spec: ModelSpec, kinds: tuple[tuple[Spaces, ...], ...]) -> tuple[Spaces, ...]:
+    """The spaces of the first kind that the family does not refuse with `CapabilityError`."""
+    for kind in kinds:
+        found = tuple(space for space in kind if _accepts(spec, *space[1:]))
+        if found:
+            return found
+    refused = ", ".join(name for kind in kinds for name, *_ in kind)
+    raise AssertionError(f"{spec.family} refuses all of these spaces: {refused}")
 
 
 def check_spec(spec: ModelSpec) -> None:

@@ -47,8 +47,9 @@ def other_actions(spec: TensorSpec, rows: int, seed: int = 2) -> tuple[Tensor, T
     return action, torch.where(action > 0, action - 0.9, action + 0.9)
 
 
-def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if model.action is None else other_actions(model.action, _ROWS, seed)
+def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor, Tensor]:
+    spec = model.action or TensorSpec((0,))
+    return other_actions(spec, _ROWS, seed)
 
 
 def _with_row(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -125,7 +126,7 @@ def _transition_uses(model: WorldModel, state: State, other: State) -> None:
     moved = model.transition(other, action, deterministic=True).tensors
     if not model.starts_anew:
         assert _differs(after, moved), "transition ignores the State it starts from"
-    if model.supports(Capability.UNCONDITIONAL):
+    if model.supports(Capability.UNCONDITIONAL) or model.action is None:
         return
     acted = model.transition(state, another, deterministic=True).tensors
     assert _differs(after, acted), (

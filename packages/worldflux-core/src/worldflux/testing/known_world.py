@@ -80,6 +80,7 @@ def _sequences(learner: Learner, rows: int, length: int, seed: int, within: bool
 
 
 def line_spaces(accepts: Callable[[Specs, Specs], bool]) -> tuple[Specs, Specs] | None:
-    """The first spaces of the line world that a family accepts: vectors before images."""
-    spaces = [(obs, action) for obs in (VECTOR, IMAGE) for action in (CONTINUOUS, DISCRETE)]
+    """The first spaces of the line world that a family accepts: those with actions first."""
+    worlds: tuple[tuple[Specs, ...], ...] = ((CONTINUOUS, DISCRETE), ({},))
+    spaces = [(obs, action) for kind in worlds for obs in (VECTOR, IMAGE) for action in kind]
     return next((pair for pair in spaces if accepts(*pair)), None)

@@ -2,7 +2,8 @@
 
 The point stands at x in [-1, 1]; an action moves it by `REACH` times itself, and the walls stop it.
 The reward is the distance really moved, so it belongs to one step only; beyond `GOAL` the episode
-ends. Observations are x and the last move as a vector, or drawn in a 16x16 image.
+ends. Observations are x and the last move as a vector, or drawn in a 16x16 image. Without an action
+space the point moves by itself, from x to 0.85 - 1.5 |x|, and there is no reward.
 """
 
 from __future__ import annotations
@@ -33,34 +34,47 @@ def line_world(
 ) -> Batch:
     """A Batch (rows, length) of random actions in the line world, episodes one after another."""
     generator = torch.Generator().manual_seed(seed)
-    spec = next(iter(action_spec.values()))
-    if spec.discrete:
-        action = torch.randint(3, (rows, length), generator=generator)
-        push = action - 1.0
-    else:
-        action = torch.rand(rows, length, 1, generator=generator) * 2 - 1
-        push = action[..., 0]
+    action, push = _pushes(next(iter(action_spec.values()), None), rows, length, generator)
     starts = torch.rand(rows, length, generator=generator) * 1.6 - 1
-    x, move, first, last = _walk(push * REACH, starts)
+    x, move, first, last = _walk(push, starts)
+    if action is not None:
+        action = action.masked_fill(last.reshape(rows, length, *[1] * (action.ndim - 2)), 0)
     return Batch(
         obs={key: _drawn(x, move) if key == "image" else _vector(x, move) for key in obs_spec},
-        action=action.masked_fill(last.reshape(rows, length, *[1] * (action.ndim - 2)), 0),
-        reward=move.clone(),
+        action=action,
+        reward=None if action is None else move.clone(),
         is_first=first,
         is_last=last,
         is_terminal=last.clone(),
     )
 
 
-def _walk(push: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions, moves and the flags is_first and is_last (B, T) under `push` (B, T)."""
-    rows, length = push.shape
+def _pushes(
+    spec: TensorSpec | None, rows: int, length: int, generator: torch.Generator
+) -> tuple[Tensor | None, Tensor | None]:
+    """Random actions (B, T, ...) and how far they move the point (B, T); None without actions."""
+    if spec is None:
+        return None, None
+    if spec.discrete:
+        choice = torch.randint(3, (rows, length), generator=generator)
+        return choice, (choice - 1.0) * REACH
+    action = torch.rand(rows, length, 1, generator=generator) * 2 - 1
+    return action, action[..., 0] * REACH
+
+
+def _walk(push: Tensor | None, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Positions, moves and the flags is_first and is_last (B, T) under `push` (B, T).
+
+    `starts` (B, T) are where an episode that begins at that step begins.
+    """
+    rows, length = starts.shape
     x, move = torch.zeros(rows, length), torch.zeros(rows, length)
     first, last = (torch.zeros(rows, length, dtype=torch.bool) for _ in range(2))
     over = torch.ones(rows, dtype=torch.bool)
     for t in range(length):
         before = x[:, t - 1]
-        x[:, t] = torch.where(over, starts[:, t], (before + push[:, t - 1]).clamp(-1, 1))
+        moved = 0.85 - 1.5 * before.abs() if push is None else before + push[:, t - 1]
+        x[:, t] = torch.where(over, starts[:, t], moved.clamp(-1, 1))
         move[:, t] = torch.where(over, 0.0, x[:, t] - before)
         first[:, t], over = over, ~over & (x[:, t] > GOAL)
         last[:, t] = over

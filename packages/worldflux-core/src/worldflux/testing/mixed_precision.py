@@ -47,7 +47,13 @@ def _metrics(learner: Learner, phase: Phase) -> dict[str, Tensor]:
         _moves_far(optimizer, number)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = updated(twin, phase).metrics
+        try:
+            found = updated(twin, phase).metrics
+        except RuntimeError as error:
+            raise AssertionError(
+                f"phase {phase.name!r} does not run under bf16 (train.precision=bf16): {error} "
+                "Give what is kept or written in place its own type: value.to(kept.dtype)"
+            ) from error
     return {name: torch.as_tensor(value).double() for name, value in found.items()}
 
 

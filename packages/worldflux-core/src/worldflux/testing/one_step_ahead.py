@@ -1,4 +1,7 @@
-"""What a model predicts one step ahead in the line world, beside what followed."""
+"""What a model predicts one step ahead in the line world, beside what followed.
+
+A model without dynamics is asked for the step that it is shown instead.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,8 @@ class Prediction:
 def predictions(model: WorldModel, seed: int = 10**6) -> Iterator[Prediction]:
     """The heads' predictions on sequences that nobody trained on; else a read-out of the State."""
     batch = line_world(model.obs_spec, model.action_spec, _ROWS, _LENGTH, seed)
-    ahead = _ahead(model, batch)
+    lag = 0 if model.dynamics_model is None else 1
+    ahead = _ahead(model, batch) if lag else _seen(model, batch)
     heads = [] if model.decoder_module is None else [model.decode(s).predictions for s in ahead]
     named = {
         name: torch.stack([found[name].float() for found in heads], 1)
@@ -50,18 +54,18 @@ def predictions(model: WorldModel, seed: int = 10**6) -> Iterator[Prediction]:
         if name not in model.constant_predictions
     }
     truths = _truths(model, batch)
-    if not {"reward", *model.obs_spec} & named.keys():
+    if not truths.keys() & named.keys() - {"continue"}:
         position = batch.obs["state"][..., 0] if "state" in batch.obs else _position(batch)
-        named["position"], truths["position"] = _read_out(ahead, position[:, 1:]), position
+        named["position"], truths["position"] = _read_out(ahead, position[:, lag:]), position
     for name in named.keys() & truths.keys():
-        yield _prediction(name, named[name], truths[name], _within_episode(batch))
+        yield _prediction(name, named[name], truths[name], _within_episode(batch), lag)
 
 
-def _prediction(name: str, ahead: Tensor, truth: Tensor, valid: Tensor) -> Prediction:
-    """`ahead[:, t]` is predicted at step t for step t + 1; all (B, T, ...)."""
+def _prediction(name: str, ahead: Tensor, truth: Tensor, valid: Tensor, lag: int) -> Prediction:
+    """`ahead[:, t]` is predicted at step t for step t + lag; all (B, T, ...)."""
     steps = _INNER
     parts = (
-        ahead[:, steps.start - 1 : steps.stop - 1],
+        ahead[:, steps.start - lag : steps.stop - lag],
         truth[:, steps],
         truth[:, steps.start - 1 : steps.stop - 1],
         truth[:, steps.start + 1 : steps.stop + 1],
@@ -72,7 +76,8 @@ def _prediction(name: str, ahead: Tensor, truth: Tensor, valid: Tensor) -> Predi
 def _ahead(model: WorldModel, batch: Batch) -> list[State]:
     """For every step t but the last, the State predicted for t + 1 from what was seen up to t."""
     state: State | None = None
-    action, ahead = batch.require("action"), []
+    action = torch.zeros(_ROWS, _LENGTH, 0) if batch.action is None else batch.action
+    ahead = []
     for t in range(_LENGTH - 1):
         obs = {key: value[:, t] for key, value in batch.obs.items()}
         if state is None:
@@ -84,8 +89,16 @@ def _ahead(model: WorldModel, batch: Batch) -> list[State]:
     return ahead
 
 
+def _seen(model: WorldModel, batch: Batch) -> list[State]:
+    """For every step, the State that a model without dynamics has of it."""
+    every = ({key: value[:, t] for key, value in batch.obs.items()} for t in range(_LENGTH))
+    return [model.encode(obs, deterministic=True) for obs in every]
+
+
 def _truths(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
-    truths = {"reward": batch.require("reward"), "continue": (~batch.is_terminal).float()}
+    truths = {"continue": (~batch.is_terminal).float()}
+    if batch.reward is not None:
+        truths["reward"] = batch.reward
     for key, spec in model.obs_spec.items():
         truths[key] = batch.obs[key].float() / (255.0 if spec.image else 1.0)
     return truths

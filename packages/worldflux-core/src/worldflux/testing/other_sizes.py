@@ -134,8 +134,10 @@ def check_other_sizes(make: Callable[[Mapping[str, Any]], Learner]) -> list[str]
     The part is trained, saved and resumed with. Where the family declares a size fixed
     (`ContractError`), another inner size behind the same outside is taken. Returns the slots.
     """
-    support = make({}).world_model.composable_support
-    slots = [slot for slot in PARTS if slot in support]
+    model = make({}).world_model
+    # without actions there is nothing to adapt on the way into the dynamics
+    without = () if model.action_spec else ("action_conditioner", "dynamics_model")
+    slots = [slot for slot in PARTS if slot in model.composable_support and slot not in without]
     for slot in slots:
         _check_slot(slot, make)
     return slots

@@ -1,4 +1,4 @@
-"""Checks of steps: whole sequences agree with them, and none uses up the State it starts from."""
+"""Checks of steps: sequences agree with them, see no future, and none uses up its State."""
 
 from __future__ import annotations
 
@@ -6,28 +6,78 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from worldflux.core.actions import no_actions
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
+from worldflux.core.state import CACHE, State
 from worldflux.errors import ContractError
+from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch, random_obs, random_values
 
 _CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
+_NO_ACTION = TensorSpec((0,))
+
+
+def action_of(model: WorldModel) -> TensorSpec:
+    """The model's action space; one of no numbers where it has none."""
+    return model.action or _NO_ACTION
+
+
 @torch.no_grad()
 def check_transition_leaves_its_state_alone(model: WorldModel) -> None:
-    """A State can be stepped from again: `transition` writes into none of its tensors (caches)."""
+    """A State can be stepped from again: `transition` writes into none of its tensors (caches).
+
+    Two steps from one State, then the first again: it gives what it gave.
+    """
     state = model.encode(random_obs(model.obs_spec, (3,), Rand.seeded(1)), deterministic=True)
     before = state.clone()
-    action = None if model.action is None else random_values(model.action, (3,), Rand.seeded(2))
-    model.transition(state, action, deterministic=True)
-    changed = [key for key, x in before.tensors.items() if not torch.equal(x, state[key])]
-    assert not changed, (
-        f"transition writes into the State it starts from: {', '.join(changed)} changed. Write "
-        "into a clone, so that another step can begin there"
+    first, second = (random_values(action_of(model), (3,), Rand.seeded(s)) for s in (2, 3))
+
+    def step(action: Tensor) -> State:
+        after = model.transition(state, action, deterministic=True).clone()
+        changed = [key for key, x in before.tensors.items() if not torch.equal(x, state[key])]
+        assert not changed, (
+            f"transition writes into the State it starts from: {', '.join(changed)} changed. Write "
+            "into a clone, so that another step can begin there"
+        )
+        return after
+
+    once, _, again = step(first), step(second), step(first)
+    differs = [key for key, x in once.tensors.items() if not torch.equal(x, again[key])]
+    assert not differs, (
+        f"a step depends on the steps made before it: {', '.join(differs)} differs when the same "
+        "step is made from the same State again. Keep caches in the State, not in the module"
     )
+
+
+@torch.no_grad()
+def check_sequence_is_causal(model: WorldModel) -> None:
+    """Other observations and actions from step t on leave the States before t as they were."""
+    batch, other = (
+        random_batch(model.obs_spec, model.action_spec, 2, 6, boundary=False, seed=seed)
+        for seed in (0, 1)
+    )
+    plain = model.observe_sequence(batch, rand=Rand.seeded(0))
+    for t in (2, 4):
+        for key, value in batch.obs.items():
+            value[:, t:] = other.obs[key][:, t:]
+        if batch.action is not None and other.action is not None:
+            batch.action[:, t - 1 :] = other.action[:, t - 1 :]
+        changed = model.observe_sequence(batch, rand=Rand.seeded(0))
+        for key, tensor in plain.tensors.items():
+            if key.startswith(CACHE):
+                continue
+            torch.testing.assert_close(
+                tensor[:, :t],
+                changed[key][:, :t],
+                **_CLOSE,
+                msg=f"observe_sequence sees the future: observations from step {t} on changed "
+                f"{key!r} of an earlier step. State t may use obs[0..t] and action[0..t-1] only",
+            )
+        plain = changed
 
 
 @torch.no_grad()
@@ -40,10 +90,8 @@ def check_sequence_equals_steps(model: WorldModel) -> None:
     features = encoder({key: value.flatten(0, 1) for key, value in batch.obs.items()})
     features = features.unflat((2, 5))
     taken = batch.action
-    if taken is None and model.action is not None:  # the family's own
-        taken = random_values(model.action, (2, 5), Rand.seeded(3))
-    elif taken is None:
-        taken = no_actions(None, (2, 5), torch.device("cpu"))
+    if taken is None:  # latent actions, or none at all
+        taken = random_values(action_of(model), (2, 5), Rand.seeded(3))
     action = model.condition(taken.flatten(0, 1)).unflatten(0, (2, 5))
     state = model.initial(2)
     rand = _sequence_draws(

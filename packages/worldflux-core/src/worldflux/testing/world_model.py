@@ -21,7 +21,9 @@ from worldflux.testing.boundaries import check_loss_respects_episodes
 from worldflux.testing.inputs import check_inputs_matter, check_rows_are_independent
 from worldflux.testing.running import run_checks
 from worldflux.testing.sequences import (
+    action_of,
     check_sequence_equals_steps,
+    check_sequence_is_causal,
     check_transition_leaves_its_state_alone,
 )
 from worldflux.testing.slots import PerturbedSlot
@@ -41,12 +43,14 @@ def check_world_model(make: Make) -> list[str]:
 
 
 def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
+    """Whether the model has what `check` is about: a model is driven by what it has."""
     dynamics = model.dynamics_model is not None
+    acts = bool(model.action_spec) and not model.supports(Capability.UNCONDITIONAL)
     needs: dict[Callable[[WorldModel], None], bool] = {
         check_transition_keeps_shapes: dynamics,
         check_transition_leaves_its_state_alone: dynamics,
         check_rollout_equals_steps: dynamics,
-        check_rollout_is_causal: dynamics and not model.supports(Capability.UNCONDITIONAL),
+        check_rollout_is_causal: dynamics and acts,
         check_reset_touches_only_its_rows: model.recurrent,
         check_sequence_equals_steps: model.recurrent,
         check_decode: model.decoder_module is not None,
@@ -65,13 +69,8 @@ def _obs(model: WorldModel, rows: int = 3, seed: int = 1) -> dict[str, Tensor]:
     return random_obs(model.obs_spec, (rows,), Rand.seeded(seed))
 
 
-def _actions(model: WorldModel, *lead: int, seed: int = 2) -> Tensor | None:
-    return None if model.action is None else random_values(model.action, lead, Rand.seeded(seed))
-
-
-def _horizon(model: WorldModel) -> dict[str, Any]:
-    """What a rollout without actions needs to know."""
-    return {"horizon": _STEPS} if model.action is None else {}
+def _actions(model: WorldModel, *lead: int, seed: int = 2) -> Tensor:
+    return random_values(action_of(model), lead, Rand.seeded(seed))
 
 
 def _start(model: WorldModel, rows: int = 3) -> State:
@@ -121,7 +120,7 @@ def check_transition_keeps_shapes(model: WorldModel) -> None:
 def check_rollout_equals_steps(model: WorldModel) -> None:
     """`rollout` of H actions equals H single transitions."""
     start, actions = _start(model), _actions(model, _STEPS, 3)
-    trajectory = model.rollout(start, actions, deterministic=True, **_horizon(model))
+    trajectory = model.rollout(start, actions, deterministic=True)
     assert len(trajectory.states) == _STEPS + 1, f"{len(trajectory.states)} states"
     state = start
     for t in range(_STEPS):
@@ -136,8 +135,8 @@ def check_rollout_equals_steps(model: WorldModel) -> None:
 def check_rollout_is_causal(model: WorldModel) -> None:
     """Another action at step t leaves all states up to t alone and changes a later one."""
     start, actions = _start(model), _actions(model, _STEPS, 3)
-    assert actions is not None and model.action is not None, "it takes no actions"
-    other, spec = actions.clone(), model.action
+    other = actions.clone()
+    spec = action_of(model)
     shift = torch.tensor(spec.counts).reshape(spec.shape) if spec.discrete else None
     other[2] = -other[2] + 0.5 if shift is None else (other[2] + 1) % shift
     first = model.rollout(start, actions, deterministic=True)
@@ -207,7 +206,7 @@ def check_async_twins(model: WorldModel) -> None:
     """The async twins return what the sync methods return."""
     state, actions = _start(model), _actions(model, _STEPS, 3)
     with torch.no_grad():
-        options = {"deterministic": True, **_horizon(model)}
+        options = {"deterministic": True}
         expected = model.rollout(state, actions, **options)
         actual = asyncio.run(model.async_rollout(state, actions, **options))
     _same(actual.states[-1], expected.states[-1], "async_rollout")
@@ -291,7 +290,7 @@ def _fingerprints(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
 @torch.no_grad()
 def _rollout_sum(model: WorldModel) -> Tensor:
     actions = _actions(model, _STEPS, 3)
-    options = {"deterministic": True, "decode": True, **_horizon(model)}
+    options = {"deterministic": True, "decode": True}
     trajectory = model.rollout(_start(model), actions, **options)
     predicted = [trajectory.rewards, trajectory.values, trajectory.continues]
     predicted += list((trajectory.observations or {}).values())
@@ -332,6 +331,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_state_contract,
     check_transition_keeps_shapes,
     check_transition_leaves_its_state_alone,
+    check_sequence_is_causal,
     check_inputs_matter,
     check_rollout_equals_steps,
     check_rollout_is_causal,
