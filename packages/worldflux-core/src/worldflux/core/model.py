@@ -78,6 +78,17 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         self._empty_slots()
         self.fill("rollout_executor", AutoregressiveRollout)
         self.provenance: dict[str, Any] = {}
+        self.assumed: tuple[str, ...] = ()
+        """Spaces ("obs", "action") that the caller left out, so that the defaults stand."""
+
+    def extra_repr(self) -> str:
+        """What `repr` says first: the spaces, and which of them nobody asked for."""
+        specs = {"obs": self.obs_spec, "action": self.action_spec}
+        return "\n".join(
+            f"{name} {key!r}: {spec}" + " (assumed: none was given)" * (name in self.assumed)
+            for name, space in specs.items()
+            for key, spec in space.items()
+        )
 
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
