@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from worldflux.config import Config
-    from worldflux.core.agent import Agent
+    from worldflux.core.agent import Agent, Learner
     from worldflux.core.model import WorldModel
 
 SPACE_OPTIONS = ("obs_spec", "action_spec", "obs_shape", "action_dim", "discrete")
@@ -142,7 +142,11 @@ def create_agent(
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
     assumed = spaces.assumed(obs_spec or obs_shape, action_dim if action_spec is None else "own")
-    return cast("Agent", _create(model_id, "agent", obs, action, config, slots, overrides, assumed))
+    from worldflux.core.strides import check_strides
+
+    made = _create(model_id, "agent", obs, action, config, slots, overrides, assumed)
+    check_strides(cast("Learner", made))
+    return cast("Agent", made)
 
 
 def env_runs_code(env_id: str) -> str | None:

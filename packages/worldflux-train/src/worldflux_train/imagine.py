@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ def _guesses(
     for first in range(0, len(states), at_once):
         part = slice(first, first + at_once)
         actions = _actions(pieces[part], horizon, states[0].device)
-        alone = {"horizon": horizon} if actions is None else {}  # else the actions say it
+        alone: dict[str, Any] = {"horizon": horizon} if actions is None else {}
         path = model.rollout(
             State.cat(states[part]),
             actions,
