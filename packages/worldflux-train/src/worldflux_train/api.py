@@ -256,7 +256,7 @@ def _real_episodes(
     count: int,
     most_steps: int,
     seed: int,
-    most_seconds: float | None,
+    most_seconds: float,
 ) -> list[Episode]:
     """Played by the agent, or of the run's held-out data where it has no environment."""
     if not config.has_env:
