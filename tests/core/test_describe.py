@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import worldflux
 from worldflux.config import Config
 from worldflux.core.batch import Batch
 from worldflux.core.output import LossOutput, ModelOutput, UpdateResult
@@ -166,3 +167,13 @@ def test_a_run_says_what_it_is_and_how_far_it_got(run):
 
 def test_a_run_of_which_nothing_is_there_is_shown(tmp_path):
     assert "none yet" in repr(Run(tmp_path / "absent"))
+
+
+def test_a_model_says_which_spaces_were_assumed(tiny_family):
+    with torch.random.fork_rng(devices=[]):
+        bare = repr(worldflux.create_world_model("tiny"))
+        half = repr(worldflux.create_agent("tiny", action_dim=3).world_model)
+        whole = repr(worldflux.create_world_model("tiny", obs_shape=(4,), action_dim=3))
+    assert bare.count("assumed: none was given") == 2 and "action 'action': TensorSpec" in bare
+    assert half.count("assumed") == 1 and "obs 'image'" in half.splitlines()[1]
+    assert "assumed" not in whole and "shape=(3,)" in whole

@@ -19,6 +19,7 @@ import worldflux
 from worldflux import atomic
 from worldflux.errors import ConfigError, StorageError
 from worldflux.hub import from_pretrained, load_into
+from worldflux.runs import AGENT, Run
 from worldflux.saved_folder import read_identity
 from worldflux.slots import built, read_slots
 from worldflux.testing import check_family
@@ -54,6 +55,40 @@ def test_an_agent_comes_back_whole(saved):
         assert torch.equal(value, loaded.state_dict()[name])
     assert read_identity(folder)["preset"] == "wide"
     assert loaded.provenance == agent.provenance
+
+
+def test_a_kind_is_checked_and_an_agents_world_model_can_be_asked_for(saved):
+    _, folder = saved
+    assert isinstance(from_pretrained(folder, kind=worldflux.Agent), TinyAgent)
+    model = from_pretrained(folder, kind=worldflux.WorldModel)
+    assert isinstance(model, TinyModel)
+    with pytest.raises(StorageError, match="holds a TinyModel, which is no Agent. Leave out"):
+        from_pretrained(model.save_pretrained(folder.parent / "model"), kind=worldflux.Agent)
+
+
+def test_a_run_gives_its_best_checkpoint_else_the_newest(saved, tmp_path):
+    agent, _ = saved
+    run = Run.create(tmp_path / "run")
+    run.config_path.write_text("id: tiny\n")
+    with pytest.raises(StorageError, match="no intact checkpoint yet"):
+        from_pretrained(run.path)
+    for tick, score in ((1, None), (2, None)):
+        add_checkpoint(run, agent, tick, score)
+    assert weight_of(from_pretrained(run.path)) == 2.0  # no evaluation: the newest
+    add_checkpoint(run, agent, 3, 0.5)
+    add_checkpoint(run, agent, 4, 0.1)
+    assert weight_of(from_pretrained(str(run.path))) == 3.0
+
+
+def add_checkpoint(run, agent, tick, score):
+    with torch.no_grad():
+        agent.policy.weight.fill_(tick)
+    with run.new_checkpoint(tick, score=score) as folder:
+        agent.save_pretrained(folder / AGENT)
+
+
+def weight_of(agent) -> float:
+    return agent.policy.weight.flatten()[0].item()
 
 
 def test_the_card_states_facts(saved):

@@ -12,7 +12,7 @@ from torch import distributions as td
 
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.errors import ConfigError, ContractError
+from worldflux.errors import ConfigError
 from worldflux.specs import TensorSpec
 from worldflux_dreamer.latent_rssm import actors
 from worldflux_dreamer.latent_rssm.config import LatentConfig
@@ -20,7 +20,6 @@ from worldflux_dreamer.latent_rssm.cores import CORES, NormGRUCell
 from worldflux_dreamer.latent_rssm.latents import Categorical, Gaussian, detached, latent_noise
 from worldflux_dreamer.latent_rssm.losses import freed, lambda_targets, normal_loss, reach_weights
 from worldflux_dreamer.latent_rssm.rssm import RSSM, features
-from worldflux_dreamer.spaces import one_action
 
 SMALL: dict[str, Any] = {"deter": 16, "hidden": 12, "stoch": 4, "classes": 3, "blocks": 4}
 CONTINUOUS, CHOICE = TensorSpec((2,), low=-1.0, high=1.0), TensorSpec((), "int64", n=3)
@@ -341,8 +340,3 @@ def test_free_nats_clip_only_what_they_name() -> None:
     assert clipped["kl"].item() == 3.0
     assert clipped["reward"].item() == 0.5
     assert torch.autograd.grad(clipped["kl"], means["kl"])[0] == 0
-
-
-def test_one_action_space_is_needed() -> None:
-    with pytest.raises(ContractError, match="takes one action space, got 2: left, right"):
-        one_action({"left": CONTINUOUS, "right": CHOICE})

@@ -18,7 +18,6 @@ from worldflux.core.source import Source
 from worldflux.core.spec import StateSpec
 from worldflux.distributed import gather, mean
 from worldflux.errors import ContractError
-from worldflux.planning import create_planner
 from worldflux.planning.agent import PlanningAgent
 from worldflux.planning.config import CEMConfig, PlanningAgentConfig
 from worldflux.specs import Capability, TensorSpec
@@ -96,6 +95,7 @@ class Model(WorldModel):
     capabilities = frozenset({Capability.PLANNING, Capability.GOAL_CONDITIONED})
     composable_support = frozenset({"observation_encoder", "action_conditioner", "dynamics_model"})
     loss_spans_batch = True
+    stride = K
 
     def __init__(self, config: Any, obs_spec: Any = None, action_spec: Any = None) -> None:
         super().__init__(config, obs_spec, action_spec)
@@ -137,11 +137,10 @@ class Model(WorldModel):
 
 
 class LeWM(PlanningAgent):
-    whole_batch = True
+    whole_batch, stride = True, K
 
     def __init__(self, config: Any, obs_spec: Any = None, action_spec: Any = None) -> None:
         super().__init__(Model(config, obs_spec, action_spec), config)
-        self.planner = create_planner("cem", self.world_model.action, config.planner)
 
     def training_plan(self) -> TrainingPlan:
         follows = ("world_model.observation_encoder.projector",)

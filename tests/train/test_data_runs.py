@@ -13,15 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from worldflux.columns import step_columns
+from worldflux.core.evaluation import Evaluation
 from worldflux.episodes import EpisodeWriter
 from worldflux.errors import CapabilityError, ConfigError, ContractError
 from worldflux.runs import Run
 from worldflux.specs import TensorSpec
+from worldflux.testing.clips import ClipLearner
 from worldflux_train import api
+from worldflux_train.cli import add_commands
+from worldflux_train.comparison.entries import plan
 from worldflux_train.config import resolve
+from worldflux_train.data import held_out_episodes, open_data
+from worldflux_train.pictures import newest_pictures, save_pictures
 from worldflux_train.report import write_report
 
 CLIPS = step_columns({"state": TensorSpec((3,))}, extra={"label": TensorSpec((), "int64", n=2)})
@@ -91,9 +99,59 @@ def test_a_run_from_data_alone(clips: str, tmp_path: Path) -> None:
     assert done.family.classes == 2, "completed from the data, and written down"
     assert "classes: 2" in result.run.config_path.read_text()
     assert "extra.label" in learner.columns
-    assert write_report(result.run).is_file()
-    with pytest.raises(CapabilityError, match="is on data alone"):
+    page = write_report(result.run).read_text("utf-8")
+    assert "On held-out data" in page and "held-out loss" in page
+    found = api.evaluate_on_data(result.run.path)
+    assert found.metrics["loss"] == pytest.approx(judged[-1], rel=0.2)
+    with pytest.raises(CapabilityError, match="ClipModel predicts neither observations"):
         api.imagine_run(result.run.path)
+
+
+def test_what_a_run_from_data_imagines_and_how_it_is_judged(tmp_path: Path, site: Any) -> None:
+    """Along held-out episodes and their actions, without an environment; in commands too."""
+    path = record(tmp_path / "walks", WALKS)
+    run = api.train(resolve("tiny", overrides=settings(path), steps=60), tmp_path / "run").run
+    found, video = api.imagine_run(run.path, horizon=4, context=2, episodes=3)
+    assert video.is_file() and set(found.error) == {"state", "reward"}
+    held_out = open_data(resolve(config=run.config_path).data, 0)
+    shown = np.array(found.real["state"])[:2]
+    rows = [held_out.held_out[n]["obs.state"][:2] for n in held_out.held_out_numbers]
+    assert any(np.allclose(shown, own) for own in rows), "a held-out episode is shown"
+    app = typer.Typer()
+    add_commands(app)
+    said = CliRunner().invoke(app, ["eval", str(run.path)])
+    assert said.exit_code == 0 and "on held-out data" in said.output, said.output
+    counted = CliRunner().invoke(app, ["eval", str(run.path), "--episodes", "2"])
+    assert "train.eval_batches" in str(counted.exception)
+
+
+def test_a_run_that_holds_no_data_out_says_so(
+    clips: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = settings(clips, **{"data.validation": 0.0})
+    run = api.train(resolve("clips", overrides=overrides, steps=20), tmp_path / "run").run
+    with pytest.raises(ConfigError, match=r"data.validation=0.*Train with data.validation"):
+        api.evaluate_on_data(run.path)
+    data = open_data(resolve(config=run.config_path).data, 0)
+    assert len(held_out_episodes(data, 2, 3, seed=0)) == 2
+    assert "No data is held out" in caplog.text
+
+
+def test_pictures_of_an_evaluation_are_saved_and_shown(
+    clips: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still, moving = np.zeros((8, 9, 3), np.uint8), np.zeros((5, 8, 10, 3), np.uint8)
+    shown = {"one by one": still, "clip": moving}
+    given = Evaluation(2.0, {"loss": 1.0}, shown)
+    monkeypatch.setattr(ClipLearner, "evaluate", lambda *a, **k: given)
+    run = api.train(resolve("clips", overrides=settings(clips), steps=60), tmp_path / "run").run
+    names = [path.name for path in newest_pictures(run)]
+    assert names == ["evaluation-0000000060-clip.mp4", "evaluation-0000000060-one-by-one.png"]
+    page = write_report(run).read_text("utf-8")
+    assert "one-by-one.png" in page and "data:image/png" in page and "held-out score" in page
+    assert run.manifest(run.ticks()[-1])["score"] == 2.0
+    with pytest.raises(ContractError, match=r"'wide' is float64 \(2, 2\): an image is uint8"):
+        save_pictures(run, 1, {"wide": np.zeros((2, 2))})
 
 
 def test_a_run_from_data_goes_on_bit_for_bit_after_kill_9(
@@ -171,3 +229,21 @@ def test_runs_that_cannot_learn_from_what_they_have_say_so(tmp_path: Path, clips
         api.train(resolve("clips", overrides={"data.path": walks}), tmp_path / "c")
     with pytest.raises(CapabilityError, match="does not act: it cannot be used in an environment"):
         api.train(resolve("clips", "walk/here", overrides={"data.path": clips}), tmp_path / "d")
+
+
+def test_models_are_compared_on_the_same_data(tmp_path: Path, site: Any) -> None:
+    path = record(tmp_path / "walks", WALKS)
+    app = typer.Typer()
+    add_commands(app)
+    pairs = [f"--set={key}={value}" for key, value in settings(path).items() if key != "data.path"]
+    asked = ["compare", "tiny", "tiny:wide", "--env", "walk/here", "--steps", "20", "--seeds", "1"]
+    asked += ["--out", str(tmp_path / "out"), *pairs, "--set=train.collect=false"]
+    done = CliRunner().invoke(app, [*asked, "--set=train.eval_episodes=1", "--data", path])
+    assert done.exit_code == 0, done.output
+    for name in ("tiny", "tiny-wide"):
+        assert resolve(config=tmp_path / "out" / name / "seed-0" / "config.yaml").data.path == path
+    with pytest.raises(ConfigError, match=r"the same budget, but data.validation is 0.25 for"):
+        plan(
+            ["tiny", "tiny:wide"], "walk/here", seeds=[0], steps=20,
+            overrides={**settings(path), "tiny:wide/data.validation": 0.5},
+        )  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from worldflux.core.rollout import AutoregressiveRollout
+from worldflux.episodes import Episode
 from worldflux.errors import CapabilityError, ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux.specs import TensorSpec
@@ -22,7 +23,6 @@ from worldflux.testing.dummies import TinyAgent, TinyConfig
 from worldflux_train import api, drawing, recording, report
 from worldflux_train.imagine import Imagination, imagine, load_imagination
 from worldflux_train.picture import frames_of
-from worldflux_train.recording import Episode
 from worldflux_train.report import write_report
 from worldflux_train.video import write_video
 
@@ -38,7 +38,11 @@ def _episode(length: int, shape: tuple[int, ...] = (3,), key: str = "state") -> 
     else:
         obs = random.normal(size=(length, *shape)).astype(np.float32)
     reward = random.normal(size=length).astype(np.float32)
-    return Episode({key: obs}, random.integers(0, 2, length - 1), reward)
+    step = np.arange(length)
+    return {
+        f"obs.{key}": obs, "action": random.integers(0, 2, length), "reward": reward,
+        "is_first": step == 0, "is_last": step == length - 1, "is_terminal": step < 0,
+    }  # fmt: skip
 
 
 class Knows(AutoregressiveRollout):
@@ -56,8 +60,8 @@ class Knows(AutoregressiveRollout):
         begins = [2 + i * max(1, horizon // 4) for i in range(starts)]
         for i, begin in enumerate(begins):
             rows = slice(begin + 1, begin + 1 + horizon)
-            path.rewards[:, i] = torch.as_tensor(self.episode.reward[rows])
-            path.observations["state"][1:, i] = torch.as_tensor(self.episode.obs["state"][rows])
+            path.rewards[:, i] = torch.as_tensor(self.episode["reward"][rows])
+            path.observations["state"][1:, i] = torch.as_tensor(self.episode["obs.state"][rows])
         if self.wrong_from is not None:
             path.rewards[self.wrong_from :] += 1.0
         return path
@@ -67,21 +71,21 @@ def test_a_perfect_model_has_no_error_and_a_wrong_one_from_where_it_is_wrong() -
     agent, episode = _agent(TensorSpec((3,))), _episode(30)
     for wrong_from in (None, 4):
         agent.world_model.rollout_executor = Knows(episode, wrong_from)
-        found = imagine(agent, [episode], step=1, context=3, horizon=8, seed=0)
+        found = imagine(agent.world_model, [episode], step=1, context=3, horizon=8, seed=0)
         assert (found.horizon, found.starts) == (8, 10)  # 2, 4, ..., 20, and 8 steps from each
         assert max(found.error["state"]) < 1e-6
         assert found.real["state"] == pytest.approx(np.array(found.imagined["state"]), abs=1e-6)
         rewards = np.array(found.error["reward"])
         assert rewards[:4].max() < 1e-6
         if wrong_from is not None:
-            spread = np.stack([episode.reward[3 + b : 11 + b] for b in range(0, 20, 2)], 1).std()
+            spread = np.stack([episode["reward"][3 + b : 11 + b] for b in range(0, 20, 2)], 1).std()
             assert rewards[4:] == pytest.approx(1 / spread, rel=1e-4)
         assert min(found.still["reward"]) > 0.1
 
 
 def test_the_imagined_begins_after_the_context() -> None:
     found = imagine(
-        _agent(TensorSpec((3,))), [_episode(12), _episode(40)],
+        _agent(TensorSpec((3,))).world_model, [_episode(12), _episode(40)],
         step=1, context=5, horizon=20, seed=0,
     )  # fmt: skip
     real, imagined = np.array(found.real["state"]), np.array(found.imagined["state"])
@@ -114,7 +118,7 @@ def test_imagination_decodes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_lie_side_by_side(tmp_path: Path) -> None:
     agent = _agent(TensorSpec((3, 8, 8), "uint8", 0, 255), "image")
     found = imagine(
-        agent, [_episode(20, (3, 8, 8), "image")], step=1, context=4, horizon=10, seed=0
+        agent.world_model, [_episode(20, (3, 8, 8), "image")], step=1, context=4, horizon=10, seed=0
     )
     frames = frames_of(found)
     assert frames.shape == (14, 22 + 224, 3 * 224 + 12, 3)
@@ -164,10 +168,10 @@ def test_videos_have_every_frame(tmp_path: Path) -> None:
 def test_what_cannot_be_imagined(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = _agent(TensorSpec((3,)))
     with pytest.raises(CapabilityError, match="The longest episode has 1 steps: too few"):
-        imagine(agent, [_episode(1)], step=1, context=3, horizon=3, seed=0)
+        imagine(agent.world_model, [_episode(1)], step=1, context=3, horizon=3, seed=0)
     monkeypatch.setattr(type(agent.world_model), "capabilities", frozenset())
     with pytest.raises(CapabilityError, match="TinyModel predicts neither observations nor reward"):
-        imagine(agent, [_episode(9)], step=1, context=3, horizon=3, seed=0)
+        imagine(agent.world_model, [_episode(9)], step=1, context=3, horizon=3, seed=0)
 
 
 class _Links(HTMLParser):

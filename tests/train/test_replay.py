@@ -186,5 +186,5 @@ def test_only_stored_columns_can_be_written() -> None:
 
 
 def test_a_step_has_one_action() -> None:
-    with pytest.raises(ContractError, match="got 2 action specs: a, b"):
+    with pytest.raises(ContractError, match="A step takes one action space, got 2: a, b"):
         step_columns({}, {"a": TensorSpec(()), "b": TensorSpec(())})

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.errors import ContractError, did_you_mean
-from worldflux.specs import TensorSpec
+from worldflux.specs import TensorSpec, only_action
 
 OBS = "obs."
 STORED = "stored."
@@ -46,9 +46,10 @@ def step_columns(
     a camera pose).
     """
     columns = {f"{OBS}{key}": spec for key, spec in obs.items()}
-    if action:
-        columns[ACTION] = action if isinstance(action, TensorSpec) else _only(action)
-    if bool(action) if reward is None else reward:
+    taken = only_action(action, "A step")
+    if taken is not None:
+        columns[ACTION] = taken
+    if taken is not None if reward is None else reward:
         columns[REWARD] = TensorSpec((), "float32")
     columns |= {flag: TensorSpec((), "bool") for flag in FLAGS}
     columns |= {f"{STORED}{key}": spec for key, spec in (stored or {}).items()}
@@ -129,12 +130,3 @@ def to_json(columns: Columns) -> dict[str, dict[str, Any]]:
 def from_json(values: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorSpec]:
     """The columns that `to_json` wrote."""
     return {name: TensorSpec.from_json(spec) for name, spec in values.items()}
-
-
-def _only(action: Columns) -> TensorSpec:
-    if len(action) != 1:
-        raise ContractError(
-            f"A step has one action, got {len(action)} action specs: {', '.join(action)}. "
-            "Join them into one spec."
-        )
-    return next(iter(action.values()))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from worldflux.config import Config
-    from worldflux.core.agent import Learner
+    from worldflux.core.agent import Agent, Learner
     from worldflux.core.model import WorldModel
 
 SPACE_OPTIONS = ("obs_spec", "action_spec", "obs_shape", "action_dim", "discrete")
@@ -108,7 +108,8 @@ def create_world_model(
 ) -> WorldModel:
     """An untrained world model: `create_world_model("dreamerv3:size12m", action_dim=6)`.
 
-    Spaces are specs or their shorthand (default: a 3x64x64 image, 6 continuous actions).
+    Spaces are specs or their shorthand. Those left out are assumed: a uint8 image (3, 64, 64), 6
+    continuous actions in [-1, 1]; the model's `repr` says so, and `assumed` holds which.
     `overrides` are configuration fields (`model.deter`, or `deter` where only one room has it);
     `config` replaces the preset's. `slots` puts parts of yours into the model while it is built: a
     class, `"package.module:Class"`, `{"class": ..., **options}` (built as `Class(model,
@@ -116,7 +117,10 @@ def create_world_model(
     """
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
-    return cast("WorldModel", _create(model_id, "model", obs, action, config, slots, overrides))
+    assumed = spaces.assumed(obs_spec or obs_shape, action_dim if action_spec is None else "own")
+    return cast(
+        "WorldModel", _create(model_id, "model", obs, action, config, slots, overrides, assumed)
+    )
 
 
 def create_agent(
@@ -130,11 +134,19 @@ def create_agent(
     config: Config | None = None,
     slots: Mapping[str, Any] | None = None,
     **overrides: Any,
-) -> Learner:
-    """An untrained agent that owns its world model; arguments as for `create_world_model`."""
+) -> Agent:
+    """An untrained agent that owns its world model; arguments as for `create_world_model`.
+
+    A family that only learns gives a `Learner` here, which has no `act`.
+    """
     obs = spaces.resolve_obs_spec(obs_spec, obs_shape)
     action = spaces.resolve_action_spec(action_spec, action_dim, discrete)
-    return cast("Learner", _create(model_id, "agent", obs, action, config, slots, overrides))
+    assumed = spaces.assumed(obs_spec or obs_shape, action_dim if action_spec is None else "own")
+    from worldflux.core.strides import check_strides
+
+    made = _create(model_id, "agent", obs, action, config, slots, overrides, assumed)
+    check_strides(cast("Learner", made))
+    return cast("Agent", made)
 
 
 def env_runs_code(env_id: str) -> str | None:
@@ -207,6 +219,7 @@ def _create(
     config: Config | None,
     slots: Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
+    assumed: tuple[str, ...],
 ) -> Any:
     parsed = ModelId.parse(model_id)
     spec = models.get(parsed.family, parsed.distribution)
@@ -218,6 +231,7 @@ def _create(
     owner_class, parts = load_class(reference), read_slots(slots or {})
     owner = built(lambda: owner_class(config, obs_spec, action_spec), parts)
     owner.provenance = {"family": qualified(spec.family, parsed.distribution), "preset": preset}
+    getattr(owner, "world_model", owner).assumed = assumed
     return owner
 
 

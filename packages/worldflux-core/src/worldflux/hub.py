@@ -11,29 +11,51 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from worldflux.config import Config
 from worldflux.core.agent import Learner
 from worldflux.core.model import WorldModel
 from worldflux.errors import ConfigError, StorageError, UnknownIdError, WorldFluxError
 from worldflux.factory import get_model_spec, load_class
+from worldflux.runs import AGENT, Run
 from worldflux.saved_folder import SavedFolder
 from worldflux.slots import Part, built, read_slots
 from worldflux.weights import at_most, read_header, read_weights, require_numbers, require_same
 
 Saved = WorldModel | Learner
+SavedT = TypeVar("SavedT", bound=Saved)
 
 
+@overload
+def from_pretrained(
+    source: str | Path,
+    *,
+    kind: type[SavedT],
+    revision: str | None = None,
+    slots: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> SavedT: ...
+@overload
 def from_pretrained(
     source: str | Path,
     *,
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
     **overrides: Any,
-) -> Saved:
-    """Load what `save_pretrained` wrote, from a folder or a hub repository id.
+) -> Any: ...
+def from_pretrained(
+    source: str | Path,
+    *,
+    kind: type[Any] | None = None,
+    revision: str | None = None,
+    slots: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Any:
+    """Load what `save_pretrained` wrote: a folder, a run (its best checkpoint) or a hub id.
 
+    `kind` (`worldflux.WorldModel`, `worldflux.Agent`) tells a type checker what comes, and is
+    checked: the world model of a saved agent is given for `WorldModel`, anything else is refused.
     `overrides` are configuration fields (dotted keys too), `slots` parts as for
     `create_world_model`; each is applied or refused. A class that the folder names is used only if
     `slots` names it too; options that are left out are the saved ones. Raises `StorageError` for
@@ -55,6 +77,18 @@ def from_pretrained(
     saved = _built(build, folder, own_words)
     saved.provenance = {"family": folder.identity["family"], "preset": folder.identity["preset"]}
     _load(saved, folder)
+    return saved if kind is None else _of_kind(saved, kind, folder.path)
+
+
+def _of_kind(saved: Saved, kind: type[Any], path: Path) -> Any:
+    if isinstance(saved, Learner) and issubclass(kind, WorldModel):
+        provenance, saved = saved.provenance, saved.world_model
+        saved.provenance = provenance  # so that it can be saved by itself
+    if not isinstance(saved, kind):
+        raise StorageError(
+            f"{path} holds a {type(saved).__name__}, which is no {kind.__name__}. Leave out `kind` "
+            "to get what is there."
+        )
     return saved
 
 
@@ -158,9 +192,10 @@ def _world_model(saved: Saved) -> WorldModel:
 def _folder(source: str | Path, revision: str | None) -> Path:
     local = Path(source)
     if local.is_dir():
-        return local
+        run = Run(local)
+        return run.best_checkpoint() / AGENT if run.config_path.is_file() else local
     if isinstance(source, Path) or source.count("/") != 1 or source.startswith((".", "~", "/")):
-        raise StorageError(f"There is no folder {source}. Give a saved folder or a hub id.")
+        raise StorageError(f"There is no folder {source}. Give a saved folder, a run or a hub id.")
     return Path(_hub().snapshot_download(source, revision=revision))
 
 

@@ -27,6 +27,8 @@ from worldflux.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
+AGENT = "agent"
+"""Folder of the saved agent in a checkpoint."""
 _TAIL = 2**16  # bytes: more than a line of metrics takes
 _TICK = re.compile(r"\d+")
 
@@ -195,6 +197,23 @@ class Run(Described):
     def latest_checkpoint(self) -> Path | None:
         """The newest intact checkpoint."""
         return next(self.intact_checkpoints(), None)
+
+    def best_tick(self) -> int | None:
+        """Tick of the kept checkpoint with the best evaluation; None where none was evaluated."""
+        scores = {tick: self.manifest(tick).get("score") for tick in self.ticks()}
+        known = {tick: score for tick, score in scores.items() if score is not None}
+        return max(known, key=lambda tick: (known[tick], tick)) if known else None
+
+    def best_checkpoint(self) -> Path:
+        """The intact checkpoint with the best evaluation, else the newest; `StorageError`."""
+        intact = list(self.intact_checkpoints())
+        if not intact:
+            raise StorageError(
+                f"{self.path} has no intact checkpoint yet. Train on: worldflux train --resume "
+                f"{self.path}"
+            )
+        best = self.best_tick()
+        return next((folder for folder in intact if int(folder.name) == best), intact[0])
 
     def manifest(self, tick: int) -> dict[str, Any]:
         """What a checkpoint says about itself."""

@@ -59,6 +59,13 @@ def resolve_action_spec(
     return {"action": TensorSpec((size,), low=-1.0, high=1.0)}
 
 
+def assumed(observations: object, actions: object) -> tuple[str, ...]:
+    """Which of the two spaces are the defaults because the caller gave none of them (None)."""
+    return tuple(
+        name for name, given in (("obs", observations), ("action", actions)) if given is None
+    )
+
+
 def image_spec(shape: Sequence[int]) -> TensorSpec:
     """A uint8 image (C, Y, X)."""
     return TensorSpec(tuple(shape), "uint8", low=0, high=255)

@@ -141,6 +141,20 @@ def _numbers(value: Any) -> Any:
     return tuple(map(_numbers, value)) if isinstance(value, tuple) else float(value)
 
 
+def only_action(
+    action_spec: Mapping[str, TensorSpec] | TensorSpec | None, owner: str
+) -> TensorSpec | None:
+    """The one action space; None without any. `ContractError` for several, naming `owner`."""
+    if action_spec is None or isinstance(action_spec, TensorSpec):
+        return action_spec
+    if len(action_spec) > 1:
+        raise ContractError(
+            f"{owner} takes one action space, got {len(action_spec)}: {', '.join(action_spec)}. "
+            "Join choices into one multi-discrete space."
+        )
+    return next(iter(action_spec.values()), None)
+
+
 @dataclass(frozen=True)
 class CheckSettings:
     """How the published checks train a family for a moment: small sizes and a quick optimiser.

@@ -25,13 +25,3 @@ def stacked_shape(obs_spec: Mapping[str, TensorSpec], keys: list[str]) -> tuple[
         sizes = ", ".join(f"{key} {obs_spec[key].shape}" for key in keys)
         raise ContractError(f"Images of one observation must have one size, got {sizes}.")
     return sum(shape[0] for shape in shapes), shapes[0][1], shapes[0][2]
-
-
-def one_action(action_spec: Mapping[str, TensorSpec]) -> TensorSpec:
-    """The one action space; several choices at once are one multi-discrete space."""
-    if len(action_spec) != 1:
-        raise ContractError(
-            f"A Dreamer takes one action space, got {len(action_spec)}: "
-            f"{', '.join(action_spec) or 'none'}. Join choices into one multi-discrete space."
-        )
-    return next(iter(action_spec.values()))

@@ -39,24 +39,18 @@ class Sizes:
         return cls(None, tuple(rest), sum(spec.size for spec in rest.values()), embed)
 
 
-def continuous_action(config: ModelConfig, action_spec: Mapping[str, TensorSpec]) -> TensorSpec:
-    """The one action space, which must be continuous and hold the actions of every task."""
-    if len(action_spec) != 1:
-        raise ContractError(
-            f"TD-MPC2 takes one action space, got {len(action_spec)}: "
-            f"{', '.join(action_spec) or 'none'}."
-        )
-    name, spec = next(iter(action_spec.items()))
+def check_action(config: ModelConfig, spec: TensorSpec) -> TensorSpec:
+    """The action space, which must be continuous and hold the actions of every task."""
     if spec.discrete:
         raise CapabilityError(
-            f"TD-MPC2 controls continuous actions; {name!r} has {spec.n} choices. "
+            f"TD-MPC2 controls continuous actions; 'action' has {spec.n} choices. "
             "Choose a family that acts in discrete spaces."
         )
     for task in config.tasks:
         if task.action_dim > spec.size:
             raise ContractError(
                 f"Task {task.name!r} has action_dim={task.action_dim}, but the action space "
-                f"{name!r} has {spec.size} dimensions. Pad it to the largest task's."
+                f"'action' has {spec.size} dimensions. Pad it to the largest task's."
             )
     return spec
 

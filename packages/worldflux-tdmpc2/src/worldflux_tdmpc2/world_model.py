@@ -37,7 +37,7 @@ from worldflux_tdmpc2.latent import (
 from worldflux_tdmpc2.networks import QEnsemble
 from worldflux_tdmpc2.policy import Policy, Sample
 from worldflux_tdmpc2.scale import RunningScale
-from worldflux_tdmpc2.spaces import Sizes, continuous_action
+from worldflux_tdmpc2.spaces import Sizes, check_action
 
 
 class TDMPC2WorldModel(WorldModel):
@@ -67,7 +67,8 @@ class TDMPC2WorldModel(WorldModel):
         action_spec: Mapping[str, TensorSpec],
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
-        c, self.action = config.model, continuous_action(config.model, action_spec)
+        c = config.model
+        self.action: TensorSpec = check_action(c, self.required_action())
         self.sizes = Sizes.of(c, obs_spec)
         if c.episodic:
             self.capabilities = self.capabilities | {Capability.CONTINUE_PRED}

@@ -12,7 +12,10 @@ from rich.console import Console
 
 from worldflux.atomic import write_file
 from worldflux.core.agent import Agent, Learner
-from worldflux.errors import StorageError
+from worldflux.core.evaluation import Evaluation as OnData
+from worldflux.core.rand import Rand
+from worldflux.episodes import Episode
+from worldflux.errors import ConfigError, StorageError
 from worldflux.hub import load_into
 from worldflux.runs import Run
 from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
@@ -20,6 +23,7 @@ from worldflux_train.changed_config import require_unchanged
 from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.clock import Clock
 from worldflux_train.config import RunConfig, resolve
+from worldflux_train.data import held_out_episodes, judged, open_data, require_held_out
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.imagine import Imagination, imagine
 from worldflux_train.inputs import open_inputs
@@ -160,7 +164,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`.
 
-    `device`, `trust` and `changed` as for `load_agent`.
+    `device`, `trust` and `changed` as for `load_agent`. A run from data alone has no environment:
+    see `evaluate_on_data`.
     """
     config, agent = load_run(path, step, device=device, trust=trust, changed=changed)
     with Interrupt() as interrupt:
@@ -175,6 +180,35 @@ def evaluate_run(
         )
     if found is None:
         raise KeyboardInterrupt
+    return found
+
+
+def evaluate_on_data(
+    path: str | Path,
+    step: int | None = None,
+    seed: int = 1,
+    *,
+    batches: int | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    changed: bool = False,
+) -> OnData:
+    """Judge a run's best checkpoint (or `step`) on the data it holds out (`data.validation`).
+
+    At most `batches` batches of each phase (None: `train.eval_batches`); `device`, `trust` and
+    `changed` as for `load_agent`. `ConfigError` for a run without such data.
+    """
+    run = Run.open(path)
+    config = run_config(run, device=device, trust=trust, changed=changed)
+    if config.data.path is None:
+        raise ConfigError(f"{run.path} is not from data: evaluate it in its environment.")
+    data = open_data(config.data, config.train.seed)
+    require_held_out(data)
+    chosen = choose_device(config.train.device)
+    learner = _learner(config, _checkpoint(run, step))
+    rand = Rand.seeded(derived(seed, "evaluation"), chosen)
+    found = judged(learner, data, rand, chosen, batches or config.train.eval_batches)
+    assert found is not None, "data is held out"
     return found
 
 
@@ -195,25 +229,46 @@ def imagine_run(
     """What a run's world model imagines beside what happens, saved in the run with a video.
 
     No further episode is played after `most_seconds`; there is always one.
+    Along episodes that the agent plays, or, in a run from data alone, that are held out.
     `device`, `trust` and `changed` as for `load_agent`.
     """
     from worldflux_train.picture import frames_of
     from worldflux_train.video import write_video
 
     run = Run.open(path)
-    _ = run_config(run, trust=trust, changed=changed).env_id  # episodes are played there
-    at = int(_checkpoint(run, step).name)
-    config, agent = load_run(path, at, device=device, trust=trust, changed=changed)
-    most = 4 * (context + horizon)
-    with Interrupt() as interrupt:
-        recorded = record_episodes(
-            config, agent, episodes, most, seed, stop=lambda: interrupt.requested,
-            most_seconds=most_seconds,
-        )  # fmt: skip
-    found = imagine(agent, recorded, step=at, context=context, horizon=horizon, seed=seed)
+    config = run_config(run, device=device, trust=trust, changed=changed)
+    folder = _checkpoint(run, step)
+    at, learner = int(folder.name), _learner(config, folder)
+    recorded = _real_episodes(
+        config, learner, episodes, 4 * (context + horizon), seed, most_seconds
+    )
+    found = imagine(
+        learner.world_model, recorded, step=at, context=context, horizon=horizon, seed=seed
+    )
     found.save(run)
     name = f"imagined-{at:010d}.{kind}"
     return found, write_video(run.videos_path / name, frames_of(found), fps=FPS)
+
+
+def _real_episodes(
+    config: RunConfig,
+    learner: Learner,
+    count: int,
+    most_steps: int,
+    seed: int,
+    most_seconds: float,
+) -> list[Episode]:
+    """Played by the agent, or of the run's held-out data where it has no environment."""
+    if not config.has_env:
+        return held_out_episodes(
+            open_data(config.data, config.train.seed), count, most_steps, derived(seed, "shown")
+        )
+    agent = acting(learner, config)
+    with Interrupt() as interrupt:
+        return record_episodes(
+            config, agent, count, most_steps, seed, stop=lambda: interrupt.requested,
+            most_seconds=most_seconds,
+        )  # fmt: skip
 
 
 def _run(trainer: Trainer, sinks: list[Sink]) -> Result:

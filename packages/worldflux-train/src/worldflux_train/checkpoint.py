@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from worldflux.core.source import Source
 from worldflux.errors import StorageError
-from worldflux.runs import Run
+from worldflux.runs import AGENT, Run
 from worldflux_train.clock import FILE as CLOCK
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Collector
@@ -19,7 +19,7 @@ from worldflux_train.parts import Part
 from worldflux_train.replay.snapshot import FILE as LIST
 from worldflux_train.replay.snapshot import prune
 from worldflux_train.schedule import Schedule
-from worldflux_train.updater import AGENT, Updater
+from worldflux_train.updater import Updater
 
 logger = logging.getLogger(__name__)
 __all__ = ["AGENT", "Parts", "best_step", "load_checkpoint", "load_newest", "save_checkpoint"]
@@ -100,9 +100,7 @@ def load_checkpoint(folder: Path, run: Run, parts: Parts) -> None:
 
 def best_step(run: Run) -> int | None:
     """Tick of the kept checkpoint with the best evaluation."""
-    scores = {tick: run.manifest(tick).get("score") for tick in run.ticks()}
-    known = {tick: score for tick, score in scores.items() if score is not None}
-    return max(known, key=lambda tick: (known[tick], tick)) if known else None
+    return run.best_tick()
 
 
 def _refuse_older(folder: Path) -> None:

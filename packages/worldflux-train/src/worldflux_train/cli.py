@@ -146,10 +146,24 @@ def evaluate(
     trust: Trust = False,
     changed_config: Changed = False,
 ) -> None:
-    """Evaluate a run's agent on fresh episodes."""
+    """Evaluate a run's agent on fresh episodes; a run from data alone, on its held-out data."""
     from worldflux_train import api
+    from worldflux_train.data import row_of
 
     with asking_for_trust(typed):
+        config = api.run_config(Run.open(run), device=device, trust=trust, changed=changed_config)
+        if not config.has_env:
+            if episodes is not None:
+                raise ConfigError(
+                    f"{run} is on data alone: --episodes counts episodes in an environment. How "
+                    "much data it is judged on is train.eval_batches."
+                )
+            found = api.evaluate_on_data(
+                run, step, seed, device=device, trust=trust, changed=changed_config
+            )
+            for name, value in row_of(found).items():
+                typer.echo(f"{name.removeprefix('eval/')} {value:.4g} on held-out data")
+            return
         result = api.evaluate_run(
             run, episodes, step, seed, device=device, trust=trust, changed=changed_config
         )

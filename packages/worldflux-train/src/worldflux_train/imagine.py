@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldflux.atomic import make_folder, write_file
-from worldflux.core.agent import Agent
+from worldflux.columns import ACTION, OBS, REWARD, under
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
+from worldflux.episodes import Episode, rows_of
 from worldflux.errors import CapabilityError, StorageError
 from worldflux.runs import Run
 from worldflux.specs import Capability
-from worldflux_train.recording import Array, Episode, tensors_of
+from worldflux_train.recording import PICTURE, Array, tensors_of
 from worldflux_train.seeding import derived
 
 MOST_STARTS = 256
@@ -74,26 +76,36 @@ def load_imagination(run: Run) -> Imagination | None:
 
 @torch.no_grad()
 def imagine(
-    agent: Agent, episodes: list[Episode], *, step: int, context: int, horizon: int, seed: int
+    model: WorldModel,
+    episodes: list[Episode],
+    *,
+    step: int,
+    context: int,
+    horizon: int,
+    seed: int,
 ) -> Imagination:
-    """Open-loop rollouts along the episodes' own actions; the longest episode is shown."""
-    model = agent.world_model
+    """Open-loop rollouts along the episodes' own actions, or none; the longest episode is shown."""
     if not model.supports(Capability.OBS_DECODE) and not model.supports(Capability.REWARD_PRED):
         raise CapabilityError(
             f"{type(model).__name__} predicts neither observations nor rewards: there is nothing "
             "to compare with what really happened."
         )
-    shown = max(episodes, key=len)
-    context = min(context, max(1, len(shown) // 4))
-    horizon = min(horizon, len(shown) - context)
+    if model.dynamics_model is None:
+        raise CapabilityError(
+            f"{type(model).__name__} has no dynamics: it cannot imagine what comes next."
+        )
+    shown = max(episodes, key=rows_of)
+    rows = rows_of(shown)
+    context = min(context, max(1, rows // 4))
+    horizon = min(horizon, rows - context)
     if horizon < 1:
-        raise CapabilityError(f"The longest episode has {len(shown)} steps: too few to imagine.")
+        raise CapabilityError(f"The longest episode has {rows} steps: too few to imagine.")
     rand = Rand.seeded(derived(seed, "imagination"), next(model.parameters()).device)
     states, pieces = [], []
     for episode in sorted(episodes, key=lambda item: item is not shown):  # the shown one first
         filtered = _filter(model, episode, rand)
         first = context - 1
-        for begin in range(first, len(episode) - horizon, max(1, horizon // 4)):
+        for begin in range(first, rows_of(episode) - horizon, max(1, horizon // 4)):
             states.append(filtered[begin])
             pieces.append((episode, begin))
     return _compare(model, states[:MOST_STARTS], pieces[:MOST_STARTS], step, context, horizon, rand)
@@ -103,12 +115,15 @@ def _filter(model: WorldModel, episode: Episode, rand: Rand) -> list[State]:
     """The posterior State (1, ...) at every step of an episode."""
     device = next(model.parameters()).device
     states: list[State] = []
-    for t in range(len(episode)):
-        obs = tensors_of({key: value[t] for key, value in episode.obs.items()}, device)
+    seen = under(OBS, episode)
+    for t in range(rows_of(episode)):
+        obs = tensors_of({key: episode[name][t] for key, name in seen.items()}, device)
         if not states:
             states.append(model.encode(obs, rand=rand))
             continue
-        action = torch.as_tensor(episode.action[t - 1][None]).to(device)
+        action = None
+        if ACTION in episode:
+            action = torch.as_tensor(np.array(episode[ACTION][t - 1])[None]).to(device)
         states.append(model.update(states[-1], action, obs, rand=rand))
     return states
 
@@ -123,8 +138,10 @@ def _compare(
     rand: Rand,
 ) -> Imagination:
     guesses = _guesses(model, states, pieces, horizon, rand)
-    result = Imagination(step, context, horizon, len(pieces), frames=pieces[0][0].frames)
+    result = Imagination(step, context, horizon, len(pieces), frames=pieces[0][0].get(PICTURE))
     for key, guess in guesses.items():
+        if _column(key) not in pieces[0][0]:
+            continue  # data without rewards, say
         real = np.stack([_real(e, key)[t + 1 : t + 1 + horizon] for e, t in pieces], 1)
         before = np.stack([_real(e, key)[t] for e, t in pieces])  # (B, ...)
         guess = guess.reshape(real.shape)  # (H, B, ...)
@@ -146,16 +163,28 @@ def _guesses(
     at_once = max(1, DECODED_AT_ONCE // (horizon + 1))
     for first in range(0, len(states), at_once):
         part = slice(first, first + at_once)
-        actions = np.stack([e.action[t : t + horizon] for e, t in pieces[part]], 1)  # (H, b, ...)
+        actions = _actions(pieces[part], horizon, states[0].device)
+        alone: dict[str, Any] = {"horizon": horizon} if actions is None else {}
         path = model.rollout(
             State.cat(states[part]),
-            torch.as_tensor(actions).to(states[0].device),
+            actions,
             decode=True,
             rand=rand.under(f"start{first}/"),
+            **alone,
         )
         for key, tensor in _predicted(path).items():
             found.setdefault(key, []).append(tensor.float().cpu().numpy())
     return {key: np.concatenate(parts, 1) for key, parts in found.items()}
+
+
+def _actions(
+    pieces: list[tuple[Episode, int]], horizon: int, device: torch.device
+) -> Tensor | None:
+    """Recorded actions (H, B, ...) from each piece on; None where none were recorded."""
+    if ACTION not in pieces[0][0]:
+        return None
+    taken = np.stack([episode[ACTION][t : t + horizon] for episode, t in pieces], 1)
+    return torch.as_tensor(taken).to(device)
 
 
 def _predicted(path: Trajectory) -> dict[str, Tensor]:
@@ -164,8 +193,12 @@ def _predicted(path: Trajectory) -> dict[str, Tensor]:
     return found | ({} if path.rewards is None else {"reward": path.rewards})
 
 
+def _column(key: str) -> str:
+    return REWARD if key == "reward" else f"{OBS}{key}"
+
+
 def _real(episode: Episode, key: str) -> Array:
-    value = episode.reward if key == "reward" else episode.obs[key]
+    value: Array = episode[_column(key)]
     return value.astype(np.float32) / 255 if value.dtype == np.uint8 else value
 
 

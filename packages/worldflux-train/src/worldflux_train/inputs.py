@@ -12,7 +12,6 @@ import torch
 from worldflux.columns import actions, observations, step_columns
 from worldflux.config import Config
 from worldflux.core.agent import Learner
-from worldflux.core.rand import Rand
 from worldflux.core.source import Source
 from worldflux.errors import ConfigError
 from worldflux.factory import make_env
@@ -99,22 +98,6 @@ def make_source(
         return replay, replay
     both: Mapping[str, Source] = {"data": offline, "replay": replay}
     return Mixture(both, train.data_fraction, columns), replay
-
-
-def judged_by_data(
-    agent: Learner, inputs: Inputs, rand: Rand, device: torch.device
-) -> tuple[dict[str, float], float | None]:
-    """Metrics (`eval/...`) and score on held-out data with the published weights; none without."""
-    data = inputs.data
-    source = None if data is None else data.validation(agent.columns, device)
-    if source is None:
-        return {}, None
-    training = agent.training
-    with agent.eval().as_published():
-        found = agent.evaluate(source, rand, inputs.config.train.eval_batches)
-    agent.train(training)
-    score = {} if found.score is None else {"eval/score": found.score}
-    return {**score, **{f"eval/{key}": value for key, value in found.metrics.items()}}, found.score
 
 
 def check_fits(stepper: Stepper, inputs: Inputs) -> None:

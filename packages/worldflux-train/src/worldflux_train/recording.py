@@ -6,16 +6,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldflux.columns import ACTION, EXTRA, FLAGS, OBS, REWARD
 from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
+from worldflux.episodes import Episode
 from worldflux.errors import EnvError
 from worldflux.factory import get_env_spec, make_env
 from worldflux_train.assembly import evaluation_options
@@ -27,21 +28,8 @@ SECONDS_BETWEEN_LINES = 10.0
 Array = NDArray[Any]
 
 
-@dataclass
-class Episode:
-    """Observations (T, ...), the actions (T-1, ...) between them, the rewards (T,) they came with.
-
-    `frames` are pictures (T, Y, X, 3) the environment drew, where it can.
-    """
-
-    obs: dict[str, Array]
-    action: Array
-    reward: Array
-    frames: Array | None = None
-
-    def __len__(self) -> int:
-        """T."""
-        return len(self.reward)
+PICTURE = f"{EXTRA}picture"
+"""Column of recorded episodes: what the environment drew, uint8 (T, Y, X, 3), where it can."""
 
 
 @torch.no_grad()
@@ -71,7 +59,7 @@ def record_episodes(
                 raise KeyboardInterrupt
             if not _goes_on(len(found), count, time.monotonic() - began, most_seconds):
                 break
-        if all(episode.frames is None for episode in found):
+        if not any(PICTURE in episode for episode in found):
             logger.info("%s draws no pictures of itself.", config.env_id)
         return found
     finally:
@@ -102,7 +90,7 @@ def _record(
     seen, rewards, frames = [obs], [0.0], [_picture(env)]
     actions: list[Any] = []
     state: State | None = None
-    over = False
+    over = terminated = False
     while not over and len(actions) < most_steps:
         tensors = tensors_of(obs, _device(agent))
         first = torch.full((1,), not actions, device=_device(agent))
@@ -116,12 +104,25 @@ def _record(
             (seen, actions, rewards, frames), (obs, chosen, reward, _picture(env)), strict=True
         ):
             items.append(item)  # type: ignore[attr-defined]
-    return Episode(
-        {key: np.stack([each[key] for each in seen]) for key in obs},
-        np.stack(actions),
-        np.asarray(rewards, np.float32),
-        _stacked(frames),
-    )
+    return _episode(seen, actions, rewards, frames, bool(terminated))
+
+
+def _episode(
+    seen: list[dict[str, Any]],
+    actions: list[Any],
+    rewards: list[float],
+    frames: list[Any],
+    terminated: bool,
+) -> Episode:
+    """T observations, the T-1 actions between them and the rewards they came with, as columns."""
+    found: Episode = {f"{OBS}{key}": np.stack([each[key] for each in seen]) for key in seen[0]}
+    found[ACTION] = np.stack([*actions, np.zeros_like(actions[-1])])
+    found[REWARD] = np.asarray(rewards, np.float32)
+    step, last = np.arange(len(seen)), len(seen) - 1
+    flags = (step == 0, step == last, (step == last) & terminated)
+    pictures = _stacked(frames)
+    drawn = {} if pictures is None else {PICTURE: pictures}
+    return found | dict(zip(FLAGS, flags, strict=True)) | drawn
 
 
 def tensors_of(obs: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:

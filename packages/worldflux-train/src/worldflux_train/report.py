@@ -18,10 +18,11 @@ from worldflux_train import drawing
 from worldflux_train.clock import tick_of
 from worldflux_train.config import resolve
 from worldflux_train.imagine import Imagination, load_imagination
+from worldflux_train.pictures import newest_pictures
 
 MOST_LOSSES = 12
 MOST_VIDEOS = 3
-MIME = {".mp4": "video/mp4", ".gif": "image/gif"}
+MIME = {".mp4": "video/mp4", ".gif": "image/gif", ".png": "image/png"}
 
 
 def write_report(run: Run) -> Path:
@@ -35,6 +36,7 @@ def write_report(run: Run) -> Path:
         env=html.escape(config.where),
         tiles=_tiles(rows),
         curve=_learning(rows),
+        pictures="".join(map(_embedded, newest_pictures(run))),
         losses=_losses(rows),
         imagination=_imagination(load_imagination(run)),
         videos=_videos(run),
@@ -65,6 +67,9 @@ def _tiles(rows: list[dict[str, Any]]) -> str:
         found[f"best, at step {best['step']:,}"] = f"{best['eval/return']:.1f}"
         found["last evaluation"] = f"{last['eval/return']:.1f} ± {last['eval/return_std']:.1f}"
         found["before training"] = f"{evaluations[0]['eval/return']:.1f}"
+    for name, points in list(_held_out(rows).items())[:1] if not evaluations else []:
+        found[f"held-out {name}"] = f"{points[-1][1]:.4g}"
+        found["before training"] = f"{points[0][1]:.4g}"
     if rows:
         end = rows[-1]["step"]
         found["agent steps"] = f"{end:,}"
@@ -90,10 +95,23 @@ def tiles(values: Mapping[str, str]) -> str:
 def _learning(rows: list[dict[str, Any]]) -> str:
     evaluations = having(rows, *EVALUATION)
     episodes = [(tick_of(row), row["episode/return"]) for row in having(rows, "episode/return")]
+    if not evaluations and not episodes and (judged := _held_out(rows)):
+        return f"<p>On held-out data:</p>{drawing.small_curves(judged)}"
     if not evaluations and not episodes:
         return _nothing("No episode has ended yet.")
     bursts = any(tick_of(row) > row["step"] for row in rows)
     return drawing.learning_curve(evaluations, episodes, "ticks" if bursts else "steps")
+
+
+def _held_out(rows: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """What a run from data was judged by, over its steps: the score first."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("eval/") and isinstance(value, int | float):
+                found.setdefault(key.removeprefix("eval/"), []).append((tick_of(row), value))
+    first = sorted(found, key=lambda name: name != "score")[:MOST_LOSSES]
+    return {name: found[name] for name in first}
 
 
 def _losses(rows: list[dict[str, Any]]) -> str:
@@ -127,7 +145,7 @@ def _imagination(found: Imagination | None) -> str:
 
 
 def _videos(run: Run) -> str:
-    files = [file for file in run.videos_path.glob("*") if file.suffix in MIME]
+    files = [file for file in run.videos_path.glob("imagined-*") if file.suffix in MIME]
     newest = sorted(files, key=lambda file: file.stat().st_mtime)[-MOST_VIDEOS:]
     if not newest:
         return _nothing("None yet: run <code>worldflux imagine</code> on this folder.")
@@ -138,7 +156,7 @@ def _embedded(file: Path) -> str:
     data = f"data:{MIME[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
     shown = (
         f'<img src="{data}" alt="">'
-        if file.suffix == ".gif"
+        if file.suffix in (".gif", ".png")
         else f'<video src="{data}" controls loop muted autoplay playsinline></video>'
     )
     return f"<figure>{shown}<figcaption>{html.escape(file.name)}</figcaption></figure>"

@@ -28,12 +28,12 @@ from worldflux_train.data import ReadAhead
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.inputs import (
     check_fits,
-    judged_by_data,
     make_source,
     make_stepper,
     open_inputs,
 )
 from worldflux_train.interrupt import Interrupt
+from worldflux_train.judging import judge
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
 from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
@@ -353,9 +353,7 @@ class Trainer:
     def _judged(self) -> tuple[dict[str, Any], float | None] | None:
         """Metrics and score: in the environment, else on held-out data; None if interrupted."""
         if self.collector is None:
-            tick, device = self.clock.tick, self.device
-            rand = Rand.seeded(derived(self.settings.seed, "evaluation", tick), device)
-            return judged_by_data(self.agent, self.inputs, rand, device)
+            return judge(self.agent, self.inputs, self.run, self.clock.tick, self.device)
         with self.collector.borrowed(self._newer_weights(self.collector)) as agent:
             played = self._play(agent)
         return None if played is None else (played.row(), played.mean)

@@ -13,12 +13,13 @@ from worldflux.core.agent import Learner
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
 from worldflux.hub import load_into
+from worldflux.runs import AGENT
 from worldflux.training import Phase
 from worldflux_train.meters import Meters
 from worldflux_train.parts import generator_of, read_tensors, write_tensors
 
 Metrics = Mapping[str, Tensor | float]
-AGENT, OPTIMIZERS, GENERATOR = "agent", "optimizers.safetensors", "updater.safetensors"
+OPTIMIZERS, GENERATOR = "optimizers.safetensors", "updater.safetensors"
 
 
 class Updater:

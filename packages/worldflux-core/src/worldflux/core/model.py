@@ -35,7 +35,7 @@ from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.saving import save_pretrained
-from worldflux.specs import Capability, TensorSpec
+from worldflux.specs import Capability, TensorSpec, only_action
 
 __all__ = ["Observation", "WorldModel"]
 
@@ -64,6 +64,9 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     constant_predictions: frozenset[str] = frozenset()
     """Predictions that are the same for every State on purpose (a fixed discount, say)."""
 
+    stride: int = 1
+    """Steps of an environment that one step of this model spans; see `Phase.stride`."""
+
     def __init__(
         self,
         config: Config | None = None,
@@ -74,14 +77,31 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         self.config = config if config is not None else Config()
         self.obs_spec = dict(obs_spec or {})
         self.action_spec = dict(action_spec or {})
-        self.action = next(iter(self.action_spec.values()), None)
+        self.action = only_action(self.action_spec, type(self).__name__)
         self._empty_slots()
         self.fill("rollout_executor", AutoregressiveRollout)
         self.provenance: dict[str, Any] = {}
+        self.assumed: tuple[str, ...] = ()
+        """Spaces ("obs", "action") that the caller left out, so that the defaults stand."""
+
+    def extra_repr(self) -> str:
+        """What `repr` says first: the spaces, and which of them nobody asked for."""
+        specs = {"obs": self.obs_spec, "action": self.action_spec}
+        return "\n".join(
+            f"{name} {key!r}: {spec}" + " (assumed: none was given)" * (name in self.assumed)
+            for name, space in specs.items()
+            for key, spec in space.items()
+        )
 
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def required_action(self) -> TensorSpec:
+        """The space of one action; `ContractError` for a model without actions."""
+        if self.action is None:
+            raise ContractError(f"{type(self).__name__} needs an action space, got none.")
+        return self.action
 
     def observations(self, obs: Observation) -> dict[str, Tensor]:
         """Any accepted form of observation as a dict (B, ...) by key, its shapes checked."""

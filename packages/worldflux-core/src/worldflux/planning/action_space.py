@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldflux.core.payloads import ActionKind
 from worldflux.errors import ContractError
-from worldflux.specs import TensorSpec
+from worldflux.specs import TensorSpec, only_action
 
 
 class ActionSpace:
@@ -21,7 +21,10 @@ class ActionSpace:
     """
 
     def __init__(self, action_spec: Mapping[str, TensorSpec] | TensorSpec) -> None:
-        self.spec = _only(action_spec)
+        spec = only_action(action_spec, "A planner")
+        if spec is None:
+            raise ContractError("A planner needs an action space to search in, got none.")
+        self.spec = spec
         self.discrete = self.spec.discrete
         self.kind: ActionKind = "discrete" if self.discrete else "continuous"
         self.counts = self.spec.counts
@@ -123,17 +126,6 @@ def gumbel(noise: Tensor) -> Tensor:
 def _one_hot(preferences: Tensor) -> Tensor:
     best = preferences.argmax(-1, keepdim=True)
     return torch.zeros_like(preferences).scatter(-1, best, 1.0)
-
-
-def _only(action_spec: Mapping[str, TensorSpec] | TensorSpec) -> TensorSpec:
-    if isinstance(action_spec, TensorSpec):
-        return action_spec
-    if len(action_spec) != 1:
-        raise ContractError(
-            f"A planner searches one action, got {len(action_spec)}: "
-            f"{', '.join(action_spec) or 'none'}. Combine them into one TensorSpec."
-        )
-    return next(iter(action_spec.values()))
 
 
 def _bounds(spec: TensorSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -35,13 +35,17 @@ class PlanningAgent(Agent):
     the plan under way and the memory that warms the next one.
     """
 
+    stride: int = 1
+    """Steps of an environment that one planned action spans; it agrees with the model's."""
+
     def __init__(
         self, world_model: WorldModel, settings: PlanningAgentConfig, config: Config | None = None
     ) -> None:
         super().__init__(config or settings, world_model.obs_spec, world_model.action_spec)
         self.world_model = world_model
         self.settings = settings
-        self.planner = create_planner(settings.planner.kind, self.action_spec, settings.planner)
+        action = world_model.required_action()
+        self.planner = create_planner(settings.planner.kind, action, settings.planner)
         parameters = inspect.signature(world_model.loss).parameters
         self._samples = "rand" in parameters  # a loss that samples nothing takes a batch only
         trainable = [p for p in world_model.parameters() if p.requires_grad]
@@ -58,6 +62,8 @@ class PlanningAgent(Agent):
             length=settings.length,
             updates_per_step=settings.updates_per_step,
             start=settings.prefill,
+            stride=self.stride,
+            boundary="cross" if self.stride == 1 else "within",
             trains=tuple(self.optimizers),
         )
         return TrainingPlan([phase], prefill=settings.prefill)

@@ -26,7 +26,6 @@ from worldflux_dreamer.dreamerv3.policy import ActorHead
 from worldflux_dreamer.dreamerv3.returns import ReturnNorm
 from worldflux_dreamer.dreamerv3.world_model import DreamerV3WorldModel
 from worldflux_dreamer.shared_losses import masked_mean
-from worldflux_dreamer.spaces import one_action
 
 LATENT = ("deter", "stoch")
 """What a State must hold to go on from."""
@@ -66,7 +65,7 @@ class DreamerV3Agent(Agent):
         self.world_model = DreamerV3WorldModel(config, obs_spec, action_spec)
         model, agent = config.model, config.agent
         size = model.deter + model.stoch * model.classes
-        self.policy = ActorHead(size, one_action(action_spec), model, agent)
+        self.policy = ActorHead(size, self.world_model.required_action(), model, agent)
         self.value = ScalarHead(size, agent.value_layers, model)
         self.slow_value = slow_copy(self.value)
         self.return_norm = ReturnNorm(agent)

@@ -30,7 +30,6 @@ from worldflux_dreamer.dreamerv3.representation.reconstruction import (
 )
 from worldflux_dreamer.dreamerv3.rssm import RSSM
 from worldflux_dreamer.shared_losses import masked_mean
-from worldflux_dreamer.spaces import one_action
 
 LOGITS = ("prior_logits", "posterior_logits")
 
@@ -61,7 +60,7 @@ class DreamerV3WorldModel(WorldModel):
         action_spec: Mapping[str, TensorSpec],
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
-        model, action = config.model, one_action(action_spec)
+        model, action = config.model, self.required_action()
         self.fill(
             "observation_encoder", lambda: Encoder(model, obs_spec), expects={"embed": (None,)}
         )

@@ -24,7 +24,6 @@ from worldflux_dreamer.latent_rssm.layers import ScalarHead
 from worldflux_dreamer.latent_rssm.losses import critic_loss
 from worldflux_dreamer.latent_rssm.rssm import features
 from worldflux_dreamer.latent_rssm.world_model import DiscountedWorldModel
-from worldflux_dreamer.spaces import one_action
 
 FEATURES = ("deter", "stoch")
 """What actor and critic see of a State."""
@@ -60,7 +59,7 @@ class ImaginingAgent(Agent):
         super().__init__(config, world_model.obs_spec, world_model.action_spec)
         self.world_model = world_model
         self.behavior: BehaviorConfig = config.agent  # type: ignore[attr-defined]
-        self.spec = one_action(self.action_spec)
+        self.spec = world_model.required_action()
         sizes, width = world_model.sizes, self._feature_size()
         layers = self.behavior.critic_layers
         self.actor = self.make_actor(width)

@@ -28,7 +28,6 @@ from worldflux_dreamer.latent_rssm.losses import freed, normal_loss, transformed
 from worldflux_dreamer.latent_rssm.networks import ConstantContinue, Encoder, LatentDecoder
 from worldflux_dreamer.latent_rssm.rssm import RSSM
 from worldflux_dreamer.shared_losses import binary_cross_entropy, choice_loss, masked_mean
-from worldflux_dreamer.spaces import one_action
 
 Specs = Mapping[str, TensorSpec]
 
@@ -48,7 +47,7 @@ class LatentWorldModel(WorldModel):
         super().__init__(config, obs_spec, action_spec)
         self.sizes: SizesConfig = config.model  # type: ignore[attr-defined]
         self.latent: Latent = make_latent(self.sizes)
-        action = one_action(action_spec)
+        action = self.required_action()
         self.fill(
             "observation_encoder",
             lambda: self.make_encoder(self.sizes, obs_spec),

@@ -20,6 +20,10 @@ def compare(
     env: Annotated[str, typer.Option(metavar="BACKEND/TASK", help="Such as wf/pendulum.")],
     steps: Annotated[int, typer.Option(min=1, help="Agent steps of every run.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs and the report.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Recorded episodes that all learn from (data.path)."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 3,
     config: Annotated[
         list[str] | None,
@@ -50,16 +54,19 @@ def compare(
     from worldflux_train.config import parse_overrides
 
     console = Console()
+    overrides = parse_overrides(set_ or [])
+    if data is not None:
+        overrides["data.path"] = str(data.resolve())
     with asking_for_trust(typed):
         plan(  # every id and key is looked at before torch is imported
             models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
-            overrides=parse_overrides(set_ or []), trust=trust, budgets=False,
+            overrides=overrides, trust=trust, budgets=False,
         )  # fmt: skip
         from worldflux_train.comparison.compare import compare as run
 
         found = run(
             models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
-            overrides=parse_overrides(set_ or []), target=target, trust=trust, console=console,
+            overrides=overrides, target=target, trust=trust, console=console,
         )  # fmt: skip
     if found.outcome == "interrupted":
         console.print("Interrupted and saved. Continue with the same command.", highlight=False)

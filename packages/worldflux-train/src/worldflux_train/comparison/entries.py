@@ -13,6 +13,7 @@ from worldflux_train.config import RunConfig, resolve
 
 EVALUATIONS = 10
 BUDGET = ("steps", "envs", "eval_every", "eval_episodes", "threads")
+DATA = ("path", "validation")
 FIXED = {
     "id": "models", "env.id": "env", "train.steps": "steps", "train.seed": "seeds",
 }  # fmt: skip
@@ -142,6 +143,7 @@ def _budgets(one: RunConfig, other: RunConfig) -> list[tuple[str, Any, Any]]:
     devices = (str(choose_device(of.train.device)) for of in (one, other))
     return [
         *((f"env.{key}", one.env_options.get(key), other.env_options.get(key)) for key in options),
+        *((f"data.{key}", getattr(one.data, key), getattr(other.data, key)) for key in DATA),
         *((f"train.{key}", getattr(one.train, key), getattr(other.train, key)) for key in BUDGET),
         ("train.device", next(devices), next(devices)),
     ]

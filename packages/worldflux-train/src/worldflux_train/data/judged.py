@@ -1,0 +1,70 @@
+"""A learner judged on data that it was not trained on, and what is kept of that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldflux.core.agent import Learner
+from worldflux.core.evaluation import Evaluation
+from worldflux.core.rand import Rand
+from worldflux.episodes import Episode
+from worldflux.errors import ConfigError
+from worldflux_train.data.opened import Opened
+
+logger = logging.getLogger(__name__)
+
+
+def judged(
+    learner: Learner, data: Opened, rand: Rand, device: torch.device, limit: int
+) -> Evaluation | None:
+    """`Learner.evaluate` on held-out data with the published weights; None if none is held out.
+
+    `limit` is the most batches of each phase.
+    """
+    source = data.validation(learner.columns, device)
+    if source is None:
+        return None
+    training = learner.training
+    with torch.no_grad(), learner.eval().as_published():
+        found = learner.evaluate(source, rand, limit)
+    learner.train(training)
+    return found
+
+
+def row_of(found: Evaluation) -> dict[str, Any]:
+    """As a row of metrics: `eval/score`, where there is one, and `eval/...`."""
+    score = {} if found.score is None else {"eval/score": found.score}
+    return {**score, **{f"eval/{key}": value for key, value in found.metrics.items()}}
+
+
+def require_held_out(data: Opened) -> None:
+    """Raise `ConfigError` unless some data is held out."""
+    if not len(data.held_out_numbers):
+        raise ConfigError(
+            "This run holds no data out (data.validation=0), so there is none to judge it on. "
+            "Train with data.validation set to a share, such as 0.1, or to a folder of episodes."
+        )
+
+
+def held_out_episodes(data: Opened, count: int, most_steps: int, seed: int) -> list[Episode]:
+    """At most `count` held-out episodes, drawn by `seed`, each cut after `most_steps`.
+
+    Of a run that holds none out, episodes that it was trained on; the log says so.
+    """
+    episodes, numbers = data.held_out, data.held_out_numbers
+    if not len(numbers):
+        logger.warning("No data is held out: the model imagines what it was trained on.")
+        episodes, numbers = data.episodes, data.numbers
+    chosen = np.random.default_rng(seed).permutation(len(numbers))[:count]
+    return [_cut(episodes[numbers[int(i)]], most_steps + 1) for i in chosen]
+
+
+def _cut(episode: Mapping[str, NDArray[np.generic]], rows: int) -> Episode:
+    """Its first rows, in memory of their own."""
+    return {name: np.array(value[:rows]) for name, value in episode.items()}
