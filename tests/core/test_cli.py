@@ -124,3 +124,9 @@ def test_errors_are_one_message_and_exit_code_2(arguments: list[str], message: s
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
+
+
+def test_the_package_runs_as_the_command():
+    command = [sys.executable, "-m", "worldflux"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "worldflux" in found.stdout and "models" in found.stdout
