@@ -27,9 +27,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 3,
     config: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE|RECIPE", help="Configuration of one model. May be repeated."
-        ),
+        typer.Option(metavar="NAME=FILE|RECIPE", help="Configuration of one. May be repeated."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -54,9 +52,8 @@ def compare(
     from worldflux_train.config import parse_overrides
 
     console = Console()
-    overrides = parse_overrides(set_ or [])
-    if data is not None:
-        overrides["data.path"] = str(data.resolve())
+    own = {} if data is None else {"data.path": str(data.resolve())}
+    overrides = {**parse_overrides(set_ or []), **own}
     with asking_for_trust(typed):
         plan(  # every id and key is looked at before torch is imported
             models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
