@@ -110,7 +110,7 @@ def test_imagination_decodes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(agent.world_model, "rollout", counted)
     monkeypatch.setattr("worldflux_train.imagine.DECODED_AT_ONCE", 30)
-    found = imagine(agent, [episode], step=1, context=3, horizon=8, seed=0)
+    found = imagine(agent.world_model, [episode], step=1, context=3, horizon=8, seed=0)
     assert found.starts == 10 and decoded == [27, 27, 27, 9]  # three starts of nine states each
     assert set(np.array(found.imagined["reward"])[3:].ravel()) == {1.0}
 
