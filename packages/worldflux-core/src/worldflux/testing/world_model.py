@@ -206,9 +206,8 @@ def check_async_twins(model: WorldModel) -> None:
     """The async twins return what the sync methods return."""
     state, actions = _start(model), _actions(model, _STEPS, 3)
     with torch.no_grad():
-        options = {"deterministic": True}
-        expected = model.rollout(state, actions, **options)
-        actual = asyncio.run(model.async_rollout(state, actions, **options))
+        expected = model.rollout(state, actions, deterministic=True)
+        actual = asyncio.run(model.async_rollout(state, actions, deterministic=True))
     _same(actual.states[-1], expected.states[-1], "async_rollout")
 
 
@@ -290,8 +289,7 @@ def _fingerprints(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
 @torch.no_grad()
 def _rollout_sum(model: WorldModel) -> Tensor:
     actions = _actions(model, _STEPS, 3)
-    options = {"deterministic": True, "decode": True}
-    trajectory = model.rollout(_start(model), actions, **options)
+    trajectory = model.rollout(_start(model), actions, deterministic=True, decode=True)
     predicted = [trajectory.rewards, trajectory.values, trajectory.continues]
     predicted += list((trajectory.observations or {}).values())
     parts = [v.double().sum() for s in trajectory.states[1:] for v in s.tensors.values()]

@@ -127,7 +127,7 @@ class DreamerV3WorldModel(WorldModel):
     def update(
         self,
         state: State,
-        action: ActionPayload | Tensor,
+        action: ActionPayload | Tensor | None,
         obs: Observation,
         conditions: ConditionPayload | None = None,
         deterministic: bool = False,

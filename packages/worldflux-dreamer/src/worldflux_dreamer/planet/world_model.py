@@ -50,7 +50,7 @@ class PlaNetWorldModel(LatentWorldModel):
     def observe(
         self,
         state: State,
-        action: ActionPayload | Tensor,
+        action: ActionPayload | Tensor | None,
         obs: Observation,
         is_first: Tensor,
         conditions: ConditionPayload | None = None,
