@@ -19,6 +19,7 @@ from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand, randint, uniform
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
+from worldflux_train.acting_stream import ActingStream
 from worldflux_train.parts import generator_of, read_part, under, write_part
 from worldflux_train.stepping import Stepper
 
@@ -53,6 +54,7 @@ class Collector:
         self.stepper = stepper
         self.rand = rand
         self.device = device
+        self.stream = ActingStream(device)
         self.state: State | None = None
         self.forgets: bool | None = None
         self.columns = tuple(agent.columns)
@@ -71,6 +73,7 @@ class Collector:
         """
         if version != self.version:
             _copy(weights, self.agent.state_dict())
+            self.stream.weights_written()
             self.version = version
 
     @contextmanager
@@ -83,6 +86,7 @@ class Collector:
             yield self.agent
         finally:
             _copy(before, ours)
+            self.stream.weights_written()
 
     @torch.no_grad()
     def collect(self, vector_steps: int, step: int, prefill: int = 0) -> Chunk:
@@ -90,8 +94,9 @@ class Collector:
         assert self.version is not None, "follow() comes first"
         self.prepared = False
         chunk = Chunk(tuple(range(self.stepper.num_envs)), self.version)
-        for _ in range(vector_steps):
-            self._step(chunk, step, random=step + chunk.steps < prefill)
+        with self.stream.acting():
+            for _ in range(vector_steps):
+                self._step(chunk, step, random=step + chunk.steps < prefill)
         return chunk
 
     def save(self, folder: Path) -> None:
@@ -120,6 +125,7 @@ class Collector:
         self.version = saved["version"]
         self.prepared = self.version is not None
         _copy(under("weights/", tensors), self.agent.state_dict())
+        self.stream.weights_written()
         self.stepper.load(folder)
 
     def _step(self, chunk: Chunk, step: int, random: bool) -> None:
