@@ -81,4 +81,4 @@ def test_parts_of_other_sizes_are_trained_in_the_sizes_of_the_check(monkeypatch,
     family._checked_sizes(spec, "small", VECTOR, CONTINUOUS, {})
     family._checked_sizes(spec, "small", VECTOR, CONTINUOUS, {"width": 6})
     family._checked_sizes(replace(spec, check=None), "wide", VECTOR, CONTINUOUS, {})
-    assert widths == [5, 6, 24]
+    assert widths == [5, 6, spec.presets["wide"].width]

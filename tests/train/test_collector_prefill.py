@@ -43,6 +43,7 @@ class Still(gymnasium.Env[Any, Any]):
         return {"state": np.zeros(2, np.float32)}, 0.0, self.left == 0, False, {}
 
 
+@pytest.mark.filterwarnings("ignore:An episode has terminated")
 @pytest.mark.parametrize(
     ("model_id", "asked_at_random"), [("tdmpc2:1m", 0), ("dreamerv3:size1m", 6)]
 )

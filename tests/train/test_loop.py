@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from worldflux.errors import CapabilityError, ConfigError, DivergenceError, StorageError
 from worldflux.plugins import plugins
 from worldflux.runs import Run
+from worldflux.training import Phase, TrainingPlan
 from worldflux_train import api
 from worldflux_train.assembly import choose_device
 from worldflux_train.clock import Clock
@@ -182,8 +183,12 @@ def test_a_learner_that_does_not_act_is_refused(
     class Watcher(Learner):
         """Learns and does not act."""
 
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.world_model = dummies.TinyModel(*args)
+
         def training_plan(self) -> Any:
-            return None
+            return TrainingPlan([Phase("all", batch=4, length=8, updates_per_step=0.25)])
 
         def update(self, *args: Any, **options: Any) -> Any:
             return None
