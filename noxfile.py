@@ -19,7 +19,10 @@ nox.options.sessions = ["tests"]
 
 ROOT = pathlib.Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
-TEST_TOOLS = ["pytest>=8", "pytest-timeout", "hypothesis", "hatchling", "editables", "build"]
+TEST_TOOLS = [
+    "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "hatchling", "editables", "build"
+]  # fmt: skip
+TWO_AT_ONCE = ["-n", "2", "--dist", "loadfile"]  # what two cores take; a file's tests stay together
 LEARNING_TOOLS = ["stable-baselines3>=2.7"]
 # Two threads on two shared cores wait for each other more than they compute.
 THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
@@ -55,7 +58,8 @@ def train(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Set up and pass the default tests (without learning and other slow ones)."""
     install(session, *TEST_TOOLS, extras="[all]")
-    session.run("pytest", *(session.posargs or ["tests", "examples"]), env=THREADS)
+    chosen = session.posargs or ["tests", "examples"]
+    session.run("pytest", "-q", *TWO_AT_ONCE, *chosen, env=THREADS)
 
 
 @nox.session
