@@ -7,6 +7,7 @@ import torch
 
 import worldflux
 from worldflux.core.output import ModelOutput
+from worldflux.core.payloads import ActionPayload
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.session import Session
@@ -131,6 +132,14 @@ def test_uncertainty_is_the_spread_of_sampled_rewards_or_the_models_own():
 
     frame = Session(tiny(Sure), a_state(), rows=3).step(torch.zeros(3, 2))
     assert frame.uncertainty().tolist() == [0.25] * 3 and frame.reward is None
+
+
+def test_uncertainty_of_a_step_by_a_payload_is_of_the_same_action():
+    def spread(action):
+        return Session(tiny(), a_state(), rows=3, seed=1).step(action).uncertainty(samples=8)
+
+    action = torch.ones(3, 2)
+    assert torch.equal(spread(ActionPayload("continuous", tensor=action)), spread(action))
 
 
 def test_what_a_model_sampled_itself_is_what_ended():

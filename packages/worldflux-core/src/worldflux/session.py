@@ -16,6 +16,7 @@ from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
+from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
 
 Starts = Batch | State | Callable[[int, Rand], State]
@@ -26,7 +27,9 @@ _SCALARS = ("reward", "continue")
 class Frame:
     """What a session shows after one step, for B rows; decoded when it is read, and only once."""
 
-    def __init__(self, session: Session, before: State | None, action: Tensor | None) -> None:
+    def __init__(
+        self, session: Session, before: State | None, action: Tensor | ActionPayload | None
+    ) -> None:
         self._model, self._conditions = session.model, session.conditions
         self._before, self._action = before, action
         self._rand = session.frame_rand()
@@ -120,17 +123,17 @@ class Session:
     def seed(self, seed: int) -> None:
         """All random numbers from now on, and the order of starts, follow from `seed`."""
         self._seed, self._steps, self._used = seed, 0, 0
-        self._rand = Rand.seeded(seed, _device(self.model))
+        self._rand = Rand.seeded(seed, device_of(self.model))
 
     @torch.no_grad()
     def step(self, action: Tensor | ActionPayload | None = None) -> Frame:
         """One imagined step of every row by `action` (B, ...); None where the model takes none."""
         before = self.state
         if isinstance(action, Tensor):
-            action = action.to(_device(self.model))
+            action = action.to(device_of(self.model))
         self.state = self.model.transition(before, action, self.conditions, rand=self._rand)
         self._steps += 1
-        return Frame(self, before, action if isinstance(action, Tensor) else None)
+        return Frame(self, before, action)
 
     def frame(self) -> Frame:
         """What the session shows now, without a step: after a start, `reset` or `observe`."""
@@ -159,7 +162,7 @@ class Session:
 
     def frame_rand(self) -> Rand:
         """Randomness of the present frame alone: reading it changes nothing that follows."""
-        return Rand.seeded(self._seed * 1_000_003 + self._steps, _device(self.model))
+        return Rand.seeded(self._seed * 1_000_003 + self._steps, device_of(self.model))
 
     @torch.no_grad()
     def _fresh(self, count: int) -> State:
@@ -172,16 +175,12 @@ class Session:
         if isinstance(self._starts, State):
             return self._starts.rows(index.to(self._starts.device))
         chosen = self._starts.map(lambda tensor: tensor[index.to(tensor.device)])
-        seen = self.model.observe_sequence(chosen.to(_device(self.model)), rand=self._rand)
+        seen = self.model.observe_sequence(chosen.to(device_of(self.model)), rand=self._rand)
         return seen.at(-1)
 
 
 def _placed(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
     return old.index_copy(0, rows, new.to(old))
-
-
-def _device(model: WorldModel) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _in_space(spec: TensorSpec, predicted: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.episodes import Episode, rows_of
 from worldflux.errors import CapabilityError, StorageError
+from worldflux.nn.device import device_of
 from worldflux.runs import Run
 from worldflux.specs import Capability
 from worldflux_train.recording import PICTURE, Array, tensors_of
@@ -100,7 +101,7 @@ def imagine(
     horizon = min(horizon, rows - context)
     if horizon < 1:
         raise CapabilityError(f"The longest episode has {rows} steps: too few to imagine.")
-    rand = Rand.seeded(derived(seed, "imagination"), next(model.parameters()).device)
+    rand = Rand.seeded(derived(seed, "imagination"), device_of(model))
     states, pieces = [], []
     for episode in sorted(episodes, key=lambda item: item is not shown):  # the shown one first
         filtered = _filter(model, episode, rand)
@@ -113,7 +114,7 @@ def imagine(
 
 def _filter(model: WorldModel, episode: Episode, rand: Rand) -> list[State]:
     """The posterior State (1, ...) at every step of an episode."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     states: list[State] = []
     seen = under(OBS, episode)
     for t in range(rows_of(episode)):

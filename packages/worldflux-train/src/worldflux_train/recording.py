@@ -19,6 +19,7 @@ from worldflux.core.state import State
 from worldflux.episodes import Episode
 from worldflux.errors import EnvError
 from worldflux.factory import get_env_spec, make_env
+from worldflux.nn.device import device_of
 from worldflux_train.assembly import evaluation_options
 from worldflux_train.config import RunConfig
 from worldflux_train.seeding import derived
@@ -48,7 +49,7 @@ def record_episodes(
     soon as `stop` is true.
     """
     env = _drawing_env(config)
-    rand = Rand.seeded(derived(seed, "recorder"), _device(agent))
+    rand = Rand.seeded(derived(seed, "recorder"), device_of(agent))
     try:
         seeds = [derived(seed, "recorded episode", i) for i in range(count)]
         found: list[Episode] = []
@@ -92,8 +93,8 @@ def _record(
     state: State | None = None
     over = terminated = False
     while not over and len(actions) < most_steps:
-        tensors = tensors_of(obs, _device(agent))
-        first = torch.full((1,), not actions, device=_device(agent))
+        tensors = tensors_of(obs, device_of(agent))
+        first = torch.full((1,), not actions, device=device_of(agent))
         payload, state = agent.act(tensors, state, first, "eval", rand=rand)
         action = payload.primary()
         assert action is not None, type(agent)
@@ -153,7 +154,3 @@ def _stacked(frames: Iterable[Any]) -> Array | None:
     if not found or any(frame.shape != found[0].shape for frame in found):
         return None
     return np.stack(found)
-
-
-def _device(agent: Agent) -> torch.device:
-    return next(agent.parameters()).device

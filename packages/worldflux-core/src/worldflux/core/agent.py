@@ -28,6 +28,7 @@ from worldflux.core.state import State
 from worldflux.core.training_state import load_training_state, training_state
 from worldflux.distributed import reduce_gradients
 from worldflux.errors import ContractError
+from worldflux.nn.device import device_of
 from worldflux.saving import save_pretrained
 from worldflux.specs import TensorSpec
 from worldflux.training import TrainingPlan
@@ -174,8 +175,9 @@ class Learner(nn.Module, ABC):
 
     def autocast(self) -> torch.autocast:
         """The compute type of `precision`, for forward passes outside `step`."""
-        device = next((p.device.type for p in self.parameters()), "cpu")
-        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(
+            device_of(self).type, torch.bfloat16, enabled=self.precision == "bf16"
+        )
 
     def step(
         self,
@@ -342,7 +344,7 @@ class Agent(Learner):
         """
         if self.world_model.recurrent or self.replay_spec:
             return True
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        device = device_of(self)
         zeros = {
             key: torch.zeros(1, *spec.shape, dtype=getattr(torch, spec.dtype), device=device)
             for key, spec in self.obs_spec.items()

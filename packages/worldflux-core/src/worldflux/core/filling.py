@@ -17,6 +17,7 @@ from worldflux.core.interfaces import (
 )
 from worldflux.core.trial import Shape, Trial, on_zeros, require_shapes
 from worldflux.errors import ContractError
+from worldflux.nn.device import device_of
 from worldflux.slots import Part, require_importable, take
 from worldflux.specs import TensorSpec
 
@@ -141,4 +142,4 @@ class Slots(nn.Module):
         return module
 
     def _device(self) -> torch.device:
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        return device_of(self)

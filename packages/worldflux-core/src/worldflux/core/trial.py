@@ -14,6 +14,7 @@ from worldflux.core.output import ModelOutput
 from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE, State
 from worldflux.errors import ContractError
+from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _aside(module: nn.Module) -> Iterator[None]:
 
 def _run(run: Trial, module: nn.Module) -> Found:
     """The pass where the part is; a part on meta that cannot run there is tried on the CPU."""
-    device = _device(module)
+    device = device_of(module)
     try:
         with device:
             return run(module)
@@ -93,11 +94,6 @@ def _run(run: Trial, module: nn.Module) -> Found:
             raise
     with torch.device("cpu"):
         return run(copy.deepcopy(module).to_empty(device="cpu"))
-
-
-def _device(module: nn.Module) -> torch.device:
-    first = next((p.device for p in module.parameters()), None)
-    return torch.empty(0).device if first is None else first
 
 
 _RETURNS: Mapping[str, tuple[type, ...]] = {

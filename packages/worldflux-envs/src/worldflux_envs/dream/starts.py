@@ -13,6 +13,7 @@ from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand, randint
 from worldflux.core.state import State
 from worldflux.errors import EnvError, StorageError
+from worldflux.nn.device import device_of
 
 Starts = str | Path | Mapping[str, Any] | None
 _RESETS = 64
@@ -37,7 +38,7 @@ class StartStates:
 
     def sample(self, count: int, rand: Rand) -> State:
         """Start states (count, ...)."""
-        model, device = self.model, next(self.model.parameters()).device
+        model, device = self.model, device_of(self.model)
         if self.observations is None:
             spec = next(iter(model.action_spec.values()))
             dtype = torch.int64 if spec.discrete else torch.float32
