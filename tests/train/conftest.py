@@ -25,6 +25,13 @@ from worldflux.specs import EnvSpec, ModelSpec
 from worldflux.testing.clips import ClipConfig
 from worldflux.testing.dummies import TinyConfig
 
+class LimitedConfig(TinyConfig):
+    limit: int | None = None
+    "Steps of an episode; None: the environment's."
+
+    def completed(self, columns, episode_limit=None):
+        return self if self.limit is not None else self.with_(limit=episode_limit)
+
 @hookimpl
 def worldflux_models():
     return [
@@ -38,6 +45,11 @@ def worldflux_models():
             family="clips", config=ClipConfig, presets={"small": ClipConfig()},
             default_preset="small", model="worldflux.testing.clips:ClipModel",
             agent="worldflux.testing.clips:ClipLearner", defaults={"*": {"train.log_every": 40}},
+        ),
+        ModelSpec(
+            family="limited", config=LimitedConfig, presets={"small": LimitedConfig(width=8)},
+            default_preset="small", model="worldflux.testing.dummies:TinyModel",
+            agent="worldflux.testing.dummies:TinyAgent",
         ),
     ]
 """
@@ -129,6 +141,7 @@ class Site:
         )
         (info / "entry_points.txt").write_text(
             "[worldflux.models]\ntiny = tiny_plugin\nclips = tiny_plugin\n"
+            "limited = tiny_plugin\n"
             "[worldflux.envs]\nwalk = tiny_plugin\n"
         )
 

@@ -161,6 +161,18 @@ def test_longer_is_a_continuation(copy: Path, tmp_path: Path) -> None:
         assert one.curve == other.curve
 
 
+def test_what_the_environment_filled_in_is_no_other_configuration(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"steps": 30, "seeds": 1, "out": tmp_path, "overrides": QUICK}
+    compare(["limited"], ENV, **asked)
+    run = Run.open(tmp_path / "limited" / "seed-0")
+    assert "limit: 500" in run.config_path.read_text()
+    before = _written(tmp_path)
+    assert compare(["limited"], ENV, **asked).outcome == "finished"
+    assert _written(tmp_path) == before
+    with pytest.raises(ConfigError, match=r"model\.limit is 500, not 7\. Ask for the same again"):
+        compare(["limited"], ENV, **{**asked, "overrides": {**QUICK, "model.limit": 7}})
+
+
 def test_another_configuration_in_the_same_folder_is_refused(copy: Path) -> None:
     with pytest.raises(ConfigError, match=r"seed-0 holds a run of 'tiny' with another configurat"):
         _compare(copy, overrides={**QUICK, "tiny/model.lr": 0.5})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -145,7 +145,7 @@ def load_learner(
 
 
 def _learner(config: RunConfig, folder: Path) -> Learner:
-    inputs = open_inputs(replace(config, train=config.train.with_(envs=1)))
+    inputs = open_inputs(config)
     chosen = choose_device(config.train.device)
     learner = make_agent(config, inputs.obs_spec, inputs.action_spec, chosen)
     load_into(learner, folder / AGENT)

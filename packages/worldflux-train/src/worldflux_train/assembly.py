@@ -16,7 +16,7 @@ from worldflux.core.agent import Agent, Learner
 from worldflux.errors import CapabilityError, ConfigError, WorldFluxError
 from worldflux.factory import create_agent, get_env_spec, make_vec_env
 from worldflux.specs import TensorSpec
-from worldflux_train.config import RunConfig, TrainConfig
+from worldflux_train.config import RunConfig, TrainConfig, flat
 from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
 
@@ -89,14 +89,11 @@ def _is_allocation(error: BaseException) -> bool:
 
 def _largest(rooms: Mapping[str, Any], most: int = 3) -> list[str]:
     """The dotted keys with the largest whole numbers, such as `model.deter=8192`."""
-    found: list[tuple[int, str]] = []
-    waiting = list(rooms.items())
-    while waiting:
-        key, value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting += [(f"{key}.{name}", inner) for name, inner in value.items()]
-        elif isinstance(value, int) and not isinstance(value, bool):
-            found.append((value, f"{key}={value}"))
+    found = [
+        (value, f"{key}={value}")
+        for key, value in flat(rooms)
+        if isinstance(value, int) and not isinstance(value, bool)
+    ]
     return [text for _, text in sorted(found, reverse=True)[:most]]
 
 

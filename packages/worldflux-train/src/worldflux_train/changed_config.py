@@ -8,7 +8,7 @@ from typing import Any
 
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
-from worldflux_train.config import RunConfig, untouched
+from worldflux_train.config import RunConfig, flat, untouched
 
 FREE = frozenset({"train.steps", "train.device"})
 """Keys that options of the commands change too: how long and where, not what is learnt."""
@@ -53,17 +53,9 @@ def differences(
 
     A key of `now` that `saved` lacks is compared with `defaults`.
     """
-    before, after = dict(_flat(saved)), dict(_flat(now))
-    before |= {key: old for key, old in _flat(defaults) if key in after and key not in before}
+    before, after = dict(flat(saved)), dict(flat(now))
+    before |= {key: old for key, old in flat(defaults) if key in after and key not in before}
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key, "nothing"), after.get(key, "nothing")
         if key not in FREE and old != new:
             yield f"{key}: {old!r:.80} in the checkpoint, {new!r:.80} now"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

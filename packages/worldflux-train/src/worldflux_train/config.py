@@ -256,6 +256,15 @@ def nest(dotted: Mapping[str, Any]) -> Nested:
     return found
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested plain data by its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def recipes() -> dict[str, Path]:
     """The recipes shipped with this package, by name."""
     folder = Path(__file__).parent / "recipes"

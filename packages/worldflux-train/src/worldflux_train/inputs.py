@@ -64,7 +64,7 @@ def open_inputs(config: RunConfig, stepper: Stepper | None = None) -> Inputs:
         obs, action = observations(data.columns), actions(data.columns)
         limit, columns = data.longest() or None, data.columns
     else:
-        data, own = None, stepper or make_stepper(config)
+        data, own = None, stepper or make_stepper(config, 1)  # one tells the spaces
         obs, action = own.obs_spec, own.action_spec
         limit, columns = None, step_columns(obs, action)
         if stepper is None:
@@ -75,8 +75,13 @@ def open_inputs(config: RunConfig, stepper: Stepper | None = None) -> Inputs:
     return Inputs(completed, obs, action, data)
 
 
+def completed(config: RunConfig) -> RunConfig:
+    """With what the family leaves open filled in, as `config.yaml` of a run has it."""
+    return open_inputs(config).config if _asks(config.family) else config
+
+
 def make_stepper(config: RunConfig, count: int | None = None) -> Stepper:
-    """The run's environments, `train.envs` of them."""
+    """The run's environments: `count`, by default `train.envs`."""
     number = config.train.envs if count is None else count
     envs = make_envs(config, number)
     seeds = [derived(config.train.seed, "environment", i) for i in range(number)]

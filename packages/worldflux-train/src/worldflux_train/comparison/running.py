@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +13,8 @@ from worldflux.runs import Run
 from worldflux_train import api
 from worldflux_train.checkpoint import load_checkpoint
 from worldflux_train.comparison.entries import Entry
-from worldflux_train.config import RunConfig, resolve
+from worldflux_train.config import RunConfig, flat, resolve
+from worldflux_train.inputs import completed
 from worldflux_train.trainer import Outcome, Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ def ended(run: Run, steps: int) -> bool:
 
 def _require_same(entry: Entry, run: Run) -> None:
     """The run was made with this configuration; only its end may have moved further out."""
-    found, wanted = _flat(resolve(config=run.config_path, trust=True)), _flat(entry.config)
+    kept = resolve(config=run.config_path, trust=True)
+    found, wanted = dict(flat(kept.to_dict())), dict(flat(completed(entry.config).to_dict()))
     differing = [
         f"{key} is {found.get(key)!r}, not {wanted.get(key)!r}"
         for key in sorted({*found, *wanted})
@@ -78,16 +79,3 @@ def _require_loadable(run: Run, config: RunConfig) -> None:
             f"Checkpoint {folder} does not load: {error} Restore it, delete it to go on from the "
             f"one before, or delete {run.path} to train that run again."
         ) from error
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    """Every value of a configuration by its dotted key."""
-    found: dict[str, Any] = {}
-    waiting: list[tuple[str, Any]] = list(config.to_dict().items())
-    while waiting:
-        key, value = waiting.pop()
-        if isinstance(value, dict) and value:
-            waiting += [(f"{key}.{name}", inner) for name, inner in value.items()]
-        else:
-            found[key] = value
-    return found
