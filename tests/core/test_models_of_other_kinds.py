@@ -16,11 +16,13 @@ from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.errors import CapabilityError
+from worldflux.session import Session
 from worldflux.specs import Capability, CheckSettings, ModelSpec, TensorSpec
 from worldflux.testing import check_family
 from worldflux.testing.dummies import TinyAgent, TinyConfig, TinyDecoder, TinyDynamics, TinyEncoder
 from worldflux.testing.dummies import TinyModel as Tiny
 from worldflux.testing.family import check_family_learns
+from worldflux.testing.world_model import check_rollout_equals_steps
 from worldflux.training import Phase, TrainingPlan
 
 
@@ -203,3 +205,38 @@ def test_a_model_without_dynamics_has_to_learn_too(monkeypatch):
     given(monkeypatch, "Shuffled", "ShuffledLearner")
     with pytest.raises(AssertionError, match="the known world is not learnt: .* 'image'"):
         check_family_learns(get_model_spec("fake"))
+
+
+def video(cls=Video):
+    images = {"image": TensorSpec((1, 16, 16), "uint8", low=0, high=255)}
+    return cls(TinyConfig(), images, {})
+
+
+@torch.no_grad()
+def test_none_is_the_action_of_a_model_that_has_none():
+    model = video()
+    obs = {"image": torch.zeros(2, 1, 16, 16, dtype=torch.uint8)}
+    start = model.encode(obs, deterministic=True)
+    nothing = torch.zeros(2, 0)
+    for step in (
+        lambda action: model.transition(start, action, deterministic=True),
+        lambda action: model.update(start, action, obs, deterministic=True),
+    ):
+        assert torch.equal(step(None)["deter"], step(nothing)["deter"])
+    along = model.rollout(start, None, horizon=3, deterministic=True)
+    assert along.actions.shape == (3, 2, 0)
+    check_rollout_equals_steps(model)
+    assert Session(model, start, rows=2).step().image.shape == (2, 1, 16, 16)
+
+
+class Jumps(Video):
+    """Broken: without an action it goes elsewhere than with an empty one."""
+
+    def transition(self, state, action, *args, **options):
+        after = super().transition(state, action, *args, **options)
+        return after if action is not None else after.with_({"deter": after["deter"] + 1})
+
+
+def test_a_rollout_without_actions_is_that_of_empty_ones():
+    with pytest.raises(AssertionError, match=r"without actions \(None\): deter differs"):
+        check_rollout_equals_steps(video(Jumps))

@@ -62,7 +62,9 @@ def check_rows(actions: Tensor, rows: int) -> None:
     )
 
 
-def no_actions(spec: TensorSpec | None, lead: tuple[int, ...], device: torch.device) -> Tensor:
+def no_actions(
+    spec: TensorSpec | None, lead: tuple[int, ...], device: torch.device | None = None
+) -> Tensor:
     """Zeros (*lead, ...) of an action space; of no size where there are no actions."""
     shape = (0,) if spec is None else spec.shape
     dtype = torch.int64 if spec is not None and spec.discrete else torch.float32

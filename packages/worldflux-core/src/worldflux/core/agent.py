@@ -26,6 +26,7 @@ from worldflux.core.schedules import Rates, Schedule, set_rates, value_now
 from worldflux.core.source import Source
 from worldflux.core.state import State
 from worldflux.core.training_state import load_training_state, training_state
+from worldflux.core.zeros import zeros_of
 from worldflux.distributed import reduce_gradients
 from worldflux.errors import ContractError
 from worldflux.nn.device import device_of
@@ -345,10 +346,7 @@ class Agent(Learner):
         if self.world_model.recurrent or self.replay_spec:
             return True
         device = device_of(self)
-        zeros = {
-            key: torch.zeros(1, *spec.shape, dtype=getattr(torch, spec.dtype), device=device)
-            for key, spec in self.obs_spec.items()
-        }
+        zeros = zeros_of(self.obs_spec, (1,), device)
         first = torch.ones(1, dtype=torch.bool, device=device)
         with torch.no_grad():
             _, state = self.act(zeros, None, first, rand=Rand.seeded(0, device))

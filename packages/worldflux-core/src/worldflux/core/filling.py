@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-import torch
 from torch import nn
 
 from worldflux.core.interfaces import (
@@ -17,7 +16,6 @@ from worldflux.core.interfaces import (
 )
 from worldflux.core.trial import Shape, Trial, on_zeros, require_shapes
 from worldflux.errors import ContractError
-from worldflux.nn.device import device_of
 from worldflux.slots import Part, require_importable, take
 from worldflux.specs import TensorSpec
 
@@ -140,6 +138,3 @@ class Slots(nn.Module):
                 f"{type(self).__name__} has no {name}: {operation} needs one."
             )
         return module
-
-    def _device(self) -> torch.device:
-        return device_of(self)

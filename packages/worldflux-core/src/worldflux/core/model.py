@@ -34,6 +34,7 @@ from worldflux.core.sequence import observe_sequence
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import CapabilityError, ContractError
+from worldflux.nn.device import device_of
 from worldflux.saving import save_pretrained
 from worldflux.specs import Capability, TensorSpec, only_action
 
@@ -105,7 +106,9 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
 
     def observations(self, obs: Observation) -> dict[str, Tensor]:
         """Any accepted form of observation as a dict (B, ...) by key, its shapes checked."""
-        return observed(obs, self.obs_spec, self._device(), type(self).__name__, self.input_support)
+        return observed(
+            obs, self.obs_spec, device_of(self), type(self).__name__, self.input_support
+        )
 
     def condition(
         self, action: ActionPayload | Tensor | None, conditions: ConditionPayload | None = None
@@ -133,7 +136,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     def initial(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The State before anything was seen, of a recurrent model."""
         return self.slot("dynamics_model", "initial").initial(
-            batch_size, torch.device(device) if device is not None else self._device()
+            batch_size, torch.device(device) if device is not None else device_of(self)
         )
 
     def encode(
@@ -171,7 +174,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         dynamics = self.slot("dynamics_model", "transition")
         return dynamics.transition(
             state,
-            self.condition(action, conditions),
+            self.condition(self._given(action, state), conditions),
             deterministic=deterministic,
             rand=rand,
         )
@@ -196,7 +199,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
                 )
             return self.encode(obs, deterministic, rand=rand)
         features: State = self.slot("observation_encoder", "update")(self.observations(obs))
-        conditioned = self.condition(action, conditions)
+        conditioned = self.condition(self._given(action, state), conditions)
         return self._posterior(state, conditioned, features, is_first, deterministic, rand)
 
     def update(
@@ -394,6 +397,15 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
             deterministic=deterministic,
             rand=rand,
         )
+
+    def _given(
+        self, action: ActionPayload | Tensor | None, state: State
+    ) -> ActionPayload | Tensor | None:
+        """`action`; of no size (B, 0) where None is given to a model that has none."""
+        bare = self.action is None and self.action_conditioner is None
+        if action is not None or not bare or not self.supports(Capability.UNCONDITIONAL):
+            return action
+        return no_actions(None, (state.batch_size,), state.device)
 
     def _no_action(self, batch_size: int, device: torch.device) -> Tensor:
         return self.condition(no_actions(self.action, (batch_size,), device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from worldflux.core.actions import no_actions
 from worldflux.core.output import ModelOutput
 from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE, State
+from worldflux.core.zeros import zeros_of
 from worldflux.errors import ContractError
-from worldflux.nn.device import device_of
-from worldflux.specs import TensorSpec
 
 if TYPE_CHECKING:
     from worldflux.core.model import WorldModel
@@ -24,6 +25,7 @@ Shape = tuple[int | None, ...] | None
 """A shape without the batch axis; None for any size of an axis, or for any shape."""
 Found = Mapping[str, Tensor] | State | Tensor | ModelOutput
 Trial = Callable[[Any], Found]
+_ONE = (1,)
 
 
 def on_zeros(
@@ -85,7 +87,7 @@ def _aside(module: nn.Module) -> Iterator[None]:
 
 def _run(run: Trial, module: nn.Module) -> Found:
     """The pass where the part is; a part on meta that cannot run there is tried on the CPU."""
-    device = device_of(module)
+    device = _device(module)
     try:
         with device:
             return run(module)
@@ -94,6 +96,12 @@ def _run(run: Trial, module: nn.Module) -> Found:
             raise
     with torch.device("cpu"):
         return run(copy.deepcopy(module).to_empty(device="cpu"))
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Of its first tensor; a part without any computes where tensors are made now (meta, say)."""
+    held = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in held), torch.empty(0).device)
 
 
 _RETURNS: Mapping[str, tuple[type, ...]] = {
@@ -118,36 +126,28 @@ def _tensors(slot: str, found: Found, own_trial: bool) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in plain.items() if not name.startswith(CACHE)}
 
 
-def _zeros(specs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
-    return {
-        key: torch.zeros(1, *spec.shape, dtype=getattr(torch, spec.dtype))
-        for key, spec in specs.items()
-    }
-
-
 def _rand() -> Rand:
     device = torch.empty(0).device
     return Rand() if device.type == "meta" else Rand.seeded(0, device)
 
 
 def _encoder(model: WorldModel) -> Trial | None:
-    return (lambda part: part(_zeros(model.obs_spec))) if model.obs_spec else None
+    return (lambda part: part(zeros_of(model.obs_spec, _ONE))) if model.obs_spec else None
 
 
 def _conditioner(model: WorldModel) -> Trial | None:
     if model.action is None:
         return None
-    first = {"action": model.action}
-    return lambda part: part(*_zeros(first).values())
+    return lambda part: part(no_actions(model.action, _ONE))
 
 
 def _dynamics(model: WorldModel) -> Trial | None:
-    specs = dict(model.features)
-    nothing = TensorSpec((0,))  # of a model without actions
-    action_spec = specs.pop("action", None) or model.action or nothing
+    specs = {name: spec for name, spec in model.features.items() if name != "action"}
 
     def run(part: Any) -> State:
-        features, [action] = State(_zeros(specs)), _zeros({"action": action_spec}).values()
+        found = zeros_of(model.features, _ONE)
+        action = found.pop("action") if "action" in found else no_actions(model.action, _ONE)
+        features = State(found)
         if not getattr(part, "recurrent", False):
             after: State = part.transition(features, action, rand=_rand())
             return after
@@ -162,7 +162,7 @@ def _dynamics(model: WorldModel) -> Trial | None:
 
 def _decoder(model: WorldModel) -> Trial | None:
     specs = {name: spec for name, spec in model.features.items() if name != "action"}
-    return (lambda part: part(State(_zeros(specs)))) if specs else None
+    return (lambda part: part(State(zeros_of(specs, _ONE)))) if specs else None
 
 
 _PASSES: Mapping[str, Callable[[WorldModel], Trial | None]] = {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from worldflux.columns import ACTION, FLAGS, REWARD, STORED, Columns, parts, step_columns
+from worldflux.core.actions import no_actions
 from worldflux.core.batch import Batch
 from worldflux.core.rand import Rand, normal, randint, uniform
 from worldflux.specs import TensorSpec
@@ -24,6 +25,18 @@ def random_values(
     if spec.dtype == "uint8":
         return rand.draw(name, shape, randint(256)).to(torch.uint8)
     return rand.draw(name, shape, uniform) * 2 - 1
+
+
+def random_actions(spec: TensorSpec | None, lead: tuple[int, ...], rand: Rand) -> Tensor:
+    """Random actions (lead, ...) of a space; of no size (lead, 0) where there are no actions."""
+    return no_actions(None, lead) if spec is None else random_values(spec, lead, rand)
+
+
+def other_actions(spec: TensorSpec, action: Tensor) -> Tensor:
+    """Actions that differ from `action` (..., *shape) in every number, within the space."""
+    if spec.discrete:
+        return (action + 1) % torch.tensor(spec.counts).reshape(spec.shape)
+    return torch.where(action > 0, action - 0.9, action + 0.9)
 
 
 def random_obs(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
+from worldflux.testing.batches import other_actions
 from worldflux.testing.line_world import line_world
 from worldflux.testing.one_step_ahead import Prediction
 
@@ -44,11 +45,12 @@ def diagnosis(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[
 def _zeroed_action(model: WorldModel) -> str:
     if not model.action_spec:
         return ""
-    plain = _loss(model, lambda batch: batch)
-    if (
-        _loss(model, lambda batch: replace(batch, action=_other(model, batch.require("action"))))
-        != plain
-    ):
+    spec = model.required_action()
+
+    def changed(batch: Batch) -> Batch:
+        return replace(batch, action=other_actions(spec, batch.require("action")))
+
+    if _loss(model, changed) != _loss(model, lambda batch: batch):
         return ""
     return "The action is zeroed or left out in `loss`: other actions give the same loss."
 
@@ -77,11 +79,6 @@ def _loss(model: WorldModel, changed: Callable[[Batch], Batch]) -> float:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return float(model.loss(changed(batch)).loss)
-
-
-def _other(model: WorldModel, action: Tensor) -> Tensor:
-    spec = next(iter(model.action_spec.values()))
-    return (action + 1) % 3 if spec.discrete else -action - 0.1
 
 
 def _shifted(missed: Prediction) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux.config import Config
-from worldflux.core.actions import VectorActions
+from worldflux.core.actions import VectorActions, no_actions
 from worldflux.core.agent import Agent, Mode
 from worldflux.core.batch import Batch
 from worldflux.core.interfaces import Decoder, DynamicsModel, ObservationEncoder
@@ -255,9 +255,7 @@ class TinyAgent(Agent):
         model, rows = self.world_model, is_first.shape[0]
         if state is None:
             state = model.initial(rows, is_first.device)
-            state.tensors["action"] = torch.zeros(
-                rows, *self.spec.shape, dtype=torch.int64 if self.spec.discrete else torch.float32
-            )
+            state.tensors["action"] = no_actions(self.spec, (rows,), is_first.device)
         latent = State({key: state[key] for key in ("deter", "stoch", "mean")})
         after = model.observe(latent, state["action"], dict(obs), is_first, rand=rand)
         action = self._sample(self._logits(after), rand)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.specs import Capability, TensorSpec
-from worldflux.testing.batches import random_obs, random_values
+from worldflux.specs import Capability
+from worldflux.testing.batches import other_actions, random_actions, random_obs
 
 _ROWS = 6
 _MIXED = 1e-4  # one per cent of another row is ten times this; float noise a hundredth of it
@@ -39,17 +39,10 @@ def _obs(model: WorldModel, seed: int) -> dict[str, Tensor]:
     return random_obs(model.obs_spec, (_ROWS,), Rand.seeded(seed))
 
 
-def other_actions(spec: TensorSpec, rows: int, seed: int = 2) -> tuple[Tensor, Tensor]:
-    """Two actions (rows, ...) that differ in every row and every number."""
-    action = random_values(spec, (rows,), Rand.seeded(seed))
-    if spec.discrete:
-        return action, (action + 1) % torch.tensor(spec.counts).reshape(spec.shape)
-    return action, torch.where(action > 0, action - 0.9, action + 0.9)
-
-
-def _actions(model: WorldModel, seed: int = 2) -> tuple[Tensor, Tensor]:
-    spec = model.action or TensorSpec((0,))
-    return other_actions(spec, _ROWS, seed)
+def _actions(model: WorldModel) -> tuple[Tensor, Tensor]:
+    """Two actions that differ everywhere; twice none at all of a model that takes none."""
+    action = random_actions(model.action, (_ROWS,), Rand.seeded(2))
+    return action, action if model.action is None else other_actions(model.action, action)
 
 
 def _with_row(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,9 +77,7 @@ def check_rows_are_independent(model: WorldModel) -> None:
     _rows_stay(state.tensors, other.tensors, "encode (observation_encoder)")
     if model.dynamics_model is not None:
         action, another = _actions(model)
-        mixed = None
-        if action is not None and another is not None:
-            mixed = torch.cat([another[:1], action[1:]])
+        mixed = torch.cat([another[:1], action[1:]])
         after = model.transition(state, action, deterministic=True)
         changed = model.transition(_row_of(state, other), mixed, deterministic=True)
         _rows_stay(after.tensors, changed.tensors, "transition (dynamics_model)")

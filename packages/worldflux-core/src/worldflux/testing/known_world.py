@@ -10,9 +10,6 @@ likely mistake is looked for and named.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-
-import torch
 
 from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
@@ -21,6 +18,7 @@ from worldflux.specs import TensorSpec
 from worldflux.testing.diagnosis import diagnosis
 from worldflux.testing.line_world import CONTINUOUS, DISCRETE, IMAGE, VECTOR, line_world
 from worldflux.testing.one_step_ahead import Prediction, predictions
+from worldflux.testing.phases import as_sampled
 from worldflux.training import Phase
 
 _HALF = 0.5
@@ -61,13 +59,7 @@ def world_batch(learner: Learner, phase: Phase, rows: int, seed: int) -> Batch:
     """What `phase` would sample of the line world, with `rows` rows and few steps."""
     length = phase.context + min(phase.length, _STEPS)
     batch = _sequences(learner, rows, length, seed, within=phase.boundary == "within")
-    stored = {
-        key: torch.zeros(rows, phase.context, *spec.shape, dtype=getattr(torch, spec.dtype))
-        for key, spec in learner.replay_spec.items()
-    }
-    index = torch.arange(rows * length).reshape(rows, length)
-    mask = torch.ones(rows, length, dtype=torch.bool) if phase.pad != "none" else None
-    return replace(batch, context=phase.context, stored=stored, index=index, mask=mask)
+    return as_sampled(learner, phase, batch)
 
 
 def _sequences(learner: Learner, rows: int, length: int, seed: int, within: bool) -> Batch:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldflux.core.actions import no_actions
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
-from worldflux.core.state import State
+from worldflux.core.state import CACHE, State
 from worldflux.testing.line_world import line_world
 
 _ROWS, _LENGTH = 64, 12
@@ -76,7 +77,7 @@ def _prediction(name: str, ahead: Tensor, truth: Tensor, valid: Tensor, lag: int
 def _ahead(model: WorldModel, batch: Batch) -> list[State]:
     """For every step t but the last, the State predicted for t + 1 from what was seen up to t."""
     state: State | None = None
-    action = torch.zeros(_ROWS, _LENGTH, 0) if batch.action is None else batch.action
+    action = no_actions(None, (_ROWS, _LENGTH)) if batch.action is None else batch.action
     ahead = []
     for t in range(_LENGTH - 1):
         obs = {key: value[:, t] for key, value in batch.obs.items()}
@@ -123,7 +124,7 @@ def _read_out(ahead: list[State], position: Tensor) -> Tensor:
     tensors = [
         torch.stack([state[key].reshape(rows, -1).double() for state in ahead], 1)
         for key in ahead[0].tensors
-        if ahead[0][key].is_floating_point() and not key.startswith("cache.")
+        if ahead[0][key].is_floating_point() and not key.startswith(CACHE)
     ]
     inputs = torch.cat([*tensors, torch.ones(rows, len(ahead), 1).double()], -1)
     seen, target = inputs[: rows // 2].flatten(0, 1), position[: rows // 2].flatten().double()

@@ -15,10 +15,9 @@ from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.hub import load_into
 from worldflux.specs import TensorSpec
-from worldflux.testing.phases import phase_batch
+from worldflux.testing.phases import UPDATES, phase_batch
 
 EXTRA, INNER = 3, 7
-_UPDATES = 3  # a warm-up may leave the first one without effect
 
 
 class Adapter(nn.Module):
@@ -163,7 +162,7 @@ def _check_learns_saves_resumes(
     assert isinstance(module, part), f"{name}: the model holds a {type(module).__name__}"
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
     learner.total = dict.fromkeys(learner.optimizers, 100)  # for schedules
-    _updates(learner, range(_UPDATES))
+    _updates(learner, range(UPDATES))
     own = [key for key in before if not key.startswith("inner.")]
     moved = {key: value.detach() for key, value in module.named_parameters()}
     assert any(not torch.equal(before[key], moved[key]) for key in own), (
@@ -174,7 +173,7 @@ def _check_learns_saves_resumes(
         load_into(twin, learner.save_pretrained(f"{folder}/saved"))
     twin.load_training_state({k: v.clone() for k, v in learner.training_state().items()})
     for resumed in (learner, twin):
-        _updates(resumed, [_UPDATES])
+        _updates(resumed, [UPDATES])
     for (key, left), right in zip(
         learner.state_dict().items(), twin.state_dict().values(), strict=True
     ):

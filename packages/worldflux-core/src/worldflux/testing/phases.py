@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,30 +12,32 @@ from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
 from worldflux.core.output import UpdateResult
 from worldflux.core.rand import Rand
+from worldflux.core.zeros import zeros_of
 from worldflux.errors import did_you_mean
 from worldflux.testing.batches import random_steps
 from worldflux.training import Phase
 
 ROWS = 3
-_UPDATES = 3  # a warm-up may leave the first one without effect
+UPDATES = 3  # a warm-up may leave the first one without effect
 
 
 def phase_batch(learner: Learner, phase: Phase, rows: int = ROWS) -> Batch:
     """A random Batch as the loop would sample it for `phase`, with few rows."""
     length = phase.context + min(phase.length, 8)
     batch = random_steps(learner.columns, rows, length, boundary=phase.boundary == "cross")
-    batch.context = phase.context
-    batch.index = torch.arange(rows * length).reshape(rows, length)
-    batch.mask = torch.ones(rows, length, dtype=torch.bool) if phase.pad != "none" else None
-    batch.stored = {
-        key: _zeros(spec.dtype, (rows, phase.context, *spec.shape))
-        for key, spec in learner.replay_spec.items()
-    }
-    return batch
+    return as_sampled(learner, phase, batch)
 
 
-def _zeros(dtype: str, shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(shape, dtype=getattr(torch, dtype))
+def as_sampled(learner: Learner, phase: Phase, batch: Batch) -> Batch:
+    """`batch` with what sampling for `phase` adds: context, zeros as stored values, index, mask."""
+    rows, length = batch.batch_size, batch.length
+    return replace(
+        batch,
+        context=phase.context,
+        stored=zeros_of(learner.replay_spec, (rows, phase.context)),
+        index=torch.arange(rows * length).reshape(rows, length),
+        mask=torch.ones(rows, length, dtype=torch.bool) if phase.pad != "none" else None,
+    )
 
 
 def updated(learner: Learner, phase: Phase, seed: int = 0) -> UpdateResult:
@@ -52,7 +55,7 @@ def check_update(learner: Learner) -> None:
         _check_names(learner, phase)
         before = {name: x.detach().clone() for name, x in learner.state_dict().items()}
         steps = dict(learner.steps)
-        for seed in range(_UPDATES):
+        for seed in range(UPDATES):
             _check_metrics(updated(learner, phase, seed).metrics)
         after = learner.state_dict()
         moved = {name for name, old in before.items() if not torch.equal(old, after[name])}
@@ -100,12 +103,12 @@ def parameter_names(learner: Learner, optimizer: str) -> set[str]:
 def _check_not_idle(learner: Learner, phase: Phase, moved: set[str]) -> None:
     trainable = {name for name, p in learner.named_parameters() if p.requires_grad}
     assert moved & trainable, (
-        f"phase {phase.name!r} is idle: {_UPDATES} updates changed none of the {len(trainable)} "
+        f"phase {phase.name!r} is idle: {UPDATES} updates changed none of the {len(trainable)} "
         "trainable parameters. Train something in it, or take it out of the training plan"
     )
     for optimizer in phase.trains:
         assert moved & parameter_names(learner, optimizer), (
-            f"phase {phase.name!r} says that it trains {optimizer!r}, but {_UPDATES} updates "
+            f"phase {phase.name!r} says that it trains {optimizer!r}, but {UPDATES} updates "
             "changed none of that optimiser's parameters"
         )
 

@@ -12,18 +12,9 @@ from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE, State
 from worldflux.errors import ContractError
-from worldflux.specs import TensorSpec
-from worldflux.testing.batches import random_batch, random_obs, random_values
+from worldflux.testing.batches import random_actions, random_batch, random_obs
 
 _CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
-
-
-_NO_ACTION = TensorSpec((0,))
-
-
-def action_of(model: WorldModel) -> TensorSpec:
-    """The model's action space; one of no numbers where it has none."""
-    return model.action or _NO_ACTION
 
 
 @torch.no_grad()
@@ -34,7 +25,7 @@ def check_transition_leaves_its_state_alone(model: WorldModel) -> None:
     """
     state = model.encode(random_obs(model.obs_spec, (3,), Rand.seeded(1)), deterministic=True)
     before = state.clone()
-    first, second = (random_values(action_of(model), (3,), Rand.seeded(s)) for s in (2, 3))
+    first, second = (random_actions(model.action, (3,), Rand.seeded(s)) for s in (2, 3))
 
     def step(action: Tensor) -> State:
         after = model.transition(state, action, deterministic=True).clone()
@@ -91,7 +82,7 @@ def check_sequence_equals_steps(model: WorldModel) -> None:
     features = features.unflat((2, 5))
     taken = batch.action
     if taken is None:  # latent actions, or none at all
-        taken = random_values(action_of(model), (2, 5), Rand.seeded(3))
+        taken = random_actions(model.action, (2, 5), Rand.seeded(3))
     action = model.condition(taken.flatten(0, 1)).unflatten(0, (2, 5))
     state = model.initial(2)
     rand = _sequence_draws(

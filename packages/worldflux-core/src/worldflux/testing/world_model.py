@@ -16,12 +16,11 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE, State
 from worldflux.errors import CapabilityError
 from worldflux.specs import Capability
-from worldflux.testing.batches import random_batch, random_obs, random_values
+from worldflux.testing.batches import other_actions, random_actions, random_batch, random_obs
 from worldflux.testing.boundaries import check_loss_respects_episodes
 from worldflux.testing.inputs import check_inputs_matter, check_rows_are_independent
 from worldflux.testing.running import run_checks
 from worldflux.testing.sequences import (
-    action_of,
     check_sequence_equals_steps,
     check_sequence_is_causal,
     check_transition_leaves_its_state_alone,
@@ -70,7 +69,7 @@ def _obs(model: WorldModel, rows: int = 3, seed: int = 1) -> dict[str, Tensor]:
 
 
 def _actions(model: WorldModel, *lead: int, seed: int = 2) -> Tensor:
-    return random_values(action_of(model), lead, Rand.seeded(seed))
+    return random_actions(model.action, lead, Rand.seeded(seed))
 
 
 def _start(model: WorldModel, rows: int = 3) -> State:
@@ -124,11 +123,13 @@ def check_rollout_equals_steps(model: WorldModel) -> None:
     assert len(trajectory.states) == _STEPS + 1, f"{len(trajectory.states)} states"
     state = start
     for t in range(_STEPS):
-        action = None if actions is None else actions[t]
-        state = model.transition(state, action, deterministic=True)
+        state = model.transition(state, actions[t], deterministic=True)
         last = t + 1 == _STEPS  # caches are kept there alone
         expected = state if last else state.without_caches()
         _same(trajectory.states[t + 1], expected, f"step {t + 1}")
+    if model.action is None and model.supports(Capability.UNCONDITIONAL):
+        without = model.rollout(start, None, horizon=_STEPS, deterministic=True)
+        _same(without.states[-1], state, "rollout without actions (None)")
 
 
 @torch.no_grad()
@@ -136,9 +137,7 @@ def check_rollout_is_causal(model: WorldModel) -> None:
     """Another action at step t leaves all states up to t alone and changes a later one."""
     start, actions = _start(model), _actions(model, _STEPS, 3)
     other = actions.clone()
-    spec = action_of(model)
-    shift = torch.tensor(spec.counts).reshape(spec.shape) if spec.discrete else None
-    other[2] = -other[2] + 0.5 if shift is None else (other[2] + 1) % shift
+    other[2] = other_actions(model.required_action(), other[2])
     first = model.rollout(start, actions, deterministic=True)
     second = model.rollout(start, other, deterministic=True)
     for t in range(3):
@@ -241,8 +240,8 @@ def check_score(model: WorldModel) -> None:
 
     score = getattr(type(model), "score", default_score)
     state = _start(model, rows=2)
+    assert model.action is not None, "it advertises PLANNING but takes no actions"
     candidates = _actions(model, 2, 3, _STEPS)
-    assert candidates is not None, "it advertises PLANNING but takes no actions"
     scores = score(model, state, candidates)
     assert scores.shape == (2, 3), f"score has shape {tuple(scores.shape)}, expected (2, 3)"
     torch.testing.assert_close(
