@@ -68,6 +68,13 @@ def test_the_same_seed_gives_the_same_session_whatever_is_read():
     assert not torch.equal(run(1, reads=False), run(2, reads=False))
 
 
+def test_what_is_read_of_a_frame_does_not_depend_on_what_was_read_before():
+    first, second = (Session(tiny(), a_state(64), rows=64).step(torch.ones(64, 2)) for _ in "ab")
+    spread = second.uncertainty()
+    assert torch.equal(first.ended, second.ended) and 0 < int(first.ended.sum()) < 64
+    assert torch.equal(first.uncertainty(), spread) and torch.equal(second.uncertainty(), spread)
+
+
 def test_starts_are_taken_in_turn_and_only_where_asked():
     session = Session(tiny(), a_state(3), rows=2, seed=4)
     seen = session.state["deter"][:, 0].tolist()
@@ -125,6 +132,10 @@ def test_observing_puts_it_back_onto_reality():
 def test_uncertainty_is_the_spread_of_sampled_rewards_or_the_models_own():
     frame = Session(tiny(), a_state(), rows=3).step(torch.zeros(3, 2))
     assert bool((frame.uncertainty(samples=8) > 0).all())
+
+    session = Session(tiny(), a_state(), rows=3)
+    told = session.step(ActionPayload("continuous", tensor=torch.zeros(3, 2)))
+    assert torch.equal(told.uncertainty(samples=8), frame.uncertainty(samples=8))
 
     class Sure(TinyModel):
         def decode(self, state, conditions=None, *, keys=None, rand=None):

@@ -32,7 +32,7 @@ class Frame:
     ) -> None:
         self._model, self._conditions = session.model, session.conditions
         self._before, self._action = before, action
-        self._rand = session.frame_rand()
+        self._seed = session.frame_seed
         self.state = session.state
 
     @cached_property
@@ -64,9 +64,8 @@ class Frame:
         go_on = self._scalars.predictions.get("continue")
         if sampled is not None or go_on is None:
             return None if sampled is None else sampled.bool()
-        return (
-            self._rand.draw("continue", tuple(go_on.shape), uniform, device=go_on.device) >= go_on
-        )
+        shape, device = tuple(go_on.shape), go_on.device
+        return self._rand().draw("continue", shape, uniform, device=device) >= go_on
 
     @torch.no_grad()
     def uncertainty(self, samples: int = 4) -> Tensor:
@@ -80,13 +79,17 @@ class Frame:
             return own
         if self._before is None or self.reward is None:
             return torch.zeros(self.state.batch_size, device=self.state.device)
-        rewards = [self.reward]
+        rewards, rand = [self.reward], self._rand()
         for i in range(samples - 1):
             other = self._model.transition(
-                self._before, self._action, self._conditions, rand=self._rand.under(f"other{i}/")
+                self._before, self._action, self._conditions, rand=rand.under(f"other{i}/")
             )
             rewards.append(self._model.decode(other, keys=("reward",)).predictions["reward"])
         return torch.stack(rewards).std(0, correction=0)
+
+    def _rand(self) -> Rand:
+        """This frame's random numbers from the first on: what else was read makes no difference."""
+        return Rand.seeded(self._seed, device_of(self._model))
 
     @cached_property
     def _scalars(self) -> ModelOutput:
@@ -160,9 +163,10 @@ class Session:
         self.state = self.model.update(self.state, action, obs, self.conditions, rand=self._rand)
         return self.frame()
 
-    def frame_rand(self) -> Rand:
-        """Randomness of the present frame alone: reading it changes nothing that follows."""
-        return Rand.seeded(self._seed * 1_000_003 + self._steps, device_of(self.model))
+    @property
+    def frame_seed(self) -> int:
+        """The seed of the present frame alone: reading it changes nothing that follows."""
+        return self._seed * 1_000_003 + self._steps
 
     @torch.no_grad()
     def _fresh(self, count: int) -> State:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE, State
 from worldflux.core.zeros import zeros_of
 from worldflux.errors import ContractError
+from worldflux.nn.device import device_of
 
 if TYPE_CHECKING:
     from worldflux.core.model import WorldModel
@@ -87,7 +87,7 @@ def _aside(module: nn.Module) -> Iterator[None]:
 
 def _run(run: Trial, module: nn.Module) -> Found:
     """The pass where the part is; a part on meta that cannot run there is tried on the CPU."""
-    device = _device(module)
+    device = device_of(module)
     try:
         with device:
             return run(module)
@@ -96,12 +96,6 @@ def _run(run: Trial, module: nn.Module) -> Found:
             raise
     with torch.device("cpu"):
         return run(copy.deepcopy(module).to_empty(device="cpu"))
-
-
-def _device(module: nn.Module) -> torch.device:
-    """Of its first tensor; a part without any computes where tensors are made now (meta, say)."""
-    held = itertools.chain(module.parameters(), module.buffers())
-    return next((tensor.device for tensor in held), torch.empty(0).device)
 
 
 _RETURNS: Mapping[str, tuple[type, ...]] = {
