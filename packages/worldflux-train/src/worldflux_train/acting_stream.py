@@ -12,12 +12,13 @@ class ActingStream:
     """What runs in `acting()` waits for the weights it acts with, for no update queued since.
 
     On one stream, an action read by the host would wait for every update that the learner has
-    queued. On a device without streams (the CPU) this does nothing.
+    queued. On a device without streams (the CPU) this does nothing. Memory that `acting()` will use
+    and free has to be made in it too: torch gives freed memory to the stream it was made for.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._written: torch.cuda.Event | None = None
+        self.weights_written()  # those that were there before
 
     def weights_written(self) -> None:
         """The acting weights were written just now, on the caller's stream."""
@@ -31,7 +32,6 @@ class ActingStream:
             yield
             return
         with torch.cuda.stream(self.stream):
-            if self._written is not None:
-                self.stream.wait_event(self._written)
+            self.stream.wait_event(self._written)
             yield
         self.stream.synchronize()

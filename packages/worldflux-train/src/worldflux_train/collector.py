@@ -120,8 +120,9 @@ class Collector:
         generator_of(self.rand).set_state(tensors["generator"])
         self.state = None
         if saved["meta"] is not None:
-            state = {key: value.to(self.device) for key, value in under("state/", tensors).items()}
-            self.state = State(state, dict(saved["meta"]))
+            found = State(under("state/", tensors), dict(saved["meta"]))
+            with self.stream.acting():  # which frees it at the next step
+                self.state = found.to(self.device)
         self.version = saved["version"]
         self.prepared = self.version is not None
         _copy(under("weights/", tensors), self.agent.state_dict())
