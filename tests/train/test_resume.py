@@ -165,7 +165,7 @@ def test_only_the_last_and_the_best_checkpoints_stay(tiny: Any, tmp_path: Path) 
     best = max((s for s in run.ticks() if s in scores), key=lambda step: scores[step])
     assert scores[best] == max(score for step, score in scores.items() if step > 0)
     assert run.ticks() == sorted({best, max(run.ticks())})
-    assert api.best_step(run) == best
+    assert run.best_tick() == best
 
 
 def test_what_resume_and_out_refuse(tiny: Any, tmp_path: Path) -> None:

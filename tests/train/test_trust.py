@@ -83,6 +83,7 @@ def test_rooms_that_name_classes_are_looked_at() -> None:
     for spelled in ("evil_module:Encoder", "evil_module.Encoder", {"class": "evil_module.Encoder"}):
         [found] = code_in({"slots": {"observation_encoder": spelled}})
         assert found.key == "slots.observation_encoder"
+    assert not code_in({"data": {"path": "clips:v2", "validation": "more/clips:v3"}})  # folders
     [found] = code_in({"data": {"format": "evil_module:Reader"}})
     assert found.key == "data.format"
 

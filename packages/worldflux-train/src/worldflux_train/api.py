@@ -17,10 +17,9 @@ from worldflux.core.rand import Rand
 from worldflux.episodes import Episode
 from worldflux.errors import ConfigError, StorageError
 from worldflux.hub import load_into
-from worldflux.runs import Run
+from worldflux.runs import AGENT, Run
 from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import require_unchanged
-from worldflux_train.checkpoint import AGENT, best_step
 from worldflux_train.clock import Clock
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.data import held_out_episodes, judged, open_data, require_held_out
@@ -34,9 +33,9 @@ from worldflux_train.seeding import derived
 from worldflux_train.sinks.base import JsonlSink, Sink
 from worldflux_train.sinks.console import ConsoleSink
 from worldflux_train.trainer import Outcome, Trainer
+from worldflux_train.video import FPS, write_video
 
 logger = logging.getLogger(__name__)
-FPS = 12
 
 
 @dataclass(frozen=True)
@@ -228,12 +227,11 @@ def imagine_run(
 ) -> tuple[Imagination, Path]:
     """What a run's world model imagines beside what happens, saved in the run with a video.
 
-    No further episode is played after `most_seconds`; there is always one.
-    Along episodes that the agent plays, or, in a run from data alone, that are held out.
+    Along episodes that the agent plays, or, in a run from data alone, that are held out. No
+    further one is played after `most_seconds`; there is always one.
     `device`, `trust` and `changed` as for `load_agent`.
     """
     from worldflux_train.picture import frames_of
-    from worldflux_train.video import write_video
 
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
@@ -315,7 +313,7 @@ def _rewind(run: Run, tick: int | None) -> None:
 
 
 def _checkpoint(run: Run, step: int | None) -> Path:
-    chosen = step if step is not None else best_step(run)
+    chosen = step if step is not None else run.best_tick()
     intact = {int(folder.name): folder for folder in run.intact_checkpoints()}
     if chosen in intact:
         return intact[chosen]

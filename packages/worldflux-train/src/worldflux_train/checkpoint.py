@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from worldflux.core.source import Source
 from worldflux.errors import StorageError
-from worldflux.runs import AGENT, Run
+from worldflux.runs import Run
 from worldflux_train.clock import FILE as CLOCK
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Collector
@@ -22,8 +22,6 @@ from worldflux_train.schedule import Schedule
 from worldflux_train.updater import Updater
 
 logger = logging.getLogger(__name__)
-__all__ = ["AGENT", "Parts", "best_step", "load_checkpoint", "load_newest", "save_checkpoint"]
-
 SOURCE = "source"
 
 
@@ -98,11 +96,6 @@ def load_checkpoint(folder: Path, run: Run, parts: Parts) -> None:
         part.load(folder)
 
 
-def best_step(run: Run) -> int | None:
-    """Tick of the kept checkpoint with the best evaluation."""
-    return run.best_tick()
-
-
 def _refuse_older(folder: Path) -> None:
     """An intact checkpoint without a clock is none of ours: it must not be set aside as damaged."""
     if not (folder / CLOCK).is_file():
@@ -114,7 +107,7 @@ def _refuse_older(folder: Path) -> None:
 
 
 def _drop_old(run: Run, keep_last: int) -> None:
-    keep = {*run.ticks()[-keep_last:], best_step(run)}
+    keep = {*run.ticks()[-keep_last:], run.best_tick()}
     for tick in run.ticks():
         if tick not in keep:
             folder = run.checkpoint_path(tick)

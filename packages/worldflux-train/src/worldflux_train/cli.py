@@ -48,7 +48,7 @@ def train(
         str | None, typer.Option(metavar="BACKEND/TASK", help="Where, such as gym/CartPole-v1.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Agent steps, over all environments.")
+        int | None, typer.Option(min=1, help="Where the clock ends (train.steps).")
     ] = None,
     config: Annotated[
         str | None,
@@ -221,9 +221,8 @@ def _finishing(run: Path) -> Path:
     from worldflux_train.report import write_report
 
     try:
-        api.imagine_run(
-            run, trust=True, most_seconds=MOST_SECONDS
-        )  # the run that this command has just made
+        # Trusted: this command has just made the run.
+        api.imagine_run(run, trust=True, most_seconds=MOST_SECONDS)
     except CapabilityError as error:
         _log.info("no imagination video: %s", error)
     except KeyboardInterrupt:

@@ -39,7 +39,8 @@ class TrainConfig(Config):
     """Vector steps collected while the learner works on what was there before; the collector
     acts on the weights of the round's beginning."""
     eval_every: NonNegativeInt = 5_000
-    """Ticks between evaluations (the clock, and updates of bursts); 0 evaluates at the end only."""
+    """Ticks between evaluations (the clock, and updates of bursts); 0: none between the first (see
+    `train.eval_first`) and the one at the end."""
     eval_first: bool | None = None
     """Whether the untrained agent is evaluated; None: yes, unless it plans its actions."""
     eval_episodes: PositiveInt = 10
@@ -63,7 +64,7 @@ class TrainConfig(Config):
     `cpu`."""
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
-    replay_capacity: PositiveInt = Field(default=1_000_000, ge=2)
+    replay_capacity: Annotated[int, Field(ge=2)] = 1_000_000
     """Steps the replay holds over all environments."""
     replay_bytes: PositiveInt | None = None
     """Bytes the replay may take; where given, it sets the capacity instead."""

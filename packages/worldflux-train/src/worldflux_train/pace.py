@@ -12,8 +12,6 @@ class Pace:
         self.eval_every = eval_every
         self.evaluation = 0.0
         """Seconds of the last evaluation."""
-        self.after = 0.0
-        """Seconds that what comes after the run will take (its video)."""
         self._paused = 0.0
         self.mark(Clock(), 0)
 
@@ -41,7 +39,7 @@ class Pace:
             "time/elapsed": clock.seconds,
             "time/steps_per_second": (clock.step - step) / span,
             "time/updates_per_second": (updates - updated) / span,
-            "time/left": left + self._evaluations(before, last_tick) * self.evaluation + self.after,
+            "time/left": left + self._evaluations(before, last_tick) * self.evaluation,
         }
 
     def _evaluations(self, before: int, last_tick: int) -> int:

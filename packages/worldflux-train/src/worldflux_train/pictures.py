@@ -15,9 +15,7 @@ from PIL import Image
 from worldflux.atomic import make_folder, write_file
 from worldflux.errors import ContractError
 from worldflux.runs import Run
-from worldflux_train.video import write_video
-
-FPS = 12
+from worldflux_train.video import FPS, write_video
 
 
 def save_pictures(run: Run, tick: int, pictures: Mapping[str, NDArray[Any]]) -> list[Path]:

@@ -20,7 +20,7 @@ from worldflux.runs import Run
 from worldflux.training import Phase
 from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import plain
-from worldflux_train.checkpoint import Parts, best_step, load_newest, save_checkpoint
+from worldflux_train.checkpoint import Parts, load_newest, save_checkpoint
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
@@ -71,6 +71,7 @@ class Trainer:
         specs = (self.inputs.obs_spec, self.inputs.action_spec)
         self.agent = make_agent(config, *specs, device)
         self.agent.precision = self.settings.precision  # replay keeps latents as they are computed
+        self.agent.accumulate = self.settings.accumulate
         if config.has_env:
             acting(self.agent, config)  # refuses a learner that does not act
         plan = self.inputs.plan(self.agent.training_plan())
@@ -80,11 +81,8 @@ class Trainer:
         )
         self.clock = Clock()
         self.collector = self._make_collector(stepper) if config.has_env else None
-        self.updater = Updater(
-            self.agent, self.source, Rand.seeded(derived(seed, "learner"), device), device,
-            self.settings.precision,
-        )  # fmt: skip
-        self.agent.accumulate = self.settings.accumulate
+        rand = Rand.seeded(derived(seed, "learner"), device)
+        self.updater = Updater(self.agent, self.source, rand, device)
         self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, self.source)
         self.sinks: list[Sink] = []
         self.pace = Pace(self.settings.eval_every)
@@ -379,7 +377,7 @@ class Trainer:
         return {name: published.get(name, tensor) for name, tensor in needed.items()}
 
     def _is_best(self, score: float | None) -> bool:
-        best = best_step(self.run)
+        best = self.run.best_tick()
         if score is None or best is None:
             return False
         return score > float(self.run.manifest(best)["score"])

@@ -16,7 +16,9 @@ from worldflux.factory import env_runs_code, get_env_spec
 
 # `package.module:Name`, alone or as the task of an environment's id.
 _MODULE = re.compile(r"[^\W\d][\w.-]*:[^\W\d]")
+# Rooms whose text runs nothing, or is looked at key by key; and folders, named as anybody likes.
 _DATA_ROOMS = ("id", "model", "agent", "train", "env", "slots")
+_FOLDERS = ("data.path", "data.validation")
 
 
 class Finding(NamedTuple):
@@ -52,7 +54,8 @@ def code_in(config: Mapping[str, Any]) -> list[Finding]:
     env = config.get("env") or {}
     rest = {room: value for room, value in config.items() if room not in _DATA_ROOMS}
     slots = config.get("slots") or {}
-    return [*_env_id(env), *_env_options(env), *_slots(slots), *_modules("", rest)]
+    others = [found for found in _modules("", rest) if found.key not in _FOLDERS]
+    return [*_env_id(env), *_env_options(env), *_slots(slots), *others]
 
 
 def require_trust(config: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:

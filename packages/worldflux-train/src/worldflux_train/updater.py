@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,13 +30,11 @@ class Updater:
         source: Source,
         rand: Rand,
         device: torch.device,
-        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.agent = agent
         self.source = source
         self.rand = rand
         self.device = device
-        agent.precision = precision
         self.meters = Meters()
 
     def learn(

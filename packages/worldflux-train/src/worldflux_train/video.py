@@ -15,6 +15,8 @@ from worldflux.errors import ConfigError
 from worldflux_train.recording import Array
 
 FORMATS = ("mp4", "gif")
+FPS = 12
+"""Frames per second of a run's videos."""
 
 
 def write_video(path: Path, frames: Array, fps: int) -> Path:
