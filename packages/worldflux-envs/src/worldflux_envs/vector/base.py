@@ -48,8 +48,9 @@ class Failure(NamedTuple):
 
 
 Reply = tuple[float, bool, bool, dict[str, Any]]
-# ("build", None), ("reset", seed), ("fresh", seed), ("step", action), ("get_state", None),
-# ("set_state", (seed, state)), ("replay", (seed, actions)). Most leave their observation in a row.
+# ("build", None), ("reset", (seed, options)), ("fresh", (seed, options)), ("step", action),
+# ("get_state", None), ("set_state", (seed, state)), ("replay", (seed, actions)), ("render", None),
+# ("call", (name, args, kwargs)). Those that reset or step leave their observation in a row.
 Command = tuple[str, Any]
 
 

@@ -24,7 +24,7 @@ from worldflux.errors import CapabilityError, EnvError
 from worldflux_envs.vector.base import Command, Failure, Reply
 from worldflux_envs.vector.buffers import anonymous_file, attach, layout
 from worldflux_envs.vector.faults import sentence
-from worldflux_envs.vector.slot import Make, SlotVectorEnv
+from worldflux_envs.vector.subenv import Make, SubEnvVector
 
 log = logging.getLogger(__name__)
 # Longer than any step: making an environment, compiling it, drawing its first world.
@@ -109,7 +109,7 @@ class Worker:
         return f"\n{text}" if text else ""
 
 
-class AsyncVec(SlotVectorEnv):
+class AsyncVec(SubEnvVector):
     """`num_envs` environments in `workers` processes; one that fails is replaced."""
 
     def __init__(

@@ -10,13 +10,13 @@ from gymnasium import spaces
 
 from worldflux_envs.vector.base import Command, Failure, Reply
 from worldflux_envs.vector.buffers import plain
-from worldflux_envs.vector.slot import Make, Slot, SlotVectorEnv
+from worldflux_envs.vector.subenv import Make, SubEnv, SubEnvVector
 
 
-class SyncVec(SlotVectorEnv):
+class SyncVec(SubEnvVector):
     """`num_envs` environments in this process; `first`, if given, is used as the first one."""
 
-    _slots: Sequence[Slot] = ()
+    _subenvs: Sequence[SubEnv] = ()
 
     def __init__(
         self,
@@ -37,21 +37,21 @@ class SyncVec(SlotVectorEnv):
         )  # fmt: skip
         self.buffers = plain(space, num_envs)
         envs = [first] + [make() for _ in range(num_envs - 1)]
-        self._slots = [Slot(make, i, self.buffers, env) for i, env in enumerate(envs)]
+        self._subenvs = [SubEnv(make, i, self.buffers, env) for i, env in enumerate(envs)]
         self._keeps_actions = not resumable(first)
 
     @property
     def envs(self) -> list[gymnasium.Env[Any, Any] | None]:
         """The environments."""
-        return [slot.env for slot in self._slots]
+        return [subenv.env for subenv in self._subenvs]
 
     def execute(self, indices: Sequence[int], commands: Sequence[Command]) -> list[Reply | Failure]:
-        slots = self._slots
-        return [slots[i].run(c) for i, c in zip(indices, commands, strict=True)]
+        subenvs = self._subenvs
+        return [subenvs[i].run(c) for i, c in zip(indices, commands, strict=True)]
 
     def close_extras(self, **kwargs: Any) -> None:
-        for slot in self._slots:
-            slot.close()
+        for subenv in self._subenvs:
+            subenv.close()
 
 
 def resumable(env: gymnasium.Env[Any, Any]) -> bool:

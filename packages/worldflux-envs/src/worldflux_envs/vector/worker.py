@@ -24,12 +24,12 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, trace, all_threads=True)
     with Connection(pipe) as connection:
         try:
-            slots = _slots(connection, memory)
+            subenvs = _subenvs(connection, memory)
         except Exception:  # noqa: BLE001 - the worker boundary
             connection.send(Failure(traceback.format_exc()))
             return
         connection.send(None)
-        _serve(connection, slots)
+        _serve(connection, subenvs)
 
 
 def _die_with_parent(life: int) -> None:
@@ -44,17 +44,17 @@ def _die_with_parent(life: int) -> None:
         pass
 
 
-def _slots(connection: Connection, memory: int) -> dict[int, Any]:
+def _subenvs(connection: Connection, memory: int) -> dict[int, Any]:
     sys.path[:] = connection.recv()
     from worldflux_envs.vector.buffers import attach
-    from worldflux_envs.vector.slot import Slot
+    from worldflux_envs.vector.subenv import SubEnv
 
     payload, space, num_envs, rows = connection.recv()
     make, buffers = pickle.loads(payload), attach(memory, space, num_envs)
-    return {row: Slot(make, row, buffers) for row in rows}
+    return {row: SubEnv(make, row, buffers) for row in rows}
 
 
-def _serve(connection: Connection, slots: dict[int, Any]) -> None:
+def _serve(connection: Connection, subenvs: dict[int, Any]) -> None:
     while True:
         try:
             requests = connection.recv()
@@ -62,9 +62,9 @@ def _serve(connection: Connection, slots: dict[int, Any]) -> None:
             return
         if requests is None:
             break
-        connection.send([slots[row].run(command) for row, command in requests])
-    for slot in slots.values():
-        slot.close()
+        connection.send([subenvs[row].run(command) for row, command in requests])
+    for subenv in subenvs.values():
+        subenv.close()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -18,7 +19,7 @@ from worldflux_envs.vector.faults import sentence
 Make = Callable[[], gymnasium.Env[Any, Any]]
 
 
-class Slot:
+class SubEnv:
     """Environment i of a vector, in this process."""
 
     def __init__(
@@ -34,8 +35,7 @@ class Slot:
         try:
             if kind == "step":
                 obs, reward, terminated, truncated, info = self.env.step(argument)  # type: ignore[union-attr]
-                for key, buffer in self._buffers:
-                    buffer[self._row] = obs[key]
+                self._write(obs)
                 return reward, terminated, truncated, info  # type: ignore[return-value]
             return getattr(self, f"_{kind}")(argument)
         except EnvFault as fault:
@@ -63,10 +63,8 @@ class Slot:
         return 0.0, False, False, info
 
     def _fresh(self, argument: tuple[int, dict[str, Any] | None]) -> Reply:
-        try:
+        with suppress(Exception, SystemExit):  # a broken environment may not close either
             self.close()
-        except (Exception, SystemExit):  # noqa: BLE001 - the worker boundary: a broken environment may not close either
-            self.env = None
         return self._reset(argument)
 
     def _get_state(self, _: None) -> Reply:
@@ -101,8 +99,8 @@ class Slot:
             buffer[self._row] = obs[key]
 
 
-class SlotVectorEnv(EpisodicVectorEnv):
-    """A vector whose environments are Slots, here or in workers: they can be rendered and asked."""
+class SubEnvVector(EpisodicVectorEnv):
+    """A vector whose environments are SubEnvs, here or in workers: they can be drawn and asked."""
 
     rows_are_checked = True
 
