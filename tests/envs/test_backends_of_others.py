@@ -1,5 +1,11 @@
 """A backend of another distribution: a plain Gymnasium environment gets the whole contract."""
 
+import os
+import subprocess
+import sys
+import threading
+import time
+
 import gymnasium
 import numpy as np
 import pytest
@@ -11,8 +17,8 @@ from worldflux.errors import EnvError
 from worldflux.spaces import action_specs
 from worldflux.specs import EnvSpec
 from worldflux.testing import check_env
+from worldflux_envs.any_backend import single, vectorised
 from worldflux_envs.backends import gym
-from worldflux_envs.boundary.backends import single, vectorised
 
 
 class Plain(gymnasium.Env):
@@ -42,6 +48,14 @@ class Plain(gymnasium.Env):
 
 def _plain_vec(task, num_envs, **options):
     return gymnasium.vector.SyncVectorEnv([lambda: Plain(task)] * num_envs)
+
+
+class Wide(gymnasium.vector.VectorEnv):
+    """The contract's form, but for the upper bound of its actions."""
+
+    def __init__(self, task, num_envs, high=2.0):
+        self.single_observation_space = spaces.Dict({"state": spaces.Box(-1, 1, (2,))})
+        self.single_action_space = spaces.Box(-1.0, high, (1,), np.float32)
 
 
 SPEC = EnvSpec("plain", make="unused:make", options={"end": "when it ends"})
@@ -92,6 +106,9 @@ def test_what_a_backend_cannot_do_is_said():
         EnvError, match="plain/x: the vectors of this backend do not keep the contr"
     ):
         vectorised(own, "plain/x", Plain, _plain_vec)("x", 2)
+    with pytest.raises(EnvError, match=r"plain/x: .* do not keep the contract .*Box\(-1.0, 2.0"):
+        vectorised(own, "plain/x", Plain, Wide)("x", 2)
+    assert isinstance(vectorised(own, "plain/x", Plain, Wide)("x", 2, high=1.0), Wide)
 
 
 def test_its_options_are_those_of_every_backend(monkeypatch):
@@ -200,9 +217,6 @@ vec.close()
 
 @pytest.mark.parametrize("entry", ["Slow", "'__main__:Slow'", "lambda **options: Slow(**options)"])
 def test_an_id_registered_in_the_script_alone_reaches_the_workers(entry, tmp_path):
-    import subprocess
-    import sys
-
     script = tmp_path / "mine.py"
     script.write_text(SCRIPT.replace("ENTRY", entry))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
@@ -215,19 +229,16 @@ class Slow(Plain):
     def __init__(self, lock, owner):
         super().__init__("x")
         self.lock = lock
-        if owner != __import__("os").getpid():
+        if owner != os.getpid():
             raise RuntimeError("only in the process that made me")
 
     def step(self, action):
-        __import__("time").sleep(0.005)
+        time.sleep(0.005)
         return super().step(action)
 
 
 @pytest.mark.parametrize("picklable", [True, False])
 def test_auto_stays_in_this_process_where_workers_cannot_make_it(picklable, caplog):
-    import os
-    import threading
-
     lock = None if picklable else threading.Lock()
     vec = gym.make_vec(Slow, 8, workers=4, lock=lock, owner=os.getpid())
     try:
@@ -245,7 +256,5 @@ def test_auto_stays_in_this_process_where_workers_cannot_make_it(picklable, capl
 
 
 def test_asked_for_processes_that_cannot_be_are_refused_in_one_sentence():
-    import threading
-
     with pytest.raises(EnvError, match="cannot be sent to a worker process: TypeError: cannot pi"):
-        gym.make_vec(Slow, 2, mode="async", lock=threading.Lock(), owner=__import__("os").getpid())
+        gym.make_vec(Slow, 2, mode="async", lock=threading.Lock(), owner=os.getpid())

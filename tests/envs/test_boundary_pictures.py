@@ -58,8 +58,7 @@ def test_the_bounds_of_a_picture_are_black_and_white(low, high, dtype, value, ex
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_channels_and_stacks_are_found_wherever_they_are(shape, order, expected, dtype):
     if len(shape) == 2 and dtype == np.float32:
-        shape = expected = (32, 40)
-        expected = (1, 32, 40)
+        shape, expected = (32, 40), (1, 32, 40)
     raw = RNG.integers(0, 256, shape).astype(np.uint8)
     high = 255 if dtype == np.uint8 else 1
     obs = raw if dtype == np.uint8 else (raw / 255).astype(np.float32)

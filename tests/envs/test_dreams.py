@@ -12,6 +12,7 @@ from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_env
 from worldflux.testing.dummies import TinyConfig, TinyModel
 from worldflux_envs.backends import wm
+from worldflux_envs.boundary.faults import EnvFault
 from worldflux_envs.dream import WorldModelEnv, WorldModelVectorEnv
 
 OBS = {"state": TensorSpec((5,)), "image": TensorSpec((3, 8, 8), "uint8")}
@@ -86,6 +87,37 @@ def test_batched_dreams_end_and_begin_row_by_row():
     assert infos["is_first"].tolist() == [False, True, False]
     assert obs["state"][:, 0].tolist() == [3, 0, 1] and reward.tolist() == [6, 0, 2]
     assert not terminated.any()
+
+
+class Lost(Counter):
+    """Imagines what is not a number once it counts to 2."""
+
+    lost = "reward"
+
+    def decode(self, state, conditions=None, *, keys=None):
+        output = super().decode(state, conditions, keys=keys)
+        if self.lost in output.predictions:
+            output.predictions[self.lost] = output.predictions[self.lost].clone()
+            output.predictions[self.lost][state["count"][:, 0] == 2] = torch.nan
+        return output
+
+
+@pytest.mark.parametrize(("key", "name"), [("reward", "reward"), ("state", r"observation 'state'")])
+def test_a_dream_that_is_not_finite_stops(key, name):
+    zeros = {k: torch.zeros(1, *s.shape) for k, s in OBS.items()}
+    env = WorldModelVectorEnv(model(Lost), 3, starts=zeros)
+    env.dreams.model.lost = key
+    env.reset(seed=0)
+    env.step(np.array([1, 0, 0]))
+    with pytest.raises(EnvFault, match=rf"^Dream 1 of Lost, step 2: {name}(\[0\])? is nan, expect"):
+        env.step(np.array([0, 2, 0]))
+
+
+def test_an_action_that_is_not_finite_is_not_dreamt():
+    env = WorldModelVectorEnv(model(action=CONTINUOUS), 2)
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match=r"^Dream 1 .*, step 0: the action\[1\] is nan.* agent gave"):
+        env.step(np.array([[0.0, 0.0], [0.0, np.nan]], np.float32))
 
 
 def test_the_same_seed_dreams_the_same():

@@ -326,4 +326,4 @@ def _boundary(name: str) -> Any:
     """A function of worldflux-envs, which keeps the environment contract."""
     if not _importable("worldflux_envs"):
         raise EnvError("Environments need worldflux-envs. Run: pip install worldflux-envs")
-    return load_class(f"worldflux_envs.boundary.backends:{name}")
+    return load_class(f"worldflux_envs.any_backend:{name}")

@@ -98,13 +98,12 @@ def _numbers(space: spaces.Box) -> Convert | None:
     bounded = below & above
     least, most = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     middle, half = most / 2 + least / 2, most / 2 - least / 2
-    # The bounds again: rounding to the environment's type may step over them.
-    lowest, highest = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
     dtype = space.dtype
     if bounded.all() or not (below | above).any():
         plain = dtype == np.float64 and np.all(middle == 0) and np.all(half == 1)
         if plain and len(space.shape) == 1:
             return None
+        # The bounds again: rounding to the environment's type may step over them.
         lowest, highest = least.astype(dtype), most.astype(dtype)
         return lambda u: np.minimum(np.maximum((middle + u * half).astype(dtype), lowest), highest)
 
@@ -112,7 +111,7 @@ def _numbers(space: spaces.Box) -> Convert | None:
         value = middle + u * half
         value = np.where(from_low, low + _distance(u), value)
         value = np.where(from_high, high - _distance(-u), value)
-        return np.minimum(np.maximum(value.astype(dtype), lowest), highest)
+        return np.clip(value.astype(dtype), low, high)
 
     return stretch
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from worldflux.errors import EnvError
 from worldflux_envs.boundary.faults import EnvFault, described
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -13,10 +15,7 @@ _LARGEST_SQUARE = LARGEST**2
 
 
 def all_finite(values: np.ndarray) -> bool:
-    """Whether every number of `values` (a contiguous array of floats) is finite as float32.
-
-    One or two microseconds for a vector: it is asked at every step.
-    """
+    """Whether every number of `values`, an array of floats, is finite as float32."""
     if values.dtype.char in "fe":
         return b"\0" not in np.isfinite(values).tobytes()
     flat = values.reshape(-1)
@@ -31,6 +30,27 @@ def first_unfit(values: np.ndarray) -> tuple[tuple[int, ...], Any]:
     where = np.argwhere(~(np.abs(values) <= LARGEST))[0]
     index = tuple(int(i) for i in where)
     return index, values[index]
+
+
+def check_rows(
+    rewards: np.ndarray, obs: Mapping[str, np.ndarray], where: Callable[[int], str]
+) -> None:
+    """Stop where a reward (N,) or an observation (N, ...) is not finite; `where` names a row."""
+    for name, values in [("reward", rewards), *((f"observation {k!r}", x) for k, x in obs.items())]:
+        if values.dtype.kind == "f" and not all_finite(values):
+            (i, *_), _ = first_unfit(values)
+            raise EnvFault(f"{where(i)}: {not_finite(name, values[i])}.")
+
+
+def check_actions(actions: Any, where: Callable[[int], str]) -> None:
+    """Stop before an action that is not finite, of actions (N, ...), reaches an environment."""
+    values = np.asarray(actions)
+    if values.dtype.kind == "f" and not all_finite(values):
+        (i, *_), _ = first_unfit(values)
+        raise EnvError(
+            f"{where(i)}: {not_finite('the action', values[i])}: "
+            "the agent gave it, the environment was not stepped."
+        )
 
 
 def not_finite(name: str, values: Any) -> EnvFault:

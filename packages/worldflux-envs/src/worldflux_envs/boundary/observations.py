@@ -28,8 +28,9 @@ def canonical_observation(
     `rename` gives keys other names. With `fresh` the environment gives new arrays at every step,
     which need no copies.
     """
-    leaves = [(_renamed(key, rename), path, leaf) for key, path, leaf in _leaves(space)]
-    _check_rename(rename, [key for key, *_ in _leaves(space)])
+    found, names = _leaves(space), rename or {}
+    _check_rename(names, [key for key, *_ in found])
+    leaves = [(names.get(key, key), path, leaf) for key, path, leaf in found]
     refuse_heads(key for key, *_ in leaves)
     parts = {key: (path, *_leaf(leaf, key, fresh)) for key, path, leaf in leaves}
     if len(parts) != len(leaves):
@@ -112,12 +113,8 @@ def _pick(obs: Any, key: str, path: Path) -> Any:
     return obs
 
 
-def _renamed(key: str, rename: Mapping[str, str] | None) -> str:
-    return (rename or {}).get(key, key)
-
-
-def _check_rename(rename: Mapping[str, str] | None, keys: list[str]) -> None:
-    for key in rename or {}:
+def _check_rename(rename: Mapping[str, str], keys: list[str]) -> None:
+    for key in rename:
         if key not in keys:
             raise EnvError(
                 f"rename: there is no observation {key!r}.{did_you_mean(key, keys)} "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldflux.core.model import WorldModel
 from worldflux.errors import EnvError
+from worldflux_envs.boundary.finite import check_actions, check_rows
 from worldflux_envs.dream.dreams import Dreams
 from worldflux_envs.dream.env import WorldModelEnv
 from worldflux_envs.dream.starts import Starts
@@ -40,10 +41,9 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = self.dreams.action_space()
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._ended = torch.zeros(
-            num_envs, dtype=torch.bool, device=self.dreams.session.state.device
-        )
-        self._t = torch.zeros(num_envs, dtype=torch.int64, device=self.dreams.session.state.device)
+        device = self.dreams.session.state.device
+        self._ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self._t = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -53,14 +53,15 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
             raise EnvError("All dreams share one generator: give one seed, not a list.")
         self._t.zero_()
         self._ended.zero_()
-        obs = self.dreams.begin(seed)
-        first = np.ones(self.num_envs, bool)
-        return _arrays(obs), {"is_first": first, "uncertainty": np.zeros(self.num_envs)}
+        obs, nothing = _arrays(self.dreams.begin(seed)), np.zeros(self.num_envs)
+        check_rows(nothing, obs, self._where)
+        return obs, {"is_first": np.ones(self.num_envs, bool), "uncertainty": nothing}
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any, dict[str, Any]]:
+        check_actions(actions, self._where)
         first = self._ended.clone()
         found = self.dreams.step(torch.as_tensor(np.asarray(actions)))
-        obs = self.dreams.again(first) if bool(first.any()) else found.obs
+        obs = _arrays(self.dreams.again(first) if bool(first.any()) else found.obs)
         self._t = torch.where(first, 0, self._t + 1)
         terminated = found.terminated & ~first
         truncated = (self._t >= self.horizon) & ~terminated & ~first
@@ -69,8 +70,12 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
             "is_first": first.cpu().numpy(),
             "uncertainty": (found.uncertainty * ~first).cpu().numpy(),
         }
-        reward = (found.reward * ~first).double().cpu().numpy()
-        return _arrays(obs), reward, terminated.cpu().numpy(), truncated.cpu().numpy(), infos
+        reward = torch.where(first, 0.0, found.reward).double().cpu().numpy()
+        check_rows(reward, obs, self._where)
+        return obs, reward, terminated.cpu().numpy(), truncated.cpu().numpy(), infos
+
+    def _where(self, i: int) -> str:
+        return f"Dream {i} of {type(self.dreams.model).__name__}, step {int(self._t[i])}"
 
 
 def _arrays(obs: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from gymnasium.vector.utils import batch_space
 
 from worldflux.errors import EnvError
 from worldflux_envs.boundary.faults import EnvFault
-from worldflux_envs.boundary.finite import all_finite, first_unfit, not_finite
+from worldflux_envs.boundary.finite import check_actions, check_rows
 from worldflux_envs.boundary.observations import refuse_heads
 from worldflux_envs.resume import pack, unpack
 from worldflux_envs.seeding import entropy_seed, episode_seed
@@ -121,7 +121,7 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         if self.closed or self.episodes[0] < 0:
             state = "is closed" if self.closed else "was not reset"
             raise EnvError(f"The vector environment {self.name} {state}: it cannot be stepped.")
-        self._check_actions(actions)
+        check_actions(actions, self._where)
         is_first = self._ended.copy()
         commands: list[Command] = [
             ("reset", self._begin(i)) if is_first[i] else ("step", actions[i])
@@ -146,22 +146,8 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _check(self, rewards: np.ndarray) -> None:
         """Stop where a reward or an observation is not finite, before anything can store it."""
-        if self.rows_are_checked:
-            return
-        named = [("reward", rewards), *((f"observation {k!r}", x) for k, x in self.buffers.items())]
-        for name, values in named:
-            if values.dtype.kind == "f" and not all_finite(values):
-                (i, *_), _ = first_unfit(values)
-                raise EnvFault(f"{self._where(i)}: {not_finite(name, values[i])}.")
-
-    def _check_actions(self, actions: Any) -> None:
-        values = np.asarray(actions)
-        if values.dtype.kind == "f" and not all_finite(values):
-            (i, *_), _ = first_unfit(values)
-            raise EnvError(
-                f"{self._where(i)}: {not_finite('the action', values[i])}: "
-                "the agent gave it, the environment was not stepped."
-            )
+        if not self.rows_are_checked:
+            check_rows(rewards, self.buffers, self._where)
 
     def _where(self, i: int) -> str:
         """Environment i and its running episode, in words."""

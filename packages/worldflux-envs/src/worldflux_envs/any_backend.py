@@ -76,8 +76,10 @@ def _checked(
 def _check_spaces(env_id: str, vec: Any) -> None:
     """Refuse a vector of another's making that is not in the contract's form."""
     obs, action = vec.single_observation_space, vec.single_action_space
-    unit = isinstance(action, spaces.Box) and bool((abs(action.low) == 1).all())
-    if not isinstance(obs, spaces.Dict) or not (unit or not isinstance(action, spaces.Box)):
+    wide = isinstance(action, spaces.Box) and bool(
+        (action.low != -1).any() or (action.high != 1).any()
+    )
+    if wide or not isinstance(obs, spaces.Dict):
         vec.close()
         raise EnvError(
             f"{env_id}: the vectors of this backend do not keep the contract (observations {obs}, "
