@@ -72,12 +72,19 @@ def check_family(
     return ran
 
 
-def check_family_learns(spec: ModelSpec) -> list[str]:
-    """`check_learns_known_world` on the family, as `spec.check` sets it up."""
+def check_family_learns(
+    spec: ModelSpec, obs_spec: Mapping[str, TensorSpec] | None = None
+) -> list[str]:
+    """`check_learns_known_world` on the family, as `spec.check` sets it up.
+
+    The world is seen as `obs_spec` says (such as `line_world.LARGE_IMAGE`); by default as a vector,
+    or by families that take none as an image of 16x16 pixels.
+    """
     from worldflux.factory import create_agent
 
-    spaces = line_spaces(lambda *pair: _accepts(spec, *pair))
-    assert spaces, f"{spec.family} refuses all spaces of the line world: vectors and 16x16 images"
+    spaces = line_spaces(lambda *pair: _accepts(spec, *pair), obs_spec)
+    seen = "vectors and 16x16 images" if obs_spec is None else obs_spec
+    assert spaces, f"{spec.family} refuses all spaces of the line world: {seen}"
     settings = spec.check or CheckSettings()
     preset = settings.preset or min(spec.presets, key=check_presets(spec, *spaces).__getitem__)
     with torch.random.fork_rng(devices=[]):

@@ -71,8 +71,14 @@ def _sequences(learner: Learner, rows: int, length: int, seed: int, within: bool
     return batch.map(lambda tensor: tensor[whole])
 
 
-def line_spaces(accepts: Callable[[Specs, Specs], bool]) -> tuple[Specs, Specs] | None:
-    """The first spaces of the line world that a family accepts: those with actions first."""
+def line_spaces(
+    accepts: Callable[[Specs, Specs], bool], obs_spec: Specs | None = None
+) -> tuple[Specs, Specs] | None:
+    """The first spaces of the line world that a family accepts: those with actions first.
+
+    Where `obs_spec` is given, the observations are those.
+    """
     worlds: tuple[tuple[Specs, ...], ...] = ((CONTINUOUS, DISCRETE), ({},))
-    spaces = [(obs, action) for kind in worlds for obs in (VECTOR, IMAGE) for action in kind]
+    observations = (VECTOR, IMAGE) if obs_spec is None else (obs_spec,)
+    spaces = [(obs, action) for kind in worlds for obs in observations for action in kind]
     return next((pair for pair in spaces if accepts(*pair)), None)

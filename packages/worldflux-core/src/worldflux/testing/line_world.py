@@ -2,7 +2,7 @@
 
 The point stands at x in [-1, 1]; an action moves it by `REACH` times itself, and the walls stop it.
 The reward is the distance really moved, so it belongs to one step only; beyond `GOAL` the episode
-ends. Observations are x and the last move as a vector, or drawn in a 16x16 image. Without an action
+ends. Observations are x and the last move as a vector, or drawn in an image. Without an action
 space the point moves by itself, from x to 0.85 - 1.5 |x|, and there is no reward.
 """
 
@@ -20,9 +20,9 @@ REACH = 0.5
 GOAL = 0.7
 VECTOR = {"state": TensorSpec((2,))}
 IMAGE = {"image": TensorSpec((1, 16, 16), "uint8", low=0, high=255)}
+LARGE_IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}
 CONTINUOUS = {"action": TensorSpec((1,), low=-1.0, high=1.0)}
 DISCRETE = {"action": TensorSpec((), "int64", n=3)}
-_SIDE = 16
 
 
 def line_world(
@@ -40,7 +40,10 @@ def line_world(
     if action is not None:
         action = action.masked_fill(last.reshape(rows, length, *[1] * (action.ndim - 2)), 0)
     return Batch(
-        obs={key: _drawn(x, move) if key == "image" else _vector(x, move) for key in obs_spec},
+        obs={
+            key: _drawn(x, move, spec.shape) if spec.image else _vector(x, move)
+            for key, spec in obs_spec.items()
+        },
         action=action,
         reward=None if action is None else move.clone(),
         is_first=first,
@@ -85,12 +88,14 @@ def _vector(x: Tensor, move: Tensor) -> Tensor:
     return torch.stack([x, move], -1)
 
 
-def _drawn(x: Tensor, move: Tensor) -> Tensor:
-    """Images (B, T, 1, 16, 16): brightest at x in the upper half, at the last move below."""
-    place = torch.arange(_SIDE) / (_SIDE - 1) * 2 - 1
+def _drawn(x: Tensor, move: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Images (B, T, C, H, W): brightest at x in the upper half, at the last move below."""
+    channels, height, width = shape
+    place = torch.linspace(-1, 1, width)
 
-    def bar(value: Tensor) -> Tensor:
+    def bar(value: Tensor, rows: int) -> Tensor:
         line = (1 - (place - value[..., None]).abs()).clamp(0, 1) * 255
-        return line[..., None, :].expand(*value.shape, _SIDE // 2, _SIDE)
+        return line[..., None, None, :].expand(*value.shape, channels, rows, width)
 
-    return torch.cat([bar(x), bar(move)], -2).unsqueeze(-3).to(torch.uint8)
+    upper = height // 2
+    return torch.cat([bar(x, upper), bar(move, height - upper)], -2).to(torch.uint8)
