@@ -25,6 +25,7 @@ from worldflux.slots import built, read_slots
 from worldflux.testing import check_family
 from worldflux.testing.dummies import TinyAgent, TinyConfig, TinyDecoder, TinyModel
 from worldflux.testing.family import SPACES
+from worldflux.trust import TrustError
 
 OBS, ACTION = SPACES[1][1:]
 
@@ -216,9 +217,14 @@ def test_weights_bring_no_code(tiny_family, tmp_path, slots_module):
         "tiny", obs_spec=OBS, action_spec=ACTION, slots={"decoder_module": REFERENCE}
     )
     folder = model.save_pretrained(tmp_path / "model")
-    with pytest.raises(StorageError, match=r"repeat it, from_pretrained\(..., slots="):
+    with pytest.raises(TrustError, match="OtherDecoder is imported and made") as error:
         from_pretrained(folder)
-    loaded = from_pretrained(folder, slots={"decoder_module": REFERENCE})
+    assert str(error.value).endswith(": pass trust=('worldflux_test_slots',)")
+    with pytest.raises(TrustError):
+        from_pretrained(folder, trust=("worldflux_test",))
+    repeated = from_pretrained(folder, slots={"decoder_module": REFERENCE})
+    assert type(repeated.decoder_module) is OtherDecoder
+    loaded = from_pretrained(folder, trust=("worldflux_test_slots",))
     assert type(loaded.decoder_module) is OtherDecoder
     assert loaded.slot_overrides == {"decoder_module": {"class": REFERENCE}}
 

@@ -152,7 +152,7 @@ def test_bursts_run_in_order_and_the_clock_stands_still_in_them(
     assert state["model/steps"] == state["model/total"] == of_the_model  # schedules end with it
     assert state["policy/steps"] == state["policy/total"] == UPDATES["policy"]
     assert torch.equal(
-        api.load_agent(run.path, run.ticks()[-1], trust=True).policy.bias.detach(),
+        api.load_agent(run.path, run.ticks()[-1], trust=("walk_env",)).policy.bias.detach(),
         state["weights/policy.bias"] * 0.5,
     )
     *rows, last = [row for row in run.metrics() if "updates" in row]
@@ -181,13 +181,15 @@ def test_a_run_stopped_in_each_of_its_bursts_ends_as_the_unbroken_one(
 
         with hearing(stop):
             ended = (
-                api.train(config, parts) if phase == "encoder" else api.resume(parts, trust=True)
+                api.train(config, parts)
+                if phase == "encoder"
+                else api.resume(parts, trust=("walk_env",))
             )
         assert ended.outcome == "interrupted"
         done, clock = _counters(Run.open(parts))
         assert done[phase] == PIECE  # in the middle of its burst, and saved there
         assert ended.step == clock["step"] < STEPS
-    assert api.resume(parts, trust=True).outcome == "finished"
+    assert api.resume(parts, trust=("walk_env",)).outcome == "finished"
     assert ThreePhases.began == list(UPDATES)  # once each, never on resume
     assert_same_run(whole, parts, Run.open(whole).ticks()[-1])
 
@@ -207,7 +209,7 @@ def test_a_run_killed_in_each_of_its_bursts_ends_as_the_unbroken_one(
     for phase in UPDATES:
         killed = tmp_path / f"killed-{phase}"
         assert _counters(Run.open(killed))[0][phase] == PIECE
-        assert api.resume(killed, trust=True).outcome == "finished"
+        assert api.resume(killed, trust=("walk_env",)).outcome == "finished"
         assert_same_run(whole, killed, Run.open(whole).ticks()[-1])
 
 

@@ -193,7 +193,7 @@ def test_data_and_a_replay_are_mixed_and_resumed_bit_for_bit(tmp_path: Path, sit
     shutil.copytree(whole.path, cut)
     for tick in whole.ticks()[1:]:
         shutil.rmtree(cut / whole.checkpoint_path(tick).relative_to(whole.path))
-    again = api.resume(cut, trust=True).run
+    again = api.resume(cut, trust=("walk_env",)).run
     assert comparable(again) == comparable(whole)
     ours, theirs = final(again), final(whole)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())

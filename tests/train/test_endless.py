@@ -26,7 +26,7 @@ def test_an_evaluation_of_endless_episodes_ends_and_says_so(
     assert {(row["eval/length"], row["eval/truncated"]) for row in rows} == {(7.0, 3)}
     assert "3 of 3 evaluated episodes had not ended after train.eval_max_steps=7" in caplog.text
     again = api.evaluate_run(
-        tmp_path / "run", episodes=20, trust=True
+        tmp_path / "run", episodes=20, trust=("walk_env",)
     )  # more than there are environments
     assert again.lengths == [7] * 20 and again.truncated == 20
 
@@ -52,7 +52,7 @@ def test_the_first_signal_stops_an_evaluation(
     monkeypatch.setattr(evaluation._Games, "count", count)
     stopped = api.train(config, parts)
     assert (stopped.outcome, stopped.step, steps) == ("interrupted", 20, 60)
-    assert api.resume(parts, trust=True).outcome == "finished"
+    assert api.resume(parts, trust=("walk_env",)).outcome == "finished"
     assert_same_run(whole, parts, 40)
 
 

@@ -26,7 +26,7 @@ choose = random.Random(seed)
 
 def child():
     try:
-        api.resume(run, trust=True)
+        api.resume(run, trust=("walk_env",))
         os._exit(0)
     except BaseException:
         import traceback

@@ -34,7 +34,7 @@ def test_resume_continues_bit_for_bit(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = api.train(config, whole)
     api.train(config.with_steps(55), parts)
-    again = api.resume(parts, steps=config.train.steps, trust=True)
+    again = api.resume(parts, steps=config.train.steps, trust=("walk_env",))
     assert (again.outcome, again.step) == ("finished", done.step)
     assert_same_run(whole, parts, done.step)
 
@@ -142,7 +142,7 @@ def test_an_episode_that_cannot_be_replayed_begins_anew(
     config = tiny("gym/walk_env:Drifting", {"train.steps": 60, "train.envs": 3})
     api.train(config, tmp_path / "run")
     with caplog.at_level(logging.WARNING):
-        again = api.resume(tmp_path / "run", steps=100, trust=True)
+        again = api.resume(tmp_path / "run", steps=100, trust=("walk_env",))
     assert again.step >= 100
     assert "did not come back to where it was by replaying" in caplog.text
     assert "a new episode begins" in caplog.text

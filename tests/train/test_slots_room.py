@@ -13,9 +13,11 @@ from torch import nn
 from worldflux import State
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
+from worldflux.trust import TrustError
 from worldflux_train import api
 from worldflux_train.config import parse_overrides, resolve
-from worldflux_train.trust import TrustError
+
+TRUST = ("my_parts",)
 
 
 class Wide(nn.Module):
@@ -47,9 +49,9 @@ def test_a_run_with_a_part_trains_saves_and_resumes_bit_for_bit(
     api.train(config.with_steps(55), cut)
     with pytest.raises(TrustError, match="my_parts"):
         api.resume(cut)
-    api.resume(cut, steps=config.train.steps, trust=True)
+    api.resume(cut, steps=config.train.steps, trust=TRUST)
     assert_same_run(whole, cut, done.step)
-    agent = api.load_agent(cut, trust=True)
+    agent = api.load_agent(cut, trust=TRUST)
     assert agent.world_model.features["embed"].shape == (5,)
     assert agent.world_model.slot_overrides == {"observation_encoder": {"class": parts, "units": 5}}
     assert "units: 5" in Run.open(cut).config_path.read_text()

@@ -11,22 +11,27 @@ import yaml
 from typer.testing import CliRunner
 
 from worldflux.cli.app import build_app
+from worldflux.errors import ConfigError
+from worldflux.trust import TrustError, covers, names
 from worldflux_train import api
 from worldflux_train.config import recipes, resolve
-from worldflux_train.trust import TrustError, code_in
+from worldflux_train.trust import code_in
 
 pytestmark = pytest.mark.usefixtures("site")
 CARTPOLE = "gym/CartPole-v1"
 HOSTILE = [
-    ({"id": "gym/evil_module:Env"}, "env.id", "imports the module 'evil_module'"),
-    ({"id": "gymnasium/evil_module:Env"}, "env.id", "imports the module 'evil_module'"),
-    ({"id": "dmc/os:system", "task_kwargs": {"command": "true"}}, "env.id", "module 'os'"),
-    ({"id": "robotics/evil_module:Env"}, "env.id", "imports the module"),
-    ({"id": "unity/./player.x86_64"}, "env.id", "starts the program ./player.x86_64"),
-    ({"id": "unity/editor", "args": ["-x"]}, "env.args", "goes to the program's command line"),
-    ({"id": "wm/saved", "starts": "gym/os:system"}, "env.starts", "can import that module"),
-    ({"id": CARTPOLE, "make": {"deep": ["evil_module:Env"]}}, "env.make.deep", "can import"),
-]
+    ({"id": "gym/evil_module:Env"}, "env.id", "imports the module 'evil_module'", "evil_module"),
+    ({"id": "gymnasium/evil.inner:Env"}, "env.id", "imports the module", "evil.inner"),
+    ({"id": "dmc/os:system", "task_kwargs": {"command": "true"}}, "env.id", "module 'os'", "os"),
+    ({"id": "robotics/evil_module:Env"}, "env.id", "imports the module", "evil_module"),
+    ({"id": "unity/./player.x86_64"}, "env.id", "starts the program", "./player.x86_64"),
+    ({"id": "unity/editor", "args": ["-x"]}, "env.args", "goes to the program's", "editor"),
+    ({"id": "wm/saved", "starts": "gym/os:system"}, "env.starts", "can import that module", "os"),
+    (
+        {"id": CARTPOLE, "make": {"deep": ["evil_module:Env"]}},
+        "env.make.deep", "can import", "evil_module",
+    ),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -48,17 +53,48 @@ def _file(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("env", "key", "effect"), HOSTILE, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("env", "key", "effect", "name"), HOSTILE, ids=lambda value: str(value)[:40]
+)
 def test_code_in_a_file_is_named_and_refused(
-    env: dict[str, Any], key: str, effect: str, tmp_path: Path
+    env: dict[str, Any], key: str, effect: str, name: str, tmp_path: Path
 ) -> None:
     path = _file(tmp_path, {"id": "tiny", "env": env})
     with pytest.raises(TrustError) as error:
         resolve(config=path)
     assert f"{path} names code that would run on this machine:\n  {key}: " in str(error.value)
     assert effect in str(error.value)
-    assert "pass trust=True" in str(error.value)
-    assert resolve(config=path, trust=True).env_id == env["id"]
+    assert str(error.value).endswith(f"If you trust who wrote it: pass trust=({name!r},)")
+    with pytest.raises(TrustError, match=r"pass trust=\('other', "):
+        resolve(config=path, trust=("other",))
+    assert resolve(config=path, trust=(name,)).env_id == env["id"]
+
+
+def test_a_package_covers_its_modules_and_nothing_beside_it() -> None:
+    assert covers(("a",), "a") and covers(("x", "a"), "a.b.c") and covers(("a.b",), "a.b")
+    assert not covers((), "a") and not covers(("a.b",), "a") and not covers(("a",), "ab")
+
+
+@pytest.mark.parametrize("wrong", [True, "my_parts", ("",), (3,), ("my_parts:Encoder",)])
+def test_trust_is_a_tuple_of_modules(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^trust (is a tuple of the|names) modules"):
+        names(wrong)
+
+
+def test_a_configuration_does_not_speak_for_itself(tmp_path: Path) -> None:
+    """An option `trust` in a file, however deep, and a class whose options the caller typed."""
+    for env in (
+        {"id": "wm/saved", "trust": ["evil_module"]},
+        {"id": "wm/saved", "starts": {"id": "wm/other", "trust": ["evil_module"]}},
+    ):
+        with pytest.raises(ConfigError, match=r"env\.trust is no key .* --trust MODULE"):
+            resolve(config=_file(tmp_path, {"id": "tiny", "env": env}))
+    slots = {"observation_encoder": {"class": "evil_module:Encoder", "depth": 1}}
+    path = _file(tmp_path, {"id": "tiny", "env": {"id": CARTPOLE}, "slots": slots})
+    with pytest.raises(TrustError, match=r"slots\.observation_encoder: evil_module:Encoder"):
+        resolve(config=path, overrides={"slots.observation_encoder.depth": 2})
+    own = {"slots.observation_encoder": {"class": "mine:Encoder"}}
+    assert resolve(config=path, overrides=own).slots["observation_encoder"]["class"][:4] == "mine"
 
 
 def test_what_the_caller_says_is_the_callers_word(tmp_path: Path) -> None:
@@ -82,7 +118,7 @@ def test_plain_configurations_hold_no_code() -> None:
 def test_rooms_that_name_classes_are_looked_at() -> None:
     for spelled in ("evil_module:Encoder", "evil_module.Encoder", {"class": "evil_module.Encoder"}):
         [found] = code_in({"slots": {"observation_encoder": spelled}})
-        assert found.key == "slots.observation_encoder"
+        assert (found.key, found.name) == ("slots.observation_encoder", "evil_module")
     assert not code_in({"data": {"path": "clips:v2", "validation": "more/clips:v3"}})  # folders
     [found] = code_in({"data": {"format": "evil_module:Reader"}})
     assert found.key == "data.format"
@@ -97,26 +133,36 @@ def _says(*arguments: object) -> str:
 def test_no_command_runs_code_from_a_file(evil: Path, tmp_path: Path) -> None:
     """train --config, --resume, eval, imagine and compare refuse; report only shows."""
     path = _file(tmp_path, {"id": "tiny", "env": {"id": "gym/evil_module:Env"}})
-    command = f"worldflux train --steps 20 --config {path} --trust"
+    command = f"worldflux train --steps 20 --config {path} --trust evil_module"
     assert _says("train", "--config", path, "--steps", 20).endswith(f": {command}")
     other = _file(tmp_path, {"env": {"x": "evil_module:Env"}})
     where = ["--env", CARTPOLE, "--steps", 20, "--out", tmp_path / "cmp"]
     said = _says("compare", "tiny", *where, "--config", f"tiny={other}")
-    assert "worldflux compare tiny --env gym/CartPole-v1" in said and said.endswith(" --trust")
+    assert "worldflux compare tiny --env gym/CartPole-v1" in said and said.endswith(
+        " --trust evil_module"
+    )
 
     run = tmp_path / "run"
     quick = {"train.steps": 20, "train.eval_episodes": 1, "train.replay_capacity": 100}
     api.train(resolve("tiny", CARTPOLE, overrides=quick), run)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace(CARTPOLE, "gym/evil_module:Env"))
-    assert _says("train", "--resume", run).endswith(f"worldflux train --resume {run} --trust")
-    assert _says("eval", run, "--episodes", 1).endswith(f"eval {run} --episodes 1 --trust")
-    assert _says("imagine", run).endswith(f"worldflux imagine {run} --trust")
+    assert _says("train", "--resume", run).endswith(
+        f"worldflux train --resume {run} --trust evil_module"
+    )
+    assert _says("eval", run, "--episodes", 1).endswith(
+        f"eval {run} --episodes 1 --trust evil_module"
+    )
+    assert _says("imagine", run).endswith(f"worldflux imagine {run} --trust evil_module")
     result = CliRunner().invoke(build_app(), ["report", str(run)], catch_exceptions=False)
     assert result.exit_code == 0
     assert not evil.exists()
 
-    api.evaluate_run(run, episodes=1, trust=True, changed=True)  # the caller's word
+    other = ["--trust", "another", "--changed-config"]
+    said = _says("eval", run, *other)
+    assert said.endswith(f"eval {run} --trust another --changed-config --trust evil_module")
+    assert not evil.exists()
+    api.evaluate_run(run, episodes=1, trust=("evil_module",), changed=True)  # the caller's word
     assert evil.exists()
 
 

@@ -1,7 +1,7 @@
 """Load and publish models and agents: a folder of weights, configuration and identity.
 
 `saving.py` writes such a folder. Weights never bring code: a slot class named in a downloaded
-folder is used only if the caller names it too. What the folder asks for is built on the meta
+folder is imported only if the caller trusts its module. What it asks for is built on the meta
 device and compared with the weights it brings before any memory is taken for it.
 """
 
@@ -21,6 +21,7 @@ from worldflux.factory import get_model_spec, load_class
 from worldflux.runs import AGENT, Run
 from worldflux.saved_folder import SavedFolder
 from worldflux.slots import Part, built, read_slots
+from worldflux.trust import Trust, names, require, slot_finding
 from worldflux.weights import at_most, read_header, read_weights, require_numbers, require_same
 
 Saved = WorldModel | Learner
@@ -34,6 +35,7 @@ def from_pretrained(
     kind: type[SavedT],
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
+    trust: Trust = (),
     **overrides: Any,
 ) -> SavedT: ...
 @overload
@@ -42,6 +44,7 @@ def from_pretrained(
     *,
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
+    trust: Trust = (),
     **overrides: Any,
 ) -> Any: ...
 def from_pretrained(
@@ -50,6 +53,7 @@ def from_pretrained(
     kind: type[Any] | None = None,
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
+    trust: Trust = (),
     **overrides: Any,
 ) -> Any:
     """Load what `save_pretrained` wrote: a folder, a run (its best checkpoint) or a hub id.
@@ -57,13 +61,14 @@ def from_pretrained(
     `kind` (`worldflux.WorldModel`, `worldflux.Agent`) tells a type checker what comes, and is
     checked: the world model of a saved agent is given for `WorldModel`, anything else is refused.
     `overrides` are configuration fields (dotted keys too), `slots` parts as for
-    `create_world_model`; each is applied or refused. A class that the folder names is used only if
-    `slots` names it too; options that are left out are the saved ones. Raises `StorageError` for
-    damaged files, missing or unknown weights, or a contract other than the saved one.
+    `create_world_model`; each is applied or refused. A class that the folder names is imported only
+    if `trust` holds its module or a package around it, else it is a `TrustError`. A class that
+    `slots` repeats keeps the saved options. Raises `StorageError` for damaged files, missing or
+    unknown weights, or a contract other than the saved one.
     """
     folder = SavedFolder.open(_folder(source, revision))
     config_cls, owner = _classes(folder)
-    parts = _trusted(folder, read_slots(slots or {}))
+    parts = _with_saved(folder, read_slots(slots or {}), names(trust))
     config = _config(folder, config_cls).with_(**overrides)
 
     def build() -> Saved:
@@ -136,20 +141,20 @@ def _config(folder: SavedFolder, config_cls: type[Config]) -> Config:
         ) from error
 
 
-def _trusted(folder: SavedFolder, parts: dict[str, Part]) -> dict[str, Part]:
-    """The caller's parts, with the saved options where only the class is repeated."""
-    for name, saved in folder.identity["slots"].items():
-        if name not in parts:
-            raise StorageError(
-                f"{folder.path} was saved with {name} = {saved['class']}. Weights bring no code: "
-                f"repeat it, from_pretrained(..., slots={{{name!r}: {saved['class']!r}}}), if you "
-                "trust that class."
-            )
-        part = parts[name]
-        if part.reference == saved["class"] and not part.options and not part.finished:
-            options = {key: value for key, value in saved.items() if key != "class"}
-            parts[name] = replace(part, options=options)
-    return parts
+def _with_saved(
+    folder: SavedFolder, parts: dict[str, Part], trust: tuple[str, ...]
+) -> dict[str, Part]:
+    """The caller's parts and those that the folder names, with the options they were saved with."""
+    saved = folder.identity["slots"]
+    theirs = {slot: part for slot, part in saved.items() if slot not in parts}
+    found = [slot_finding(slot, part["class"]) for slot, part in theirs.items()]
+    require(found, trust, str(folder.path))
+    for slot, part in parts.items():
+        before = saved.get(slot, {})
+        if part.reference == before.get("class") and not part.options and not part.finished:
+            options = {key: value for key, value in before.items() if key != "class"}
+            parts[slot] = replace(part, options=options)
+    return {**parts, **read_slots(theirs)}
 
 
 def _built(build: Callable[[], Saved], folder: SavedFolder, own_words: bool) -> Saved:

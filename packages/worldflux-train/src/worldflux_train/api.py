@@ -18,6 +18,7 @@ from worldflux.episodes import Episode
 from worldflux.errors import ConfigError, StorageError
 from worldflux.hub import load_into
 from worldflux.runs import AGENT, Run
+from worldflux.trust import Trust
 from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import require_unchanged
 from worldflux_train.clock import Clock
@@ -68,13 +69,13 @@ def resume(
     *,
     steps: int | None = None,
     device: str | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
     console: Console | None = None,
 ) -> Result:
     """Continue the run in `path` from its newest intact checkpoint, to `steps` if given.
 
-    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`);
+    `device` replaces the run's own; `trust` names the modules that its configuration may name;
     `changed` goes on with a `config.yaml` that is not its checkpoints'.
     """
     run = Run.open(path)
@@ -90,7 +91,7 @@ def run_config(
     *,
     device: str | None = None,
     steps: int | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
 ) -> RunConfig:
     """The configuration of an existing run; `device` and `steps` replace its own.
@@ -108,12 +109,12 @@ def load_agent(
     step: int | None = None,
     *,
     device: str | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
 ) -> Agent:
     """The trained agent of a run, ready to act: of its best checkpoint, or of `step`.
 
-    `device` replaces the run's own; `trust` lets its configuration name code (see `resolve`);
+    `device` replaces the run's own; `trust` names the modules that its configuration may name;
     `changed` goes on with a `config.yaml` that is not its checkpoints'.
     """
     return load_run(path, step, device=device, trust=trust, changed=changed)[1]
@@ -124,7 +125,7 @@ def load_run(
     step: int | None = None,
     *,
     device: str | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
 ) -> tuple[RunConfig, Agent]:
     """A run's configuration and its trained agent; the arguments are those of `load_agent`."""
@@ -135,7 +136,7 @@ def load_run(
 
 
 def load_learner(
-    path: str | Path, step: int | None = None, *, trust: bool = False, changed: bool = False
+    path: str | Path, step: int | None = None, *, trust: Trust = (), changed: bool = False
 ) -> tuple[RunConfig, Learner]:
     """The trained learner of a run, as `load_agent`; it need not act."""
     run = Run.open(path)
@@ -158,7 +159,7 @@ def evaluate_run(
     seed: int = 1,
     *,
     device: str | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`.
@@ -189,7 +190,7 @@ def evaluate_on_data(
     *,
     batches: int | None = None,
     device: str | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
 ) -> OnData:
     """Judge a run's best checkpoint (or `step`) on the data it holds out (`data.validation`).
@@ -221,7 +222,7 @@ def imagine_run(
     kind: str = "mp4",
     seed: int = 1,
     device: str | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     changed: bool = False,
     most_seconds: float = math.inf,
 ) -> tuple[Imagination, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
+from worldflux.trust import options
 from worldflux_train.comparison.cli import compare
 from worldflux_train.data_cli import app as data_commands
 from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
@@ -62,7 +64,7 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
     device: Device = None,
-    trust: Trust = False,
+    trust: Trust = None,
     changed_config: Changed = False,
     help_config: Annotated[
         bool,
@@ -80,7 +82,7 @@ def train(
         if resume is None:
             own: dict[str, Any] = {} if device is None else {"train.device": device}
             own |= {} if data is None else {"data.path": str(data.resolve())}
-            result = _started(model, env, steps, config, [*(set_ or [])], own, out, trust)
+            result = _started(model, env, steps, config, [*(set_ or [])], own, out, trust or ())
         elif model or env or data or config or set_ or out:
             raise ConfigError(
                 "--resume takes the run's own configuration: only --steps, --device, --trust "
@@ -88,15 +90,16 @@ def train(
             )
         else:
             result = _resumed(
-                resume, steps=steps, device=device, trust=trust, changed=changed_config
+                resume, steps=steps, device=device, trust=trust or (), changed=changed_config
             )
+    trusted = _trusted(result.run, trust or ())
     if result.outcome == "interrupted":
         typer.echo(
             f"Interrupted at step {result.step:,} and saved. Continue with: "
-            f"worldflux train --resume {result.run.path}{_trust_needed(result.run)}"
+            f"worldflux train --resume {result.run.path}{options(trusted)}"
         )
         raise typer.Exit(130)
-    typer.echo(f"Report: {_finishing(result.run.path)}")
+    typer.echo(f"Report: {_finishing(result.run.path, trusted)}")
 
 
 def _started(
@@ -107,7 +110,7 @@ def _started(
     pairs: list[str],
     own: dict[str, Any],
     out: Path | None,
-    trust: bool,
+    trust: Collection[str],
 ) -> Result:
     """A new run; every id and key is looked at before torch is imported."""
     from rich.console import Console
@@ -143,7 +146,7 @@ def evaluate(
     step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
     device: Device = None,
-    trust: Trust = False,
+    trust: Trust = None,
     changed_config: Changed = False,
 ) -> None:
     """Evaluate a run's agent on fresh episodes; a run from data alone, on its held-out data."""
@@ -151,7 +154,9 @@ def evaluate(
     from worldflux_train.data import row_of
 
     with asking_for_trust(typed):
-        config = api.run_config(Run.open(run), device=device, trust=trust, changed=changed_config)
+        config = api.run_config(
+            Run.open(run), device=device, trust=trust or (), changed=changed_config
+        )
         if not config.has_env:
             if episodes is not None:
                 raise ConfigError(
@@ -159,13 +164,13 @@ def evaluate(
                     "much data it is judged on is train.eval_batches."
                 )
             found = api.evaluate_on_data(
-                run, step, seed, device=device, trust=trust, changed=changed_config
+                run, step, seed, device=device, trust=trust or (), changed=changed_config
             )
             for name, value in row_of(found).items():
                 typer.echo(f"{name.removeprefix('eval/')} {value:.4g} on held-out data")
             return
         result = api.evaluate_run(
-            run, episodes, step, seed, device=device, trust=trust, changed=changed_config
+            run, episodes, step, seed, device=device, trust=trust or (), changed=changed_config
         )
     row = result.row()
     typer.echo(
@@ -185,7 +190,7 @@ def imagine(
     format: Annotated[str, typer.Option(metavar="mp4|gif", help="Of the video.")] = "mp4",
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
     device: Device = None,
-    trust: Trust = False,
+    trust: Trust = None,
     changed_config: Changed = False,
 ) -> None:
     """Show the real beside the imagined: a video, and the error over the horizon."""
@@ -194,7 +199,7 @@ def imagine(
     with asking_for_trust(typed):
         found, video = api.imagine_run(
             run, horizon=horizon, context=context, episodes=episodes, step=step, kind=format,
-            seed=seed, device=device, trust=trust, changed=changed_config,
+            seed=seed, device=device, trust=trust or (), changed=changed_config,
         )  # fmt: skip
     for key, error in found.error.items():
         marks = sorted({1, min(5, found.horizon), min(15, found.horizon), found.horizon})
@@ -214,15 +219,14 @@ MOST_SECONDS = 60.0
 """That playing for a run's own video may take: agents that plan are slow."""
 
 
-def _finishing(run: Path) -> Path:
+def _finishing(run: Path, trust: Collection[str]) -> Path:
     """The picture and the report that end a run."""
     from worldflux.errors import CapabilityError
     from worldflux_train import api
     from worldflux_train.report import write_report
 
     try:
-        # Trusted: this command has just made the run.
-        api.imagine_run(run, trust=True, most_seconds=MOST_SECONDS)
+        api.imagine_run(run, trust=trust, most_seconds=MOST_SECONDS)
     except CapabilityError as error:
         _log.info("no imagination video: %s", error)
     except KeyboardInterrupt:
@@ -230,12 +234,12 @@ def _finishing(run: Path) -> Path:
     return write_report(Run.open(run))
 
 
-def _trust_needed(run: Run) -> str:
-    """The option without which the run's own configuration would be refused."""
-    from worldflux_train.trust import code_in
+def _trusted(run: Run, trust: Collection[str]) -> tuple[str, ...]:
+    """What the caller has trusted for this run: by option, and in what is its own file now."""
+    from worldflux_train.trust import names_in
     from worldflux_train.yaml_text import read_yaml
 
-    return " --trust" if code_in(read_yaml(run.config_path)) else ""
+    return tuple(dict.fromkeys([*trust, *names_in(read_yaml(run.config_path))]))
 
 
 def _free_folder(model_id: str, env_id: str) -> Path:

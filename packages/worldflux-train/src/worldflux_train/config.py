@@ -17,7 +17,8 @@ from worldflux.errors import CapabilityError, ConfigError, did_you_mean, nearest
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
 from worldflux.ids import ModelId
 from worldflux.slots import plain_slots
-from worldflux_train.trust import require_trust
+from worldflux.trust import Trust, names
+from worldflux_train.trust import refuse_inner_trust, require_trust
 from worldflux_train.yaml_text import read_yaml, value_of
 
 ROOMS = ("model", "agent", "train", "env", "data", "slots")
@@ -110,6 +111,8 @@ class RunConfig(Described):
     family: Config
     slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
+    trust: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Modules that files may name, by the caller's word; it is never written down."""
 
     @property
     def has_env(self) -> bool:
@@ -133,8 +136,11 @@ class RunConfig(Described):
 
     @property
     def env_options(self) -> Nested:
-        """What is passed to the environment's backend."""
-        return {key: value for key, value in self.env.items() if key != "id"}
+        """What is passed to the environment's backend; one that reads files gets `trust`."""
+        options = {key: value for key, value in self.env.items() if key != "id"}
+        if self.trust and "trust" in get_env_spec(self.env_id).options:
+            options["trust"] = self.trust
+        return options
 
     def to_dict(self) -> Nested:
         """The rooms and the model id as plain data; without parts of the caller's, no `slots`."""
@@ -162,12 +168,13 @@ def resolve(
     config: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     steps: int | None = None,
-    trust: bool = False,
+    trust: Trust = (),
 ) -> RunConfig:
     """Defaults < preset < `config` (YAML file, recipe name or mapping) < `overrides` (dotted keys).
 
     `model_id`, `env_id` and `steps` stand above all of them. A file that names a module or a
-    program to run raises `TrustError` unless `trust` is true; nothing is run here either way.
+    program to run raises `TrustError` unless `trust` holds it (see `worldflux.trust`); nothing is
+    run here either way.
     """
     file = _from_file(config)
     own = nest(with_rooms(overrides or {}, str(model_id or file.get("id") or "")))
@@ -192,15 +199,16 @@ def resolve(
         _check_env(env)
     elif env:
         raise ConfigError(f"env.{next(iter(env))} is set, but there is no env.id.")
-    if isinstance(config, str | Path) and not trust:
-        require_trust(given, own, str(config))
+    trusted = names(trust)
+    if isinstance(config, str | Path):
+        require_trust(given, own, trusted, str(config))
     family = _family(str(model_id), {room: given.get(room, {}) for room in ("model", "agent")})
     with _room("train", TrainConfig):
         train = TrainConfig().with_(**given.get("train", {}))
     slots = plain_slots(given.get("slots", {}))
     with _room("data", DataConfig):
         own_data = DataConfig().with_(**data)
-    return RunConfig(str(model_id), env, train, family, slots, own_data)
+    return RunConfig(str(model_id), env, train, family, slots, own_data, trusted)
 
 
 def untouched(model_id: str) -> Nested:
@@ -333,6 +341,7 @@ _COUNTS = ("max_episode_steps", "action_repeat", "frame_stack")
 
 def _check_env(env: Mapping[str, Any]) -> None:
     """Refuse options that the backend does not take, and sizes and counts below 1."""
+    refuse_inner_trust(env)
     for key in (*_COUNTS, "size"):
         given = env.get(key)
         for value in given if isinstance(given, list | tuple) and key == "size" else [given]:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worldflux_train.trust import TrustError
+from worldflux.trust import TrustError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Trust = Annotated[
-    bool,
-    typer.Option("--trust", help="Let configuration files name modules and programs that run."),
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="MODULE",
+        help="A module, package or program that files may name to run. May be repeated.",
+    ),
 ]
 Changed = Annotated[
     bool,
@@ -37,11 +41,11 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 @contextmanager
 def asking_for_trust(context: typer.Context) -> Iterator[None]:
-    """Ends a `TrustError` with the whole command that was typed, and `--trust`."""
+    """Ends a `TrustError` with the whole command that was typed, and the words it lacks."""
     try:
         yield
     except TrustError as error:
-        raise error.with_command(f"{typed_command(context)} --trust") from None
+        raise error.with_command(typed_command(context)) from None
 
 
 def typed_command(context: typer.Context) -> str:

@@ -1,52 +1,17 @@
-"""What in a configuration file would run code, and the caller's word that it may.
-
-Ids of installed models and environments run nothing but what the user installed. A file can also
-name a module (`gym/package:Env`, a slot's class) or a program (`unity/path`): then whoever wrote
-the file decides what runs here, so the caller has to say yes: `--trust`, or `trust=True`.
-"""
+"""What in a configuration file would run code, so that it needs the caller's word."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from worldflux.errors import ConfigError
-from worldflux.factory import env_runs_code, get_env_spec
+from worldflux.factory import env_runs_code, get_env_spec, parse_env_id
+from worldflux.trust import MODULE, Finding, Trust, require, slot_finding
 
-# `package.module:Name`, alone or as the task of an environment's id.
-_MODULE = re.compile(r"[^\W\d][\w.-]*:[^\W\d]")
 # Rooms whose text runs nothing, or is looked at key by key; and folders, named as anybody likes.
 _DATA_ROOMS = ("id", "model", "agent", "train", "env", "slots")
 _FOLDERS = ("data.path", "data.validation")
-
-
-class Finding(NamedTuple):
-    """One key of a configuration whose value is code."""
-
-    key: str
-    value: Any
-    effect: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {_short(self.value)} {self.effect}"
-
-
-class TrustError(ConfigError):
-    """A file names code to run, and nobody said that it may."""
-
-    def __init__(self, where: str, found: list[Finding], command: str | None = None) -> None:
-        self.where, self.found = where, found
-        listed = "".join(f"\n  {finding}" for finding in found)
-        yes = "pass trust=True (on the command line: --trust)" if command is None else command
-        super().__init__(
-            f"{where} names code that would run on this machine:{listed}\n"
-            f"Nothing was run. If you trust who wrote that file: {yes}"
-        )
-
-    def with_command(self, command: str) -> Self:
-        """The same error, ending in the command line that says yes."""
-        return type(self)(self.where, self.found, command)
 
 
 def code_in(config: Mapping[str, Any]) -> list[Finding]:
@@ -58,11 +23,35 @@ def code_in(config: Mapping[str, Any]) -> list[Finding]:
     return [*_env_id(env), *_env_options(env), *_slots(slots), *others]
 
 
-def require_trust(config: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
-    """Raise `TrustError` for code in `config` unless the caller set that very key, in `own`."""
-    found = [finding for finding in code_in(config) if not _sets(own, finding.key)]
-    if found:
-        raise TrustError(where, found)
+def names_in(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules and programs that a configuration names, for one whose file is the caller's."""
+    return tuple(dict.fromkeys(finding.name for finding in code_in(config)))
+
+
+def require_trust(
+    config: Mapping[str, Any], own: Mapping[str, Any], trust: Trust, where: str
+) -> None:
+    """Raise `TrustError` for code in `config` that is not trusted.
+
+    A key that the caller set, in `own`, is the caller's word already.
+    """
+    require([found for found in code_in(config) if not _sets(own, found.key)], trust, where)
+
+
+def refuse_inner_trust(env: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for an option `trust` of an environment, however deep it lies.
+
+    It would be a file's word for what the file names.
+    """
+    for key, value in env.items():
+        if key == "trust":
+            raise ConfigError(
+                "env.trust is no key of a configuration: it is the caller's word. Write --trust "
+                "MODULE, or trust=(...) in Python."
+            )
+        for inner in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(inner, Mapping):
+                refuse_inner_trust(inner)
 
 
 def _env_id(env: Mapping[str, Any]) -> Iterator[Finding]:
@@ -70,21 +59,27 @@ def _env_id(env: Mapping[str, Any]) -> Iterator[Finding]:
         return
     text = str(env["id"])
     if effect := env_runs_code(text):
-        yield Finding("env.id", text, effect)
+        yield Finding("env.id", text, effect, _named(text))
+
+
+def _named(env_id: str) -> str:
+    """The module of `backend/module:Name`, else the whole task: a program's path."""
+    task = parse_env_id(env_id).task
+    found = MODULE.match(task)
+    return found[1] if found else task
 
 
 def _env_options(env: Mapping[str, Any]) -> Iterator[Finding]:
     options = {key: value for key, value in env.items() if key != "id"}
     if options.get("args") and get_env_spec(str(env.get("id"))).backend == "unity":
-        yield Finding("env.args", options["args"], "goes to the program's command line")
+        effect = "goes to the program's command line"
+        yield Finding("env.args", options["args"], effect, _named(str(env["id"])))
     yield from _modules("env", options)
 
 
 def _slots(slots: Any) -> Iterator[Finding]:
-    """Every part: however its class is spelled (`a.b:C`, `a.b.C`), it is imported and made."""
     for slot, part in slots.items() if isinstance(slots, Mapping) else ():
-        named = part.get("class", part) if isinstance(part, Mapping) else part
-        yield Finding(f"slots.{slot}", named, "is imported and made")
+        yield slot_finding(slot, part.get("class", part) if isinstance(part, Mapping) else part)
 
 
 def _modules(key: str, value: Any) -> Iterator[Finding]:
@@ -95,8 +90,9 @@ def _modules(key: str, value: Any) -> Iterator[Finding]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _modules(key, inner)
-    elif isinstance(value, str) and _MODULE.search(value):
-        yield Finding(key, value, "can import that module")
+    elif isinstance(value, str):
+        for found in MODULE.finditer(value):
+            yield Finding(key, value, "can import that module", found[1])
 
 
 def _sets(own: Any, key: str) -> bool:
@@ -104,9 +100,4 @@ def _sets(own: Any, key: str) -> bool:
         if not isinstance(own, Mapping) or part not in own:
             return False
         own = own[part]
-    return True
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return not isinstance(own, Mapping) or "class" in own  # options alone leave a slot's class

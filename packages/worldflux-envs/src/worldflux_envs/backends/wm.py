@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from worldflux.specs import EnvSpec
+from worldflux.trust import Trust
 
 if TYPE_CHECKING:
     import gymnasium
@@ -38,6 +39,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
                 "starts": "observations, a folder of episodes or an environment id to start from; "
                 "left out, the model imagines its first state",
                 "samples": "sampled next states that the uncertainty is measured on; default 4",
+                "trust": "modules that the saved model may name: its parts' classes",
             },
             vector={"mode": "'auto' or 'native': dreams are one batch"},
         )
@@ -49,7 +51,8 @@ def make(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
     from worldflux_envs.dream import WorldModelEnv
 
     seed = options.pop("seed", None)
-    env = WorldModelEnv(load(task), **_checked(options, "render_mode"))
+    options = _checked(options, "render_mode")
+    env = WorldModelEnv(load(task, options.pop("trust")), **options)
     if seed is not None:
         env.reset(seed=seed)
     return env
@@ -62,11 +65,15 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
 
     if (mode := options.pop("mode", "auto")) not in ("auto", "native"):
         raise EnvError(f"Dreams are stepped as one batch: mode={mode!r} is not auto or native.")
-    return WorldModelVectorEnv(load(task), num_envs, **_checked(options, "seed"))
+    options = _checked(options, "seed")
+    return WorldModelVectorEnv(load(task, options.pop("trust")), num_envs, **options)
 
 
-def load(task: str) -> WorldModel:
-    """The world model of a run (its newest checkpoint), a saved folder or a hub repository."""
+def load(task: str, trust: Trust = ()) -> WorldModel:
+    """The world model of a run (its newest checkpoint), a saved folder or a hub repository.
+
+    `trust` holds the modules that it may name, as for `from_pretrained`.
+    """
     from worldflux import from_pretrained
     from worldflux.core.model import WorldModel
     from worldflux.errors import EnvError
@@ -78,18 +85,32 @@ def load(task: str) -> WorldModel:
         if newest is None:
             raise EnvError(f"wm/{task}: the run has no intact checkpoint yet.")
         source = newest / AGENT
-    saved = from_pretrained(source)
+    saved = from_pretrained(source, trust=trust)
     return saved if isinstance(saved, WorldModel) else saved.world_model
 
 
 def _checked(options: dict[str, Any], *more: str) -> dict[str, Any]:
+    """`options`, with a `trust` that also holds for an environment that dreams start from."""
     from worldflux.errors import EnvError, did_you_mean
 
-    known = ("horizon", "starts", "samples", *more)
+    known = ("horizon", "starts", "samples", "trust", *more)
     for name in options:
         if name not in known:
             raise EnvError(
                 f"wm takes no option {name!r}.{did_you_mean(name, known)} "
                 f"Options: {', '.join(known)}."
             )
-    return options
+    trust, starts = options.get("trust", ()), options.get("starts")
+    return {**options, "trust": trust, "starts": _trusting(starts, trust) if trust else starts}
+
+
+def _trusting(starts: Any, trust: Trust) -> Any:
+    """`starts`, with `trust` among its options where it is an environment that takes it."""
+    from worldflux import get_env_spec
+
+    own = starts
+    if isinstance(starts, str) and "/" in starts and not Path(starts).is_dir():
+        own = {"id": starts}
+    if isinstance(own, Mapping) and "id" in own and "trust" in get_env_spec(own["id"]).options:
+        return {"trust": trust, **own}
+    return starts

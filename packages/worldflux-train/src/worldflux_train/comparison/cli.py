@@ -43,7 +43,7 @@ def compare(
             help="Score that counts as optimal; default: the best one, for Atari 100k a human's."
         ),
     ] = None,
-    trust: Trust = False,
+    trust: Trust = None,
 ) -> None:
     """Train models with equal budgets and report them side by side. Run it again to continue."""
     from rich.console import Console
@@ -57,13 +57,13 @@ def compare(
     with asking_for_trust(typed):
         plan(  # every id and key is looked at before torch is imported
             models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
-            overrides=overrides, trust=trust, budgets=False,
+            overrides=overrides, trust=trust or (), budgets=False,
         )  # fmt: skip
         from worldflux_train.comparison.compare import compare as run
 
         found = run(
             models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
-            overrides=overrides, target=target, trust=trust, console=console,
+            overrides=overrides, target=target, trust=trust or (), console=console,
         )  # fmt: skip
     if found.outcome == "interrupted":
         console.print("Interrupted and saved. Continue with the same command.", highlight=False)

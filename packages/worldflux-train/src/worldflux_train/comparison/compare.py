@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from worldflux.atomic import write_file
+from worldflux.trust import Trust
 from worldflux_train.comparison import tables
 from worldflux_train.comparison.entries import Source, plan
 from worldflux_train.comparison.fit import require_fit
@@ -52,14 +53,14 @@ def compare(
     configs: Mapping[str, Source] | None = None,
     overrides: Mapping[str, Any] | None = None,
     target: float | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     console: Console | None = None,
 ) -> Comparison:
     """Train every model with every seed for `steps` agent steps and write the report to `out`.
 
     The same call again continues: finished runs are kept, an unfinished one is resumed. `target`
     is the score that counts as optimal (default: 1 for Atari 100k, else the best final score).
-    `trust` lets the files of `configs` name code to run.
+    `trust` holds the modules that the files of `configs` may name.
     """
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     entries = plan(

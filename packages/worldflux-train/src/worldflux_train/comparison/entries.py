@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigError, UnknownIdError, did_you_mean
+from worldflux.trust import Trust
 from worldflux_train.config import RunConfig, resolve
 
 EVALUATIONS = 10
@@ -42,14 +43,14 @@ def plan(
     steps: int,
     configs: Mapping[str, Source] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    trust: bool = False,
+    trust: Trust = (),
     budgets: bool = True,
 ) -> list[Entry]:
     """Every run, one seed after another so that an unfinished comparison is a fair one.
 
     A model is `[NAME=]ID[:PRESET]`; NAME (by default the id) stands in `configs` and before the
-    slash of an override that is for one model only. `trust` lets the files of `configs` name
-    code (see `worldflux_train.config.resolve`). Without `budgets` they are not compared, and torch
+    slash of an override that is for one model only. `trust` holds the modules that the files of
+    `configs` may name. Without `budgets` they are not compared, and torch
     is not imported.
     """
     ids = _labelled(models)

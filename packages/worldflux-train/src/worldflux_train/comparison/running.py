@@ -16,6 +16,8 @@ from worldflux_train.comparison.entries import Entry
 from worldflux_train.config import RunConfig, flat, resolve
 from worldflux_train.inputs import completed
 from worldflux_train.trainer import Outcome, Trainer
+from worldflux_train.trust import names_in
+from worldflux_train.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +36,9 @@ def bring_to_end(entry: Entry, path: Path, console: Console | None) -> Outcome:
     if ended(run, config.train.steps):
         logger.info("%s is finished", path)
         return "finished"
-    # It is the same as the entry's, whose files the caller has vouched for.
-    return api.resume(path, steps=config.train.steps, trust=True, console=console).outcome
+    # The run's file says the same as the caller's entry.
+    trust = (*config.trust, *names_in(config.to_dict()))
+    return api.resume(path, steps=config.train.steps, trust=trust, console=console).outcome
 
 
 def ended(run: Run, steps: int) -> bool:
@@ -49,7 +52,7 @@ def ended(run: Run, steps: int) -> bool:
 
 def _require_same(entry: Entry, run: Run) -> None:
     """The run was made with this configuration; only its end may have moved further out."""
-    kept = resolve(config=run.config_path, trust=True)
+    kept = resolve(config=read_yaml(run.config_path))
     found, wanted = dict(flat(kept.to_dict())), dict(flat(completed(entry.config).to_dict()))
     differing = [
         f"{key} is {found.get(key)!r}, not {wanted.get(key)!r}"
