@@ -17,6 +17,7 @@ TESTED = {
     "worldflux-envs": "tests/envs",
     "worldflux-dreamer": "tests/dreamer",
     "worldflux-tdmpc2": "tests/tdmpc2",
+    "worldflux-jepa": "tests/jepa",
 }
 TOOLS = ("pytest>=8", "hypothesis")
 

@@ -28,6 +28,7 @@ MODEL_PACKAGES = {
     "ijepa": "worldflux-jepa",
     "jepa-wm": "worldflux-jepa",
     "lewm": "worldflux-jepa",
+    "vjepa": "worldflux-jepa",
 }
 ENV_PACKAGES = {
     "gym": '"worldflux-envs[gym]"',

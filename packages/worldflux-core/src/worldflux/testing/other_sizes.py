@@ -59,7 +59,7 @@ class Wider(Wrapped):
         found = self.inner(*args, **options)
         if isinstance(found, Tensor):
             return torch.cat([found, self.more(found)], -1)
-        wide = {k: x for k, x in found.tensors.items() if x.ndim == 2 and x.is_floating_point()}
+        wide = {k: x for k, x in found.tensors.items() if _has_features(x)}
         return found.with_({k: torch.cat([x, self.more(x)], -1) for k, x in wide.items()})  # type: ignore[no-any-return]
 
 
@@ -114,8 +114,13 @@ def _is_vector(spec: TensorSpec) -> bool:
     return len(spec.shape) == 1 and spec.dtype.startswith("float")
 
 
+def _has_features(x: Tensor) -> bool:
+    """Whether this is a vector (B, D) or tokens (B, N, D) of features."""
+    return x.ndim in (2, 3) and x.is_floating_point()
+
+
 def _adapted(adapter: Adapter, state: State) -> State:
-    name = next(k for k, x in state.tensors.items() if x.ndim == 2 and x.is_floating_point())
+    name = next(k for k, x in state.tensors.items() if _has_features(x))
     return state.with_({name: adapter(state[name])})
 
 

@@ -1,0 +1,28 @@
+"""I-JEPA as a WorldFlux plugin."""
+
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
+from worldflux.hookspecs import hookimpl
+from worldflux.specs import CheckSettings, ModelSpec
+from worldflux_jepa.ijepa.config import PRESETS, IJEPAConfig
+
+
+@hookimpl
+def worldflux_models() -> list[ModelSpec]:
+    spec = ModelSpec(
+        family="ijepa",
+        config=IJEPAConfig,
+        presets=PRESETS,
+        default_preset="small",
+        model="worldflux_jepa.ijepa.world_model:IJEPAModel",
+        agent="worldflux_jepa.ijepa.agent:IJEPALearner",
+        description="Image representations, by guessing hidden patches' features.",
+        paper="Assran et al., Self-Supervised Learning from Images with a Joint-Embedding "
+        "Predictive Architecture, CVPR 2023",
+        aliases=("i-jepa",),
+        check=CheckSettings(
+            {"model.encoder.depth": 1, "model.encoder.width": 48, "model.predictor.depth": 1},
+            preset="mini",
+            updates=60,
+        ),
+    )
+    return [spec]
