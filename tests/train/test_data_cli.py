@@ -35,7 +35,7 @@ def run(*arguments: object) -> str:
 
 def test_info_says_what_there_is(folder: Path) -> None:
     said = run("info", folder)
-    assert "3 episodes, 15 rows" in said and "rows of an episode: 2 to 9, mean 5.0" in said
+    assert ": 3 episodes, 15 rows" in said and "rows of an episode: 2 to 9, mean 5.0" in said
     assert "  action: int64 () n=5" in said and "  obs.state: float32 (2,)" in said
 
 

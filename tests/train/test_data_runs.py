@@ -131,7 +131,7 @@ def test_a_run_that_holds_no_data_out_says_so(
 ) -> None:
     overrides = settings(clips, **{"data.validation": 0.0})
     run = api.train(resolve("clips", overrides=overrides, steps=20), tmp_path / "run").run
-    with pytest.raises(ConfigError, match=r"data.validation=0.*Train with data.validation"):
+    with pytest.raises(ConfigError, match=r"holds no data out.*Train with data.validation"):
         api.evaluate_on_data(run.path)
     data = open_data(resolve(config=run.config_path).data, 0)
     assert len(held_out_episodes(data, 2, 3, seed=0)) == 2

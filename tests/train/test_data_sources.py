@@ -61,7 +61,9 @@ def test_validation_may_be_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_data_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     write(tmp_path / "inside" / "run", [4])
-    with pytest.raises(StorageError, match=r"data.path=.*/inside holds no episodes.*Below it: run"):
+    with pytest.raises(
+        StorageError, match=r"data.path: .*/inside is in no known format.*Below it: run .episodes."
+    ):
         open_data(DataConfig(path=str(tmp_path / "inside")), 0)
     with pytest.raises(StorageError, match="holds no finished episode"):
         open_data(DataConfig(path=str(write(tmp_path / "empty", []))), 0)

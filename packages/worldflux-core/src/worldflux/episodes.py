@@ -166,6 +166,15 @@ class Episodes(Sequence[Episode]):
             self._verify(number, rows)
         return rows
 
+    def rows(self, number: int, column: str, index: slice) -> NDArray[np.generic]:
+        """Some rows (K, ...) of one column of an episode."""
+        number = range(len(self))[number]
+        if not self._checked[number]:
+            return self[number][column][index]
+        start, length = int(self._starts[number]), int(self.lengths[number])
+        rows: NDArray[np.generic] = self._arrays[column][start : start + length][index]
+        return rows
+
     def about(self, number: int) -> dict[str, Any]:
         """What the writer said about an episode."""
         return dict(self._entries[number]["about"])

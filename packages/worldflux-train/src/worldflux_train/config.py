@@ -87,12 +87,20 @@ class TrainConfig(Config):
 
 
 class DataConfig(Config):
-    """The room `data.*`: episodes on disk that a run trains on, and those it never trains on."""
+    """The room `data.*`: data on disk that a run trains on, and what it never trains on."""
 
     path: str | None = None
-    """Folder of recorded episodes; None: the run has no data, only an environment."""
-    validation: Annotated[float, Field(ge=0.0, lt=1.0)] | str = 0.0
-    """Share of the episodes that is held out, drawn by the run's seed; or the folder of others."""
+    """Folder or file of recorded data; None: the run has no data, only an environment."""
+    format: str | None = None
+    """Format of the data, such as `episodes` or `images`; None: found by what is there."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of that format, such as `data.options.subset`; docs/data.md has those of each."""
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] | str | None = None
+    """Share of the episodes that is held out, drawn by the run's seed; or where others lie. None:
+    the set's own validation part, where it has one, else none."""
+    augment: tuple[str | dict[str, dict[str, Any] | None], ...] = ()
+    """What is done to images, in this order: names, or names with settings, such as
+    `[horizontal_flip, {random_resized_crop: {size: 64}}]`; for held-out images without chance."""
     workers: NonNegativeInt = 2
     """Threads that read a batch; how many changes no batch."""
 

@@ -17,12 +17,17 @@ app = typer.Typer(help="Look at, check and copy recorded episodes.", no_args_is_
 def info(folder: Folder) -> None:
     """Say how many episodes there are, how long, and what a step holds."""
     from worldflux.columns import row_bytes
-    from worldflux.episodes import Episodes
+    from worldflux_train.data.formats import find_format, open_recorded
 
-    episodes = Episodes(folder, verify=False)
+    kind = find_format(folder)
+    episodes = open_recorded(folder, kind)
     lengths = episodes.lengths
     size = int(lengths.sum()) * row_bytes(episodes.columns) / 1e6
-    typer.echo(f"{folder}: {len(episodes)} episodes, {int(lengths.sum()):,} rows, {size:.1f} MB")
+    held_out = "" if episodes.held_out is None else f", {len(episodes.held_out):,} held out"
+    typer.echo(
+        f"{folder} ({kind}): {len(episodes):,} episodes{held_out}, {int(lengths.sum()):,} rows, "
+        f"{size:.1f} MB"
+    )
     if len(episodes):
         typer.echo(
             f"rows of an episode: {int(lengths.min())} to {int(lengths.max())}, "
@@ -30,7 +35,7 @@ def info(folder: Folder) -> None:
         )
     for name, spec in episodes.columns.items():
         about = {key: value for key, value in spec.to_json().items() if key not in _SHOWN}
-        more = ", ".join(f"{key}={value!r:.40}" for key, value in about.items())
+        more = ", ".join(f"{key}={value!r:.60}" for key, value in about.items())
         typer.echo(f"  {name}: {spec.dtype} {spec.shape}{' ' + more if more else ''}")
 
 
@@ -68,3 +73,18 @@ def convert(
     for number in taken:
         writer.write(episodes[number], **episodes.about(number))
     typer.echo(f"{to}: {len(taken)} episodes written")
+
+
+@app.command()
+def shapes(
+    to: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to write; it must be new.")],
+    images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 10_000,
+    held_out: Annotated[int, typer.Option(min=0, help="Further ones for validation.")] = 1_000,
+    classes: Annotated[int, typer.Option(min=1, max=10, help="Kinds of shapes.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+) -> None:
+    """Draw a small set of labelled images (32x32, coloured shapes), in the layout of CIFAR-10."""
+    from worldflux_train.data.drawn import write_shapes
+
+    write_shapes(to, images, held_out, seed=seed, classes=classes)
+    typer.echo(f"{to}: {images:,} images to train on, {held_out:,} for validation")

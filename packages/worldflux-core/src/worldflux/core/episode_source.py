@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worldflux.atomic import make_folder, read_json, write_json
-from worldflux.columns import STORED, Columns
+from worldflux.columns import FLAGS, STORED, Columns, Rows
 from worldflux.core.batch import Batch
 from worldflux.core.source import Segments, batch_of, steps_to_read
 from worldflux.core.statistics import Statistics
-from worldflux.core.windows import Drawn, Ints, clipped, draw, possible, random_for, too_few
-from worldflux.episodes import Episode, Episodes, rows_of
+from worldflux.core.windows import (
+    Drawn,
+    Ints,
+    clipped,
+    draw,
+    phase_number,
+    possible,
+    random_for,
+    too_few,
+)
+from worldflux.episodes import Episode, rows_of
 from worldflux.errors import ContractError, StorageError
+from worldflux.recorded import Augment, Recorded
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase
 
@@ -35,7 +46,7 @@ class EpisodeSource:
 
     def __init__(
         self,
-        episodes: Sequence[Episode],
+        episodes: Sequence[Episode] | Recorded,
         columns: Columns,
         *,
         seed: int = 0,
@@ -43,15 +54,18 @@ class EpisodeSource:
         numbers: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
         workers: int = 0,
+        augment: Augment | None = None,
     ) -> None:
         """`columns` is what a learner needs (`Learner.columns`), or all that there is.
 
-        `numbers` are the episodes it draws from (None: all). `workers` threads read a batch.
+        `numbers` are the episodes it draws from (None: all). `workers` threads read a batch, and
+        apply `augment` to what they read.
         """
         self.episodes, self.columns, self.name, self.seed = episodes, dict(columns), name, seed
         own = range(len(episodes)) if numbers is None else numbers
         self.numbers = np.array(own, np.int64)
-        self.device = torch.device(device)
+        self.device, self.augment = torch.device(device), augment
+        self._recorded = episodes if isinstance(episodes, Recorded) else None
         self.drawn = Drawn()
         self._lacks = self._missing()
         self.lengths = self._lengths()
@@ -101,7 +115,13 @@ class EpisodeSource:
 
     def statistics(self, column: str) -> Statistics:
         own = {name: spec for name, spec in self.columns.items() if name not in self._lacks}
-        return Statistics.over(column, own, (self.episodes[int(n)] for n in self.numbers))
+        return Statistics.over(column, own, self._pieces(column))
+
+    def _pieces(self, column: str) -> Iterator[Rows]:
+        """Each episode's rows of a column, and what tells which of them count."""
+        for number in range(len(self.numbers)):
+            names = [column, *(flag for flag in FLAGS if flag != column)]
+            yield {name: self._rows_of(number, name, slice(None), (0,)) for name in names}
 
     def save(self, folder: Path) -> None:
         make_folder(folder)
@@ -133,15 +153,16 @@ class EpisodeSource:
         while left:
             first = at - int(self._offsets[number])
             count = min(left, int(self.lengths[number]) - first)
-            self._copy(segments.phase, b, number, first, count, step, found)
+            self._copy(segments, b, number, first, count, step, found)
             at, left, step, number = at + count, left - count, step + count, number + 1
 
     def _copy(
-        self, phase: Phase, b: int, number: int, first: int, count: int, step: int,
+        self, segments: Segments, b: int, number: int, first: int, count: int, step: int,
         found: Mapping[str, Tensor],
     ) -> None:  # fmt: skip
         """Rows `first` to `first + count` of an episode to the window's rows from `step` on."""
-        episode = self.episodes[int(self.numbers[number])]
+        phase = segments.phase
+        key = (self.seed, phase_number(phase), segments.update, int(segments.row[b]))
         for name, target in found.items():
             if name in self._lacks:
                 continue
@@ -150,8 +171,38 @@ class EpisodeSource:
             high = min(steps, -(-(step + count - begin) // every))
             if low < high:
                 row = first + begin + low * every - step
-                rows = episode[name][row : row + (high - low - 1) * every + 1 : every]
+                index = slice(row, row + (high - low - 1) * every + 1, every)
+                rows = self._rows_of(number, name, index, key)
+                self._check_shape(number, name, rows)
                 target[b, low:high] = _tensor(rows, self.columns[name])
+
+    def _rows_of(
+        self, number: int, name: str, index: slice, key: tuple[int, ...]
+    ) -> NDArray[np.generic]:
+        """Rows (K, ...) of one column, augmented."""
+        own = int(self.numbers[number])
+        if self._recorded is not None:
+            rows = self._recorded.rows(own, name, index)
+        else:
+            rows = self.episodes[own][name][index]
+        return rows if self.augment is None else self.augment.apply(name, rows, key)
+
+    def _check_shape(self, number: int, name: str, rows: NDArray[np.generic]) -> None:
+        expected = self.columns[name].shape
+        if rows.shape[1:] == expected:
+            return
+        own = int(self.numbers[number])
+        about = {} if self._recorded is None else self._recorded.about(own)
+        remedy = (
+            " Give data.augment what brings images to one size, such as "
+            "[{resize: {size: 64}}, {centre_crop: {size: 64}}]."
+            if self.columns[name].image
+            else ""
+        )
+        raise StorageError(
+            f"{about.get('file', f'Episode {own}')}: {name!r} has the shape {rows.shape[1:]}, "
+            f"expected {expected}.{remedy}"
+        )
 
     def _missing(self) -> frozenset[str]:
         if not len(self.numbers):
@@ -167,8 +218,8 @@ class EpisodeSource:
         return frozenset(lacks)
 
     def _lengths(self) -> Ints:
-        if isinstance(self.episodes, Episodes):
-            found: Ints = self.episodes.lengths[self.numbers]
+        if self._recorded is not None:
+            found: Ints = self._recorded.lengths[self.numbers]
             return found
         return np.array([rows_of(self.episodes[int(n)]) for n in self.numbers], np.int64)
 

@@ -22,7 +22,12 @@ Floats = NDArray[np.float64]
 
 def random_for(seed: int, phase: Phase, update: int) -> np.random.Generator:
     """The randomness of one update's choice: of nothing but (seed, phase, update)."""
-    return np.random.Generator(np.random.PCG64([seed, zlib.crc32(phase.name.encode()), update]))
+    return np.random.Generator(np.random.PCG64([seed, phase_number(phase), update]))
+
+
+def phase_number(phase: Phase) -> int:
+    """A number that stands for the phase's name in what randomness follows from."""
+    return zlib.crc32(phase.name.encode())
 
 
 def spanned(phase: Phase) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldflux.core.agent import Learner
 from worldflux.core.evaluation import Evaluation
@@ -47,7 +45,7 @@ def require_held_out(data: Opened) -> None:
     """Raise `ConfigError` unless some data is held out."""
     if not len(data.held_out_numbers):
         raise ConfigError(
-            "This run holds no data out (data.validation=0), so there is none to judge it on. "
+            "This run holds no data out (data.validation), so there is none to judge it on. "
             "Train with data.validation set to a share, such as 0.1, or to a folder of episodes."
         )
 
@@ -57,14 +55,9 @@ def held_out_episodes(data: Opened, count: int, most_steps: int, seed: int) -> l
 
     Of a run that holds none out, episodes that it was trained on; the log says so.
     """
-    episodes, numbers = data.held_out, data.held_out_numbers
+    numbers, held_out = data.held_out_numbers, True
     if not len(numbers):
         logger.warning("No data is held out: the model imagines what it was trained on.")
-        episodes, numbers = data.episodes, data.numbers
+        numbers, held_out = data.numbers, False
     chosen = np.random.default_rng(seed).permutation(len(numbers))[:count]
-    return [_cut(episodes[numbers[int(i)]], most_steps + 1) for i in chosen]
-
-
-def _cut(episode: Mapping[str, NDArray[np.generic]], rows: int) -> Episode:
-    """Its first rows, in memory of their own."""
-    return {name: np.array(value[:rows]) for name, value in episode.items()}
+    return [data.shown(int(numbers[int(i)]), most_steps + 1, held_out) for i in chosen]
