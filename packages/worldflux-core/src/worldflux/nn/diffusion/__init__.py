@@ -1,0 +1,1 @@
+"""Diffusion, once for all families: noise levels, processes, samplers, guidance."""
