@@ -20,10 +20,10 @@ from worldflux.core.actions import (
 )
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
-from worldflux.core.conditions import repeated_conditions
 from worldflux.core.contract import ModelContract
+from worldflux.core.decoding import decode
 from worldflux.core.filling import Slots
-from worldflux.core.interfaces import Policy, forward_arguments
+from worldflux.core.interfaces import Policy
 from worldflux.core.observations import BARE_KEY as OBS
 from worldflux.core.observations import Observation, image_or_first, observed
 from worldflux.core.output import LossOutput, ModelOutput
@@ -33,7 +33,7 @@ from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.sequence import observe_sequence
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
-from worldflux.errors import CapabilityError, ContractError
+from worldflux.errors import ContractError
 from worldflux.nn.device import device_of
 from worldflux.saving import save_pretrained
 from worldflux.specs import Capability, TensorSpec, only_action
@@ -237,41 +237,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         A State (B, T, ...) gives predictions (B, T, ...); the decoder sees B * T rows.
         `predictions["obs"]` is the decoded observation: the image if there is one, else the first.
         """
-        if self.decoder_module is None:
-            raise CapabilityError(f"{type(self).__name__} has no decoder_module: it cannot decode.")
-        if conditions is not None:
-            conditions.validate(api_version=self.api_version)
-        alias = self.obs_alias()
-        wanted = keys
-        if keys is not None and alias is not None and OBS in keys:
-            wanted = [key for key in {*keys, alias} if key != OBS]
-        lead = self._lead(state)
-        rows = state
-        if len(lead) == 2:  # a decoder sees one leading axis
-            rows, conditions = state.flat(), repeated_conditions(conditions, *lead)
-        given = {"conditions": conditions, "rand": rand}
-        taken = forward_arguments(self.decoder_module)
-        passed = {k: v for k, v in given.items() if v is not None and k in taken}
-        output = self.decoder_module(rows, wanted, **passed)
-        if not isinstance(output, ModelOutput):
-            output = ModelOutput(predictions=dict(output))
-        if len(lead) == 2:
-            output = output.unflat(lead)
-        if alias in output.predictions and (keys is None or OBS in keys):
-            output.predictions.setdefault(OBS, output.predictions[alias])
-            if keys is not None and alias not in keys:
-                del output.predictions[alias]
-        output.state = state
-        output.prediction_spec = output.prediction_spec or self.prediction_spec()
-        return output
-
-    def _lead(self, state: State) -> tuple[int, ...]:
-        """The leading axes of a State: (B,), or (B, T) of a sequence."""
-        for name, spec in self.features.items():
-            if name in state:
-                shape = tuple(state[name].shape)
-                return shape[: len(shape) - len(spec.shape)]
-        return (state.batch_size,) if state.tensors else ()
+        return decode(self, state, conditions, keys, rand)
 
     def obs_alias(self) -> str | None:
         """The key that `predictions["obs"]` is another name of; None where "obs" is its own."""
