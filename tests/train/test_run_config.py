@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from worldflux.errors import ConfigError
-from worldflux_train.config import parse_overrides, recipes, resolve
+from worldflux_train.config import recipes, resolve
+from worldflux_train.nested import parse_overrides
 from worldflux_train.yaml_text import read_yaml
 
 pytestmark = pytest.mark.usefixtures("site")

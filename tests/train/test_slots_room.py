@@ -15,7 +15,8 @@ from worldflux.errors import ConfigError
 from worldflux.runs import Run
 from worldflux.trust import TrustError
 from worldflux_train import api
-from worldflux_train.config import parse_overrides, resolve
+from worldflux_train.config import resolve
+from worldflux_train.nested import parse_overrides
 
 TRUST = ("my_parts",)
 

@@ -16,7 +16,8 @@ from worldflux.core.agent import Agent, Learner
 from worldflux.errors import CapabilityError, ConfigError, WorldFluxError
 from worldflux.factory import create_agent, get_env_spec, make_vec_env
 from worldflux.specs import TensorSpec
-from worldflux_train.config import RunConfig, TrainConfig, flat
+from worldflux_train.config import RunConfig, TrainConfig
+from worldflux_train.nested import flat
 from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
-from worldflux_train.config import RunConfig, flat, untouched
+from worldflux_train.config import RunConfig, untouched
+from worldflux_train.nested import flat
 
 FREE = frozenset({"train.steps", "train.device"})
 """Keys that options of the commands change too: how long and where, not what is learnt."""

@@ -115,7 +115,8 @@ def _started(
     """A new run; every id and key is looked at before torch is imported."""
     from rich.console import Console
 
-    from worldflux_train.config import parse_overrides, resolve
+    from worldflux_train.config import resolve
+    from worldflux_train.nested import parse_overrides
 
     resolved = resolve(
         model, env, config=config, overrides={**parse_overrides(pairs), **own}, steps=steps,

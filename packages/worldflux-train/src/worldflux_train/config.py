@@ -18,12 +18,12 @@ from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset
 from worldflux.ids import ModelId
 from worldflux.slots import plain_slots
 from worldflux.trust import Trust, names
+from worldflux_train.nested import Nested, merge, nest
 from worldflux_train.trust import refuse_inner_trust, require_trust
-from worldflux_train.yaml_text import read_yaml, value_of
+from worldflux_train.yaml_text import read_yaml
 
 ROOMS = ("model", "agent", "train", "env", "data", "slots")
 KEYS = ("id", *ROOMS)
-Nested = dict[str, Any]
 
 
 class TrainConfig(Config):
@@ -186,17 +186,17 @@ def resolve(
     """
     file = _from_file(config)
     own = nest(with_rooms(overrides or {}, str(model_id or file.get("id") or "")))
-    given = _with_slots(_merge(file, own), file, own)
+    given = _with_slots(merge(file, own), file, own)
     _check_keys(given, str(model_id or given.get("id") or ""))
     if env_id is not None:
-        own = _merge(own, {"env": {"id": env_id}})
-        given = _merge(given, {"env": {"id": env_id}})
+        own = merge(own, {"env": {"id": env_id}})
+        given = merge(given, {"env": {"id": env_id}})
     if steps is not None:
-        given = _merge(given, {"train": {"steps": steps}})
+        given = merge(given, {"train": {"steps": steps}})
     model_id = model_id or given.get("id")
     if model_id is None:
         raise ConfigError("A run needs a model id, as an argument or in the configuration file.")
-    given = _merge(_defaults(str(model_id)), given)
+    given = merge(_defaults(str(model_id)), given)
     env, data = given.get("env", {}), given.get("data", {})
     if env.get("id") is None and data.get("path") is None:
         raise ConfigError(
@@ -248,38 +248,6 @@ def _with_slots(given: Nested, file: Nested, own: Nested) -> Nested:
             part = {**(old if isinstance(old, Mapping) else {"class": old}), **part}
         slots[slot] = part
     return {**given, "slots": slots}
-
-
-def parse_overrides(pairs: list[str]) -> Nested:
-    """`["agent.lr=1e-4", ...]` as dotted keys and YAML values."""
-    found: Nested = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set takes key=value, got {pair!r}. Example: --set agent.lr=1e-4")
-        found[key.strip()] = value_of(text)
-    return found
-
-
-def nest(dotted: Mapping[str, Any]) -> Nested:
-    """`{"agent.lr": 1}` as `{"agent": {"lr": 1}}`."""
-    found: Nested = {}
-    for key, value in dotted.items():
-        *path, last = key.split(".")
-        inner: Any = {last: value}
-        for part in reversed(path):
-            inner = {part: inner}
-        found = _merge(found, inner)
-    return found
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested plain data by its dotted key."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def recipes() -> dict[str, Path]:
@@ -396,12 +364,3 @@ def _room(name: str, config: type[Config]) -> Iterator[None]:
 def _has_rooms(config: type[Config]) -> bool:
     """Whether a family's configuration has the rooms `model` and `agent`, or is one flat room."""
     return {"model", "agent"} <= set(config.model_fields)
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Nested:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
-    return merged

@@ -49,7 +49,7 @@ def compare(
     from rich.console import Console
 
     from worldflux_train.comparison.entries import plan
-    from worldflux_train.config import parse_overrides
+    from worldflux_train.nested import parse_overrides
 
     console = Console()
     own = {} if data is None else {"data.path": str(data.resolve())}

@@ -13,8 +13,9 @@ from worldflux.runs import Run
 from worldflux_train import api
 from worldflux_train.checkpoint import load_checkpoint
 from worldflux_train.comparison.entries import Entry
-from worldflux_train.config import RunConfig, flat, resolve
+from worldflux_train.config import RunConfig, resolve
 from worldflux_train.inputs import completed
+from worldflux_train.nested import flat
 from worldflux_train.trainer import Outcome, Trainer
 from worldflux_train.trust import names_in
 from worldflux_train.yaml_text import read_yaml
