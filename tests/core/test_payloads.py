@@ -108,8 +108,9 @@ def test_sequences_of_every_form_are_one_tensor():
         time_major_actions([ActionPayload()])
     with pytest.raises(ContractError, match="takes no text actions"):
         time_major_actions(ActionPayload("text", text=["go"]))
-    with pytest.raises(ContractError, match="ActionSequence holds no tensor"):
+    with pytest.raises(ContractError, match="of kind 'none' holds no tensor: set tensor"):
         len(ActionSequence(ActionPayload()))
+    assert ActionPayload("token", tokens=X).require() is X
 
 
 def test_action_vectors():

@@ -9,7 +9,7 @@ import torch
 
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
-from worldflux.errors import ContractError
+from worldflux.errors import CapabilityError, ContractError
 
 T, B = 3, 2
 
@@ -39,6 +39,16 @@ def test_length_horizon_and_batch_size():
 def test_the_predictions_are_optional():
     found = Trajectory(states(), torch.zeros(T, B, 1))
     assert found.rewards is found.values is found.continues is found.observations is None
+    with pytest.raises(CapabilityError, match=r"no rewards: .* It has: states and actions alone\."):
+        found.require("rewards")
+    with pytest.raises(CapabilityError, match=r"no values: .* It has: rewards, continues\."):
+        trajectory(values=None).require("values")
+
+
+def test_a_prediction_that_is_there_is_given():
+    found = trajectory()
+    assert found.require("rewards") is found.rewards
+    assert found.require("values") is found.values
 
 
 def test_no_actions_is_one_state():

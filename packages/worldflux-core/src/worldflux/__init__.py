@@ -11,8 +11,6 @@ import _worldflux_guard  # noqa: F401 - refuses the unrelated distribution of th
 
 TYPE_CHECKING = False  # type checkers take it for True; `typing` is most of a bare import's cost
 if TYPE_CHECKING:
-    from typing import Any
-
     from worldflux.config import Config as Config
     from worldflux.core.agent import Agent as Agent
     from worldflux.core.agent import Learner as Learner
@@ -86,7 +84,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])
 
 
-def __getattr__(name: str) -> Any:
+def _import(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
@@ -98,6 +96,12 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"worldflux.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # checkers would take a misspelt name for one of type Any
+    __getattr__ = _import
 
 
 def __dir__() -> list[str]:

@@ -26,6 +26,7 @@ from worldflux.specs import EnvSpec, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import gymnasium
+    from numpy.typing import NDArray
 
     from worldflux.config import Config
     from worldflux.core.agent import Agent, Learner
@@ -162,7 +163,7 @@ def env_runs_code(env_id: str) -> str | None:
     return f"imports the module {module!r} and makes its {name!r}" if colon else None
 
 
-def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
+def make_env(env_id: str, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any]], Any]:
     """One environment: `make_env("gym/CartPole-v1")`; options go to its backend.
 
     It keeps the environment contract (`docs/environments.md`), whatever the backend's `make` gives.
@@ -170,12 +171,12 @@ def make_env(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
     parsed = parse_env_id(env_id)
     spec = _usable(parsed)
     single = _boundary("single")(spec, str(parsed), load_class(spec.make))
-    return cast("gymnasium.Env[Any, Any]", single(parsed.task, **options))
+    return cast("gymnasium.Env[dict[str, NDArray[Any]], Any]", single(parsed.task, **options))
 
 
 def make_vec_env(
     env_id: str, num_envs: int, **options: Any
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+) -> gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]:
     """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset."""
     parsed = parse_env_id(env_id)
     spec = _usable(parsed)
@@ -183,9 +184,8 @@ def make_vec_env(
         raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
     own = None if spec.make_vec is None else load_class(spec.make_vec)
     vectorised = _boundary("vectorised")(spec, str(parsed), load_class(spec.make), own)
-    return cast(
-        "gymnasium.vector.VectorEnv[Any, Any, Any]", vectorised(parsed.task, num_envs, **options)
-    )
+    made = vectorised(parsed.task, num_envs, **options)
+    return cast("gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]", made)
 
 
 def load_class(reference: str) -> Any:

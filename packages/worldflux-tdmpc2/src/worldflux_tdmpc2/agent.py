@@ -125,8 +125,7 @@ class TDMPC2Agent(Agent):
             explore=mode == "train",
             trace=trace,
         )
-        assert plan.tensor is not None
-        return ActionPayload("continuous", plan.tensor[0]), plan.extras[MEMORY]
+        return ActionPayload("continuous", plan.require()[0]), plan.extras[MEMORY]
 
     def _by_policy(self, latent: State, mode: Mode, rand: Rand) -> tuple[ActionPayload, State]:
         """The policy's own action: a sample in training, else the mean."""

@@ -5,7 +5,7 @@ Names are imported when first used: the command line lists subcommands without t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from worldflux_train.api import evaluate_run, imagine_run, load_agent, resume, train
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "evaluate_run", "imagine_run", "load_agent", "resolve", "resume", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def _import(name: str) -> object:
     if name not in __all__:
         raise AttributeError(
             f"module 'worldflux_train' has no attribute {name!r}. It offers: {', '.join(__all__)}."
@@ -26,7 +26,12 @@ def __getattr__(name: str) -> Any:
         return compare
     from worldflux_train import api
 
-    return getattr(api, name)
+    value: object = getattr(api, name)
+    return value
+
+
+if not TYPE_CHECKING:  # checkers would take a misspelt name for one of type Any
+    __getattr__ = _import
 
 
 def __dir__() -> list[str]:

@@ -102,9 +102,7 @@ def _play(
                 return None
             obs, first = stepper.tensors(device)
             payload, state = agent.act(obs, state, first, "eval", rand=rand)
-            action = payload.primary()
-            assert action is not None, type(agent)
-            stepper.step(action.cpu().numpy())
+            stepper.step(payload.require().cpu().numpy())
             games.count(stepper)
             tell(games.played, episodes)
         passes += 1

@@ -96,9 +96,7 @@ def _record(
         tensors = tensors_of(obs, device_of(agent))
         first = torch.full((1,), not actions, device=device_of(agent))
         payload, state = agent.act(tensors, state, first, "eval", rand=rand)
-        action = payload.primary()
-        assert action is not None, type(agent)
-        chosen = action[0].cpu().numpy()
+        chosen = payload.require()[0].cpu().numpy()
         obs, reward, terminated, truncated, _ = env.step(chosen)
         over = bool(terminated or truncated) or stop()
         for items, item in zip(

@@ -20,6 +20,7 @@ _FILES = {
     "pyproject.toml.in": "pyproject.toml",
     "README.md.in": "README.md",
     "package.py.in": "src/{package}/__init__.py",
+    "py.typed.in": "src/{package}/py.typed",
     "plugin.py.in": "src/{package}/plugin.py",
     "config.py.in": "src/{package}/config.py",
     "world_model.py.in": "src/{package}/world_model.py",

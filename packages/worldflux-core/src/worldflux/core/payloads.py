@@ -59,6 +59,16 @@ class ActionPayload(Described):
                 return value
         return None
 
+    def require(self) -> Tensor:
+        """The tensor of this action, tokens and latents included; `ContractError` without one."""
+        found = self.primary()
+        if found is None:
+            raise ContractError(
+                f"This ActionPayload of kind {self.kind!r} holds no tensor: set tensor, tokens or "
+                "latent."
+            )
+        return found
+
     def validate(self, *, api_version: str = "v0.2") -> None:
         """At most one primary representation, and the one that `kind` names.
 
@@ -169,7 +179,4 @@ class ActionSequence(Described):
         return cls(ActionPayload(kind=kind or guess, tensor=actions))
 
     def __len__(self) -> int:
-        data = self.payload.primary()
-        if data is None:
-            raise ContractError("ActionSequence holds no tensor: set tensor, tokens or latent.")
-        return int(data.shape[0])
+        return int(self.payload.require().shape[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from worldflux.core.spec import SequenceLayout, StateSpec
 from worldflux.core.state import State
 from worldflux.describe import Described, Row, on, rows, titled
-from worldflux.errors import ContractError
+from worldflux.errors import CapabilityError, ContractError
 
 __all__ = ["Trajectory"]
 
@@ -62,6 +63,22 @@ class Trajectory(Described):
     def batch_size(self) -> int:
         """B, of the first state."""
         return self.states[0].batch_size
+
+    def require(self, name: Literal["rewards", "values", "continues"]) -> Tensor:
+        """The rewards or continues (T, B) or values (T+1, B), for a caller that needs them.
+
+        `CapabilityError` where the model that was rolled out does not predict them.
+        """
+        found: Tensor | None = getattr(self, name)
+        if found is None:
+            having = [
+                key.lower() for key, value in self._predictions().items() if value is not None
+            ]
+            raise CapabilityError(
+                f"This Trajectory has no {name}: the model does not predict them. It has: "
+                f"{', '.join(having) or 'states and actions alone'}."
+            )
+        return found
 
     def to_tensor(self, key: str) -> Tensor:
         """One state tensor over time, (T+1, B, ...)."""

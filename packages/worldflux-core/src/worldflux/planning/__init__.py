@@ -6,7 +6,7 @@ Importing this package or `worldflux.planning.config` imports no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from worldflux.planning.action_space import ActionSpace as ActionSpace
@@ -36,7 +36,12 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def _import(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+if not TYPE_CHECKING:  # checkers would take a misspelt name for one of type Any
+    __getattr__ = _import

@@ -176,8 +176,7 @@ class PlanningAgent(Agent):
 
     def _new_plan(self, plan: ActionPayload) -> State:
         """A plan of which nothing is executed yet."""
-        assert plan.tensor is not None
-        actions = plan.tensor.transpose(0, 1)  # (B, H, ...)
+        actions = plan.require().transpose(0, 1)  # (B, H, ...)
         none = torch.zeros(len(actions), dtype=torch.int64, device=actions.device)
         return _plan_state(actions, none, plan.extras[MEMORY])
 

@@ -291,9 +291,8 @@ class TinyAgent(Agent):
             horizon=3,
             rand=rand.under("imagined/"),
         )
-        assert imagined.rewards is not None
         logp = self._logp(self._logits(flat), imagined.actions[0])
-        gain = imagined.rewards.sum(0).detach()
+        gain = imagined.require("rewards").sum(0).detach()
         return -(logp * (gain - gain.mean())).mean()
 
     def _logits(self, state: State) -> Tensor:

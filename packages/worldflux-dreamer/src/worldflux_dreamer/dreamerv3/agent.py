@@ -222,13 +222,12 @@ class DreamerV3Agent(Agent):
         start = posterior.only(LATENT).map(lambda x: x.detach()[:, -count:]).flat()
         policy = self.actor(rand)
         path = self.world_model.rollout(start, policy, horizon=horizon, rand=rand)
-        assert path.rewards is not None and path.continues is not None
         last = policy(path.states[-1], horizon)
         root = self.world_model.decode(start, keys=("reward", "continue")).predictions
         imagined = Imagined(
             action=torch.cat([path.actions, last[None]]).transpose(0, 1),
-            reward=torch.cat([root["reward"][None], path.rewards]).T,
-            going_on=torch.cat([root["continue"][None], path.continues]).T,
+            reward=torch.cat([root["reward"][None], path.require("rewards")]).T,
+            going_on=torch.cat([root["continue"][None], path.require("continues")]).T,
         )
         states = State.stack([state.only(LATENT) for state in path.states])
         outputs = {"reward": imagined.reward, "going_on": imagined.going_on}

@@ -198,12 +198,11 @@ class ImaginingAgent(Agent):
 
         horizon = self.behavior.horizon
         path = self.world_model.rollout(start, policy, horizon=horizon, rand=rand)
-        assert path.rewards is not None and path.continues is not None
         return Imagined(
             feat=features(State.stack([state.only(FEATURES) for state in path.states])),
             action=path.actions.transpose(0, 1).flatten(2),
-            reward=path.rewards.T,
-            going_on=path.continues.T,
+            reward=path.require("rewards").T,
+            going_on=path.require("continues").T,
             start=start,
             live=(~is_terminal).float().flatten(),
         )
