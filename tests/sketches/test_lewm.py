@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,23 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from worldflux import Batch, LossOutput, State, WorldModel
-from worldflux.core.agent import Mode
 from worldflux.core.interfaces import ActionConditioner, DynamicsModel, ObservationEncoder
-from worldflux.core.payloads import ActionPayload, ConditionPayload
+from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand, normal
 from worldflux.core.source import Source
 from worldflux.core.spec import StateSpec
 from worldflux.distributed import gather, mean
 from worldflux.errors import ContractError
 from worldflux.planning.agent import PlanningAgent
-from worldflux.planning.config import CEMConfig, PlanningAgentConfig
+from worldflux.planning.config import CEMConfig, PlanningAgentConfig, ScoreConfig
 from worldflux.specs import Capability, TensorSpec
+from worldflux.testing import check_agent, check_world_model
 from worldflux.training import Phase, TrainingPlan
 
 D, A, K, W, T = 6, 2, 5, 3, 4  # features, numbers of an action, actions of a block, window, steps
 OBS = {"image": TensorSpec((3, 4, 4), "uint8", low=0, high=255)}
 ACTION = {"action": TensorSpec((A,), low=-1.0, high=1.0)}
-CEM = CEMConfig(horizon=3, candidates=8, elites=2, iterations=2)
+GOAL = ScoreConfig(goal_key="rep")
+CEM = CEMConfig(horizon=3, candidates=8, elites=2, iterations=2, score=GOAL)
 Settings = PlanningAgentConfig(planner=CEM, batch=8, length=T)
 
 
@@ -40,7 +40,7 @@ class Projected(ObservationEncoder):
 
 
 class Blocks(ActionConditioner):
-    """Blocks (B, K, A) or flat (B, K * A), normalised by the data's statistics, to (B, D)."""
+    """Blocks (B, K, A), normalised by the data's statistics, to (B, D)."""
 
     mean: Tensor
     std: Tensor
@@ -53,8 +53,7 @@ class Blocks(ActionConditioner):
 
     def forward(self, action: Tensor | None, conditions: ConditionPayload | None = None) -> Tensor:
         assert action is not None
-        block = action.reshape(len(action), K, A)
-        return self.net(((block - self.mean) / self.std).flatten(1))
+        return self.net(((action - self.mean) / self.std).flatten(1))
 
 
 class Predictor(DynamicsModel):
@@ -99,7 +98,6 @@ class Model(WorldModel):
 
     def __init__(self, config: Any, obs_spec: Any = None, action_spec: Any = None) -> None:
         super().__init__(config, obs_spec, action_spec)
-        self.action = self.action_spec["action"].block(K)  # what a planner searches
         self.fill("observation_encoder", Projected, expects={"rep": (D,)})
         self.fill("action_conditioner", Blocks, expects={"action": (D,)})
         self.fill("dynamics_model", Predictor)
@@ -127,10 +125,10 @@ class Model(WorldModel):
         self, state: State, actions: Tensor, conditions: ConditionPayload | None = None,
         rand: Rand | None = None,
     ) -> Tensor:  # fmt: skip
-        """Actions (B, N, H, K * A) -> (B, N): how near the last features are to the goal's."""
+        """Actions (B, N, H, K, A) -> (B, N): how near the last features are to the goal's."""
         rows, count = actions.shape[:2]
-        flat = actions.flatten(0, 1).transpose(0, 1)  # (H, B * N, K * A)
-        path = self.rollout(state.repeat(count), flat.unflatten(-1, (K, A)), deterministic=True)
+        blocks = actions.flatten(0, 1).transpose(0, 1)  # (H, B * N, K, A)
+        path = self.rollout(state.repeat(count), blocks, deterministic=True)
         last = path.states[-1]["rep"].unflatten(0, (rows, count))
         assert conditions is not None and conditions.goal is not None
         return -(last - conditions.goal[:, None]).square().sum(-1)
@@ -153,29 +151,6 @@ class LeWM(PlanningAgent):
         blocks.mean.copy_(torch.from_numpy(found.mean))
         blocks.std.copy_(torch.from_numpy(found.std))
 
-    @torch.no_grad()
-    def act(
-        self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor,
-        mode: Mode = "eval", *, rand: Rand | None = None,
-    ) -> tuple[ActionPayload, State]:  # fmt: skip
-        """The next raw action (B, A) of the block; a new block every K steps."""
-        rows, model = len(is_first), self.world_model
-        none = model.initial(rows).with_(
-            {"planner.block": torch.zeros(rows, K, A), "planner.step": torch.full((rows,), K)}
-        )
-        state = none.where(is_first, state or none)
-        due = state["planner.step"] >= K
-        latent = state.only(model.state_spec().tensors)
-        seen = model.observe(latent, state["planner.block"], {"image": obs["image"]}, is_first)
-        goal = model.encode({"image": obs["goal"]}, deterministic=True)["rep"]
-        plan = self.planner(model, seen, conditions=ConditionPayload(goal=goal), rand=rand)
-        begun = {"planner.block": plan.tensor[0], "planner.step": torch.zeros(rows).long()}
-        fresh = seen.with_(begun)
-        state = fresh.where(due, state)
-        step = state["planner.step"]
-        action = state["planner.block"][torch.arange(rows), step]
-        return ActionPayload("continuous", tensor=action), state.with_({"planner.step": step + 1})
-
 
 def make() -> LeWM:
     return LeWM(Settings, OBS, ACTION)
@@ -194,21 +169,23 @@ def test_blocks_from_data(train_phases: Any, source_of: Any) -> None:
                        torch.from_numpy(low.mean).float().double())  # fmt: skip
 
 
-def test_a_plan_is_executed_block_by_block(source_of: Any) -> None:
+def test_a_plan_is_executed_block_by_block() -> None:
     learner, rand = make().eval(), Rand.seeded(0)
     seen = {key: torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8) for key in ("image", "goal")}
-    first, state, blocks = torch.ones(2, dtype=torch.bool), None, []
+    first, state, blocks, taken = torch.ones(2, dtype=torch.bool), None, [], []
     for _ in range(K + 1):
         payload, state = learner.act(seen, state, first, rand=rand)
-        assert payload.tensor.shape == (2, A)
-        blocks.append(state["planner.block"])
+        taken.append(payload.tensor)
+        blocks.append(state["planner.action"])
         first = torch.zeros(2, dtype=torch.bool)
     assert all(torch.equal(blocks[0], block) for block in blocks[:K])
+    assert torch.equal(torch.stack(taken[:K], 1), blocks[0])
     assert not torch.equal(blocks[0], blocks[K])
-    state = learner.world_model.initial(2)
-    goal = ConditionPayload(goal=torch.zeros(2, D))
-    plan = learner.planner(learner.world_model, state, conditions=goal, rand=rand)
-    assert plan.tensor.shape == (3, 2, K, A)
+
+
+def test_the_published_checks_pass() -> None:
+    ran = check_agent(make) + check_world_model(lambda: make().world_model)
+    assert {"check_acts_on_observations", "check_update", "check_sequence_equals_steps"} <= {*ran}
 
 
 def test_a_loss_over_the_whole_batch_is_not_accumulated(source_of: Any) -> None:

@@ -142,17 +142,21 @@ def _numbers(value: Any) -> Any:
 
 
 def only_action(
-    action_spec: Mapping[str, TensorSpec] | TensorSpec | None, owner: str
+    action_spec: Mapping[str, TensorSpec] | TensorSpec | None, owner: str, stride: int = 1
 ) -> TensorSpec | None:
-    """The one action space; None without any. `ContractError` for several, naming `owner`."""
+    """The one action space, of blocks under a `stride`; None without any.
+
+    `ContractError` for several, naming `owner`.
+    """
     if action_spec is None or isinstance(action_spec, TensorSpec):
-        return action_spec
+        return None if action_spec is None else action_spec.block(stride)
     if len(action_spec) > 1:
         raise ContractError(
             f"{owner} takes one action space, got {len(action_spec)}: {', '.join(action_spec)}. "
             "Join choices into one multi-discrete space."
         )
-    return next(iter(action_spec.values()), None)
+    found = next(iter(action_spec.values()), None)
+    return None if found is None else found.block(stride)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     starts_anew: bool = False
     """Of a generator of single images: a transition is a new sample, whatever State it is from."""
     action: TensorSpec | None
-    """The space of one action, None where there is none: that of `action_spec`, unless the family
-    sets its own before it fills its slots (latent actions of a video model, say)."""
+    """The space of one action, None where there is none: that of `action_spec`, or blocks of it
+    (`stride`); a family may set its own before it fills its slots (a video's latent actions)."""
     constant_predictions: frozenset[str] = frozenset()
     """Predictions that are the same for every State on purpose (a fixed discount, say)."""
 
@@ -78,7 +78,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         self.config = config if config is not None else Config()
         self.obs_spec = dict(obs_spec or {})
         self.action_spec = dict(action_spec or {})
-        self.action = only_action(self.action_spec, type(self).__name__)
+        self.action = only_action(self.action_spec, type(self).__name__, self.stride)
         self._empty_slots()
         self.fill("rollout_executor", AutoregressiveRollout)
         self.provenance: dict[str, Any] = {}

@@ -86,25 +86,32 @@ class ActionSpace:
         flat = self.initial_mean(*action.shape[:-1], device=action.device)
         return self.sample(torch.lerp(action, flat, scale.clamp(0.0, 1.0)), scale, noise, mask)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes of an action as models take and propose it: the space's, or one-hot (A,)."""
+        return (self.size,) if self.discrete else self.spec.shape
+
     def to_model(self, actions: Tensor) -> Tensor:
-        """Search coordinates to what models take, (..., A): real bounds, choices one-hot."""
-        if self.discrete or self._unit:
-            return actions
-        device = actions.device
-        real = self._on(self._center, device) + self._on(self._half, device) * actions
-        return real.clamp(self._on(self._low, device), self._on(self._high, device))
+        """Search coordinates (..., A) to what models take, (..., *shape): in its real bounds."""
+        if not self.discrete and not self._unit:
+            device = actions.device
+            real = self._on(self._center, device) + self._on(self._half, device) * actions
+            actions = real.clamp(self._on(self._low, device), self._on(self._high, device))
+        return actions.reshape(*actions.shape[:-1], *self.shape)
 
     def from_model(self, actions: Tensor) -> Tensor:
-        """What models propose, (..., A), to search coordinates."""
+        """What models propose, (..., *shape), to search coordinates (..., A)."""
+        lead = actions.shape[: actions.ndim - len(self.shape)]
+        actions = actions.reshape(*lead, self.size)
         if self.discrete or self._unit:
             return actions
         half = self._on(self._half, actions.device)
         return (actions - self._on(self._center, actions.device)) / half.clamp_min(1e-12)
 
     def to_env(self, actions: Tensor) -> Tensor:
-        """Search coordinates to what `act` returns: (..., *shape), or int64 indices."""
+        """Search coordinates (..., A) to what `act` returns: (..., *shape), or int64 indices."""
         if not self.discrete:
-            return self.to_model(actions).reshape(*actions.shape[:-1], *self.spec.shape)
+            return self.to_model(actions)
         indices = torch.stack([part.argmax(-1) for part in actions.split(self.counts, -1)], -1)
         return indices.reshape(*actions.shape[:-1], *self.spec.shape)
 

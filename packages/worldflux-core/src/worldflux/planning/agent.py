@@ -17,6 +17,7 @@ from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import ContractError
+from worldflux.planning.blocks import Blocks
 from worldflux.planning.config import PlanningAgentConfig
 from worldflux.planning.create import create_planner
 from worldflux.planning.planner import MEMORY
@@ -31,12 +32,17 @@ class PlanningAgent(Agent):
     """Trains a world model on its own loss, and acts by planning in it.
 
     A family subclasses it with its usual constructor, or overrides `update` to learn more than
-    the model. The acting State holds the model's latent beside `planner.*`: the last action,
-    the plan under way and the memory that warms the next one.
+    the model. The acting State holds the model's latent beside `planner.*`: the last action (under
+    a stride the block, and how much of it is done), the plan under way and the memory that warms
+    the next one.
     """
 
     stride: int = 1
-    """Steps of an environment that one planned action spans; it agrees with the model's."""
+    """Steps of an environment that one planned action spans; it agrees with the model's.
+
+    With more than 1 the planner searches blocks of that many actions, and `act` executes them one
+    by one.
+    """
 
     def __init__(
         self, world_model: WorldModel, settings: PlanningAgentConfig, config: Config | None = None
@@ -102,13 +108,16 @@ class PlanningAgent(Agent):
     ) -> tuple[ActionPayload, State]:
         """Observe (B, ...), plan where a plan is due, and execute its next action (B, ...).
 
-        The model's `observe` asks `rand` for "model/NAME"; all other draws are the planner's.
+        Under a stride k a plan is made of blocks of k actions. A row observes when its block is
+        used up; until then its actions are those of the block, whatever `obs` is. The model's
+        `observe` asks `rand` for "model/NAME"; all other draws are the planner's.
         """
         rand = rand or Rand()
-        latent = self._observed(obs, state, is_first, rand)
-        current = self._plan_in_progress(state, is_first)
-        due = current["step"] >= self.settings.planner.execute
-        if self.settings.planner.execute == 1 or bool(due.any()):
+        latent, current = self._observed(obs, state, is_first, rand)
+        begins = current["done"] == 0
+        spent = begins & (current["step"] >= self.settings.planner.execute)
+        due = spent | ~current["planned"]
+        if self._always_due or bool(due.any()):
             plan = self.planner(
                 self.world_model,
                 latent,
@@ -117,10 +126,10 @@ class PlanningAgent(Agent):
                 rand=rand,
                 explore=mode == "train",
             )
-            current = self._new_plan(plan).where(due, current)
-        step = current["step"]
-        action = current["plan"][torch.arange(len(step), device=step.device), step]
-        after = current.with_({"step": step + 1, "action": action})
+            current = self._new_plan(plan, current).where(due, current)
+        current = self._next_block(current, due | begins)
+        action = self.blocks.action(current["action"], current["done"])
+        after = current.with_({"done": current["done"] + 1})
         return ActionPayload(self.planner.space.kind, tensor=action), _with_planner(latent, after)
 
     @property
@@ -142,49 +151,101 @@ class PlanningAgent(Agent):
         rand: Rand | None = None,
     ) -> State:
         """The State after an observation (B, ...), unplanned; `took` is told of its action."""
-        latent = self._observed(obs, state, is_first, rand or Rand())
-        return _with_planner(latent, self._plan_in_progress(state, is_first))
+        latent, current = self._observed(obs, state, is_first, rand or Rand())
+        planned = current["planned"] & (current["done"] > 0)
+        after = current.with_({"planned": planned, "done": current["done"] + 1})
+        return _with_planner(latent, after)
 
     def took(self, state: State, action: Tensor) -> State:
-        """The State after another action (B, ...) than the plan's: the next step plans anew."""
-        own, step = state[_OWN + "action"], state[_OWN + "step"]
+        """The State after another action (B, ...) than the plan's; the plan is dropped.
+
+        Without a stride the next step plans anew. With one the next block is planned anew: a model
+        with memory is to be shown whole blocks, so the one under way is completed as it was
+        planned, or planned from its beginning where it was not; any other model forgets it.
+        """
+        own = _under(state, _OWN)
         told = {
-            _OWN + "action": action.to(own).reshape(own.shape),
-            _OWN + "step": torch.full_like(step, self.settings.planner.execute),
+            "action": self.blocks.replaced(own["action"], own["done"] - 1, action),
+            "step": torch.full_like(own["step"], self.settings.planner.execute),
         }
-        return state.with_(told)
+        if not self.world_model.recurrent:
+            told["done"] = torch.full_like(own["done"], self.stride)
+        return state.with_({_OWN + key: value for key, value in told.items()})
+
+    @property
+    def blocks(self) -> Blocks:
+        """How a planned action is made of the environment's."""
+        return Blocks(self.stride)
+
+    @property
+    def _always_due(self) -> bool:
+        """Whether every step plans: then nothing has to be asked of the device."""
+        return self.stride == 1 and self.settings.planner.execute == 1
 
     def _observed(
         self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor, rand: Rand
-    ) -> State:
-        """The model's State after this observation."""
-        rand = rand.under("model/")
+    ) -> tuple[State, State]:
+        """The model's State and the plan in progress, after this observation.
+
+        Rows whose block is used up observe, and have done nothing of the next one.
+        """
+        rand, model = rand.under("model/"), self.world_model
+        current = self._plan_in_progress(state, is_first)
+        used_up = current["done"] >= self.stride
+        begun = current.with_({"done": current["done"].masked_fill(used_up, 0)})
         if state is None:
-            return self.world_model.encode(dict(obs), rand=rand)
+            return model.encode(dict(obs), rand=rand), begun
         latent = state.only({key for key in state.tensors if not key.startswith(_OWN)})
-        action = state[_OWN + "action"]
-        return self.world_model.observe(latent, action, dict(obs), is_first, rand=rand)
+        if self.stride > 1 and not bool(used_up.any()):
+            return latent, begun
+        seen = model.observe(latent, current["action"], dict(obs), is_first, rand=rand)
+        return seen if self.stride == 1 else seen.where(used_up, latent), begun
 
     def _plan_in_progress(self, state: State | None, is_first: Tensor) -> State:
         """The plan each row is executing; rows that start anew have none, so one is due."""
         rows, device = is_first.shape[0], is_first.device
         space, horizon = self.planner.space, self.settings.planner.horizon
         nothing = space.to_env(space.initial_mean(rows, horizon, device=device))
-        none = torch.full((rows,), self.settings.planner.execute, device=device)
-        fresh = _plan_state(nothing, none, self.planner.initial_memory(rows, device))
+        memory = self.planner.initial_memory(rows, device)
+        fresh = State(
+            {
+                "action": nothing[:, 0],
+                "plan": nothing,
+                "step": torch.full((rows,), self.settings.planner.execute, device=device),
+                "done": torch.full((rows,), self.stride, device=device),
+                "planned": torch.ones(rows, dtype=torch.bool, device=device),
+                **_kept(memory),
+            }
+        )
         return fresh if state is None else fresh.where(is_first, _under(state, _OWN))
 
-    def _new_plan(self, plan: ActionPayload) -> State:
-        """A plan of which nothing is executed yet."""
-        actions = plan.require().transpose(0, 1)  # (B, H, ...)
-        none = torch.zeros(len(actions), dtype=torch.int64, device=actions.device)
-        return _plan_state(actions, none, plan.extras[MEMORY])
+    def _new_plan(self, plan: ActionPayload, current: State) -> State:
+        """`current` with a plan of which nothing is executed yet."""
+        return current.with_(
+            {
+                "plan": plan.require().transpose(0, 1),  # (B, H, ...)
+                "step": torch.zeros_like(current["step"]),
+                "planned": torch.ones_like(current["planned"]),
+                **_kept(plan.extras[MEMORY]),
+            }
+        )
+
+    def _next_block(self, current: State, begins: Tensor) -> State:
+        """`current` with the plan's next action or block where `begins` (B,).
+
+        Of a block that has begun without a plan, what was executed stays.
+        """
+        step, plan = current["step"], current["plan"]
+        rows = torch.arange(len(step), device=step.device)
+        following = plan[rows, step.clamp(max=plan.shape[1] - 1)]
+        whole = self.blocks.completed(current["action"], current["done"], following)
+        taken = current.with_({"action": whole, "step": step + 1})
+        return taken.where(begins, current)
 
 
-def _plan_state(actions: Tensor, step: Tensor, memory: State) -> State:
-    """Planned actions (B, H, ...), the step (B,) that is next, and the planner's memory."""
-    kept = {_MEMORY + key: value for key, value in memory.tensors.items()}
-    return State({"action": actions[:, 0], "plan": actions, "step": step, **kept})
+def _kept(memory: State) -> dict[str, Tensor]:
+    """A planner's memory under the names it is kept by."""
+    return {_MEMORY + key: value for key, value in memory.tensors.items()}
 
 
 def _under(state: State, prefix: str) -> State:

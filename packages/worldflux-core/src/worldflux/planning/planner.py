@@ -76,21 +76,19 @@ class PlanningProblem:
         return rand.draw(name, (self.batch, *shape), sampler, device=self.state.device)
 
     def score(self, candidates: Tensor, iteration: int) -> Tensor:
-        """Scores (B, N) of candidates (B, N, H, A); not-a-number counts as the worst."""
+        """Scores (B, N) of candidates (B, N, H, A); not-a-number counts as the worst.
+
+        The model's own `score` gets actions as it takes them: (B, N, H, A), blocks of k actions
+        (B, N, H, k, A), choices one-hot (B, N, H, A).
+        """
         actions = self.space.to_model(candidates)
         rand = self.rand.under("score/").at(iteration)
         own = getattr(self.model, "score", None)
         if own is not None:
             scores = own(self.state, actions, self.conditions, rand=rand)
         else:
-            shape = actions.shape[:-1] + (self.space.spec.shape or (-1,))
             scores = default_score(
-                self.model,
-                self.state,
-                actions if self.space.discrete else actions.reshape(shape),
-                self.conditions,
-                self.config.score,
-                rand=rand,
+                self.model, self.state, actions, self.conditions, self.config.score, rand=rand
             )
         if scores.shape != candidates.shape[:2]:
             raise ContractError(
@@ -102,7 +100,10 @@ class PlanningProblem:
         return scores.float().nan_to_num(nan=lowest, neginf=lowest)
 
     def proposals(self) -> Tensor | None:
-        """The model's own candidates (B, P, H, A), or None where none are asked for."""
+        """The model's own candidates (B, P, H, A), or None where none are asked for.
+
+        It proposes actions (B, P, H, ...) as it takes them (see `score`).
+        """
         count, horizon = self.config.proposals, self.config.horizon
         if count == 0:
             return None
@@ -115,11 +116,11 @@ class PlanningProblem:
         actions = propose(
             self.state, count, horizon, self.conditions, rand=self.rand.under("propose/")
         )
-        wanted = (self.batch, count, horizon, self.space.size)
+        wanted = (self.batch, count, horizon, *self.space.shape)
         if tuple(actions.shape) != wanted:
             raise ContractError(
                 f"{type(self.model).__name__}.propose returned shape {tuple(actions.shape)}, "
-                f"expected (B, n, H, A) = {wanted}."
+                f"expected (B, n, H, *action) = {wanted}."
             )
         return self.space.project(self.space.from_model(actions.float()), self.mask)
 
@@ -155,7 +156,7 @@ class Planner(ABC, Generic[_ConfigT]):
         explore: bool = False,
         trace: Trace | None = None,
     ) -> ActionPayload:
-        """Plan from State (B, ...): a payload (H, B, A), or indices (H, B) for one choice.
+        """Plan from State (B, ...): a payload (H, B, *action), indices (H, B) for one choice.
 
         Its extras hold the plan's length, its predicted score (B,) and, as a State, the memory
         to pass as `previous` next time. `rand` is asked for the draws that the planner's class

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from worldflux.core.agent import Agent, Learner, Mode
+from worldflux.core.observations import image_or_first
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
+from worldflux.specs import Capability
 from worldflux.testing.batches import random_obs
 from worldflux.testing.inputs import randomise
 from worldflux.testing.loss_parts import check_loss_parts
@@ -112,12 +114,21 @@ def check_replay_writes(learner: Learner) -> None:
             assert tuple(value.shape) == expected, f"{key!r}: {tuple(value.shape)} != {expected}"
 
 
+def acting_obs(agent: Agent, rows: int = ROWS, seed: int = 1) -> dict[str, Tensor]:
+    """Random observations (B, ...) to act on, with a goal where the model plans toward one."""
+    rand, spaces = Rand.seeded(seed), dict(agent.obs_spec)
+    key = image_or_first(spaces)
+    if key is not None and agent.world_model.supports(Capability.GOAL_CONDITIONED):
+        spaces.setdefault("goal", spaces[key])
+    return random_obs(spaces, (rows,), rand)
+
+
 def _act(agent: Agent, mode: Mode, rows: int = ROWS, obs_seed: int = 1) -> Tensor:
     return _acted(agent, mode, rows, obs_seed)[0]
 
 
 def _acted(agent: Agent, mode: Mode, rows: int = ROWS, obs_seed: int = 1) -> tuple[Tensor, State]:
-    obs = random_obs(agent.obs_spec, (rows,), Rand.seeded(obs_seed))
+    obs = acting_obs(agent, rows, obs_seed)
     first = torch.ones(rows, dtype=torch.bool)
     with torch.no_grad():
         payload, state = agent.act(obs, None, first, mode, rand=Rand.seeded(0))
@@ -169,7 +180,7 @@ def check_acts_on_observations(learner: Learner) -> None:
 def check_acting_resets(learner: Learner) -> None:
     """`is_first` makes its row forget the acting State, and leaves the other rows alone."""
     assert isinstance(learner, Agent)
-    obs = [random_obs(learner.obs_spec, (ROWS,), Rand.seeded(s)) for s in (1, 2)]
+    obs = [acting_obs(learner, seed=s) for s in (1, 2)]
     all_first = torch.ones(ROWS, dtype=torch.bool)
 
     def after(rows_first: Tensor, state: State | None) -> State:
@@ -192,7 +203,7 @@ def check_acting_resets(learner: Learner) -> None:
 def check_replay_values(learner: Learner) -> None:
     """`replay_values` gives exactly the columns of `replay_spec`."""
     assert isinstance(learner, Agent)
-    obs = random_obs(learner.obs_spec, (ROWS,), Rand.seeded(1))
+    obs = acting_obs(learner)
     with torch.no_grad():
         first = torch.ones(ROWS, dtype=torch.bool)
         _, state = learner.act(obs, None, first, "train", rand=Rand.seeded(0))

@@ -10,6 +10,7 @@ from torch import Tensor
 from worldflux.columns import ACTION, FLAGS, REWARD, STORED, Columns, parts, step_columns
 from worldflux.core.actions import no_actions
 from worldflux.core.batch import Batch
+from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand, normal, randint, uniform
 from worldflux.specs import TensorSpec
 
@@ -54,17 +55,33 @@ def random_batch(
     *,
     boundary: bool = True,
     seed: int = 0,
+    stride: int = 1,
 ) -> Batch:
     """A Batch (B, T) of noise; with `boundary`, row 0 has an episode ending in its middle.
 
-    Without an action spec it has neither actions nor rewards.
+    Without an action spec it has neither actions nor rewards. Under a `stride` k actions are
+    blocks (B, T, k, ...), and no row has a boundary: see `Phase.stride`.
     """
     columns = step_columns(obs_spec, action_spec)
-    return random_steps(columns, batch, length, boundary=boundary, seed=seed)
+    return random_steps(columns, batch, length, boundary=boundary, seed=seed, stride=stride)
+
+
+def batch_for(
+    model: WorldModel, batch: int = 2, length: int = 6, *, boundary: bool = True, seed: int = 0
+) -> Batch:
+    """A random Batch (B, T) of the model's spaces and stride."""
+    spaces = (model.obs_spec, model.action_spec)
+    return random_batch(*spaces, batch, length, boundary=boundary, seed=seed, stride=model.stride)
 
 
 def random_steps(
-    columns: Columns, batch: int = 2, length: int = 6, *, boundary: bool = True, seed: int = 0
+    columns: Columns,
+    batch: int = 2,
+    length: int = 6,
+    *,
+    boundary: bool = True,
+    seed: int = 0,
+    stride: int = 1,
 ) -> Batch:
     """As `random_batch`, of the given columns; what is stored is left out."""
     rand = Rand.seeded(seed)
@@ -72,12 +89,12 @@ def random_steps(
     first, last, terminal = (torch.zeros(lead, dtype=torch.bool) for _ in FLAGS)
     first[:, 0] = True
     middle = length // 2
-    if boundary and length > 2:
+    if boundary and length > 2 and stride == 1:
         last[0, middle - 1] = terminal[0, middle - 1] = True
         first[0, middle] = True
     found: dict[str, Tensor] = dict(zip(FLAGS, (first, last, terminal), strict=True))
     if ACTION in columns:
-        found[ACTION] = random_values(columns[ACTION], lead, rand, ACTION)
+        found[ACTION] = random_values(columns[ACTION].block(stride), lead, rand, ACTION)
         found[ACTION][last] = 0
     if REWARD in columns:
         found[REWARD] = rand.draw(REWARD, lead, normal).masked_fill(first, 0.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
-from worldflux.testing.batches import random_batch
+from worldflux.testing.batches import batch_for
 from worldflux.testing.inputs import randomise
 
 _LENGTH = 8
@@ -17,10 +17,7 @@ _TOLERANCE = 2e-5  # of the losses: float noise measures 1e-6, an ignored is_fir
 
 def two_episodes(model: WorldModel, first: int, second: int) -> Batch:
     """Rows (2, T) of an episode by seed `first` and another by seed `second` behind it."""
-    a, b = (
-        random_batch(model.obs_spec, model.action_spec, 2, _LENGTH, boundary=False, seed=seed)
-        for seed in (first, second)
-    )
+    a, b = (batch_for(model, 2, _LENGTH, boundary=False, seed=seed) for seed in (first, second))
 
     def joined(left: Tensor, right: Tensor) -> Tensor:
         return torch.cat([left[:, :_MIDDLE], right[:, _MIDDLE:]], 1)

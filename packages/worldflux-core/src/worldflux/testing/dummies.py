@@ -162,7 +162,7 @@ class TinyModel(WorldModel):
         action_spec: Mapping[str, TensorSpec],
     ) -> None:
         super().__init__(config, obs_spec, action_spec)
-        action = next(iter(self.action_spec.values()))
+        action = self.required_action()
         self.fill(
             "observation_encoder",
             lambda: TinyEncoder(self.obs_spec, config.width),

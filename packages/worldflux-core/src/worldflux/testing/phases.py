@@ -24,7 +24,8 @@ UPDATES = 3  # a warm-up may leave the first one without effect
 def phase_batch(learner: Learner, phase: Phase, rows: int = ROWS) -> Batch:
     """A random Batch as the loop would sample it for `phase`, with few rows."""
     length = phase.context + min(phase.length, 8)
-    batch = random_steps(learner.columns, rows, length, boundary=phase.boundary == "cross")
+    boundary, columns = phase.boundary == "cross", learner.columns
+    batch = random_steps(columns, rows, length, boundary=boundary, stride=phase.stride)
     return as_sampled(learner, phase, batch)
 
 

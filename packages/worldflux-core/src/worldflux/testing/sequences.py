@@ -12,7 +12,7 @@ from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE, State
 from worldflux.errors import ContractError
-from worldflux.testing.batches import random_actions, random_batch, random_obs
+from worldflux.testing.batches import batch_for, random_actions, random_obs
 
 _CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -47,10 +47,8 @@ def check_transition_leaves_its_state_alone(model: WorldModel) -> None:
 @torch.no_grad()
 def check_sequence_is_causal(model: WorldModel) -> None:
     """Other observations and actions from step t on leave the States before t as they were."""
-    batch, other = (
-        random_batch(model.obs_spec, model.action_spec, 2, 6, boundary=False, seed=seed)
-        for seed in (0, 1)
-    )
+    model.eval()  # batch statistics of training reach from step to step
+    batch, other = (batch_for(model, 2, 6, boundary=False, seed=seed) for seed in (0, 1))
     plain = model.observe_sequence(batch, rand=Rand.seeded(0))
     for t in (2, 4):
         for key, value in batch.obs.items():
@@ -74,7 +72,7 @@ def check_sequence_is_causal(model: WorldModel) -> None:
 @torch.no_grad()
 def check_sequence_equals_steps(model: WorldModel) -> None:
     """`observe_sequence` over (B, T) equals T calls of `observe` with the same draws."""
-    batch = random_batch(model.obs_spec, model.action_spec, 2, 5)
+    batch = batch_for(model, 2, 5)
     encoder = model.observation_encoder
     dynamics: Any = model.dynamics_model
     assert dynamics is not None and encoder is not None
