@@ -86,11 +86,12 @@ class Learner(nn.Module, ABC):
     def columns(self) -> Columns:
         """What a step of this learner's data must hold; replay, readers and checks follow it.
 
-        By default observations, the action and a reward if there are actions, flags and
-        `replay_spec`. A learner from data without rewards, or with labels, says so with
-        `worldflux.columns.step_columns`.
+        By default observations, the action and a reward if there are actions, flags,
+        `replay_spec`, and what the model is conditioned on (`WorldModel.condition_spec`). A learner
+        from data without rewards says so with `worldflux.columns.step_columns`.
         """
-        return step_columns(self.obs_spec, self.action_spec, self.replay_spec)
+        extra = self.world_model.condition_spec if hasattr(self, "world_model") else None
+        return step_columns(self.obs_spec, self.action_spec, self.replay_spec, extra=extra)
 
     @property
     def replay_spec(self) -> Mapping[str, TensorSpec]:

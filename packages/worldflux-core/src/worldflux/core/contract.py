@@ -20,6 +20,15 @@ class ModelContract:
     obs_spec: dict[str, TensorSpec]
     action_spec: dict[str, TensorSpec]
 
+    @property
+    def condition_spec(self) -> Mapping[str, TensorSpec]:
+        """Further columns of the data (`extra.<name>`, such as labels) that the model takes.
+
+        By name; `loss` reads them from `batch.extra`, everything else as the conditions
+        `wf.data.<name>` (B, ...). Without conditions (None) they are unknown.
+        """
+        return {}
+
     def supports(self, capability: Capability) -> bool:
         """Whether the model advertises `capability`."""
         return capability in self.capabilities
