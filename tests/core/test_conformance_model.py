@@ -9,7 +9,7 @@ import torch
 
 from worldflux.core.state import State
 from worldflux.errors import StorageError
-from worldflux.specs import Capability
+from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_world_model
 from worldflux.testing.conditions import check_conditions_matter
 from worldflux.testing.dummies import TinyConfig, TinyDynamics, TinyModel
