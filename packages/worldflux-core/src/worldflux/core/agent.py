@@ -23,6 +23,7 @@ from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Rates, Schedule, set_rates, value_now
+from worldflux.core.seam import LEARNER_ENTRIES, Seam
 from worldflux.core.source import Source
 from worldflux.core.state import State
 from worldflux.core.training_state import load_training_state, training_state
@@ -38,7 +39,7 @@ Mode = Literal["train", "eval"]
 _Rows = TypeVar("_Rows")  # a Batch, a State or a mapping of them
 
 
-class Learner(nn.Module, ABC):
+class Learner(Seam, nn.Module, ABC):
     """Owns a world model and everything that trains it.
 
     Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
@@ -76,6 +77,7 @@ class Learner(nn.Module, ABC):
         self.provenance: dict[str, Any] = {}
         self._rates: dict[str, Rates] = {}
 
+    entries = LEARNER_ENTRIES
     world_model: WorldModel
     whole_batch: bool = False
     """Of a learner whose loss needs the whole batch at once (percentiles, batch norm)."""
@@ -86,12 +88,11 @@ class Learner(nn.Module, ABC):
     def columns(self) -> Columns:
         """What a step of this learner's data must hold; replay, readers and checks follow it.
 
-        By default observations, the action and a reward if there are actions, flags,
-        `replay_spec`, and what the model is conditioned on (`WorldModel.condition_spec`). A learner
-        from data without rewards says so with `worldflux.columns.step_columns`.
+        By default observations, the action and a reward if there are actions, flags and
+        `replay_spec`. A learner from data without rewards, or with labels, says so with
+        `worldflux.columns.step_columns`.
         """
-        extra = self.world_model.condition_spec if hasattr(self, "world_model") else None
-        return step_columns(self.obs_spec, self.action_spec, self.replay_spec, extra=extra)
+        return step_columns(self.obs_spec, self.action_spec, self.replay_spec)
 
     @property
     def replay_spec(self) -> Mapping[str, TensorSpec]:

@@ -18,7 +18,6 @@ from worldflux.errors import CapabilityError
 from worldflux.specs import Capability
 from worldflux.testing.batches import batch_for, other_actions, random_actions, random_obs
 from worldflux.testing.boundaries import check_loss_respects_episodes
-from worldflux.testing.conditions import check_conditions_matter, random_conditions
 from worldflux.testing.inputs import check_inputs_matter, check_rows_are_independent
 from worldflux.testing.running import run_checks
 from worldflux.testing.sequences import (
@@ -27,6 +26,7 @@ from worldflux.testing.sequences import (
     check_transition_leaves_its_state_alone,
 )
 from worldflux.testing.slots import PerturbedSlot
+from worldflux.testing.wrong_inputs import check_refuses_wrong_inputs, check_takes_arrays
 
 Make = Callable[[], WorldModel]
 _STEPS = 4
@@ -56,7 +56,6 @@ def _applies(check: Callable[[WorldModel], None], model: WorldModel) -> bool:
         check_decode: model.decoder_module is not None,
         check_async_twins: dynamics,
         check_score: dynamics and model.supports(Capability.PLANNING) and model.supports_reward,
-        check_conditions_matter: bool(model.condition_spec),
         check_loss_respects_episodes: not model.loss_spans_batch and model.stride == 1,
     }
     return needs.get(check, True)
@@ -106,7 +105,7 @@ def check_state_contract(model: WorldModel) -> None:
 def check_transition_keeps_shapes(model: WorldModel) -> None:
     """A transition gives a State of the declared keys, with the shapes they had."""
     state = _start(model)
-    following = model.transition(state, _actions(model, 3), random_conditions(model, 3))
+    following = model.transition(state, _actions(model, 3))
     for key in model.state_spec().tensors:
         value = state[key]
         assert key in following, f"transition lost {key!r}"
@@ -117,17 +116,16 @@ def check_transition_keeps_shapes(model: WorldModel) -> None:
 def check_rollout_equals_steps(model: WorldModel) -> None:
     """`rollout` of H actions equals H single transitions."""
     start, actions = _start(model), _actions(model, _STEPS, 3)
-    given = random_conditions(model, 3)
-    trajectory = model.rollout(start, actions, given, deterministic=True)
+    trajectory = model.rollout(start, actions, deterministic=True)
     assert len(trajectory.states) == _STEPS + 1, f"{len(trajectory.states)} states"
     state = start
     for t in range(_STEPS):
-        state = model.transition(state, actions[t], given, deterministic=True)
+        state = model.transition(state, actions[t], deterministic=True)
         last = t + 1 == _STEPS  # caches are kept there alone
         expected = state if last else state.without_caches()
         _same(trajectory.states[t + 1], expected, f"step {t + 1}")
     if model.action is None and model.supports(Capability.UNCONDITIONAL):
-        without = model.rollout(start, None, given, horizon=_STEPS, deterministic=True)
+        without = model.rollout(start, None, horizon=_STEPS, deterministic=True)
         _same(without.states[-1], state, "rollout without actions (None)")
 
 
@@ -330,7 +328,8 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_transition_leaves_its_state_alone,
     check_sequence_is_causal,
     check_inputs_matter,
-    check_conditions_matter,
+    check_refuses_wrong_inputs,
+    check_takes_arrays,
     check_rollout_equals_steps,
     check_rollout_is_causal,
     check_rows_are_independent,
