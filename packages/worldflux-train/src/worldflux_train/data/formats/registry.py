@@ -14,6 +14,8 @@ from worldflux_train.data.formats.base import DataFormat
 BUILT_IN = {
     "episodes": "worldflux_train.data.formats.store:EpisodeStore",
     "cifar": "worldflux_train.data.formats.cifar:Cifar",
+    "video": "worldflux_train.data.formats.video:VideoSet",
+    "frames": "worldflux_train.data.formats.frames:FrameFolders",
     "images": "worldflux_train.data.formats.images:ImageSet",
 }
 HOOK = "worldflux_dataset_formats"
