@@ -9,8 +9,9 @@ import torch
 
 from worldflux.core.state import State
 from worldflux.errors import StorageError
-from worldflux.specs import Capability
+from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_world_model
+from worldflux.testing.conditions import check_conditions_matter
 from worldflux.testing.dummies import TinyConfig, TinyDynamics, TinyModel
 from worldflux.testing.family import IMAGE, SPACES
 from worldflux.testing.inputs import check_inputs_matter
@@ -268,6 +269,14 @@ class SeesTheFuture(TinyModel):
         return super().observe_sequence(replace(batch, obs=later), start, rand=rand)
 
 
+class IgnoresLabels(TinyModel):
+    """Says that it takes labels, and does not look at them."""
+
+    @property
+    def condition_spec(self):
+        return {"label": TensorSpec((), "int64", n=3)}
+
+
 BROKEN = {
     CONSTRUCTOR: [SeedsInConstructor],
     "check_builds_on_meta": [NeedsData],
@@ -304,13 +313,15 @@ BROKEN = {
     "check_score": [ScoresRelatively],
     "check_loss_trains_everything": [ForgetsAHead],
     "check_slots_take_effect": [LossBypassesConditioner],
+    "check_conditions_matter": [IgnoresLabels],
 }
 
 
 def test_a_sound_model_passes_every_check():
     for obs, action in ((OBS, ACTION), SPACES[1][1:], (IMAGE, ACTION)):
         ran = check_world_model(lambda obs=obs, action=action: TinyModel(TinyConfig(), obs, action))
-        assert ran == [CONSTRUCTOR, *(check.__name__ for check in CHECKS)]
+        needed = [check.__name__ for check in CHECKS if check is not check_conditions_matter]
+        assert ran == [CONSTRUCTOR, *needed], "it takes no conditions, all others apply"
 
 
 @pytest.mark.parametrize(

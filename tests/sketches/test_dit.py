@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldflux import Batch, Config, LossOutput, Session, State, UpdateResult, WorldModel
-from worldflux.columns import Columns, step_columns
+from worldflux.columns import Columns
 from worldflux.core.agent import Learner
 from worldflux.core.evaluation import Evaluation
 from worldflux.core.interfaces import ActionConditioner, Decoder, DynamicsModel, ObservationEncoder
@@ -106,6 +106,10 @@ class Model(WorldModel):
         self.fill("dynamics_model", lambda: Network(self.features["action"].size))
         self.fill("decoder_module", ToImage)
 
+    @property
+    def condition_spec(self) -> dict[str, TensorSpec]:
+        return {"label": TensorSpec((), "int64", n=self.classes)}
+
     def state_spec(self) -> StateSpec:
         return StateSpec({"x": TensorSpec(IMAGE)})
 
@@ -136,11 +140,6 @@ class DiT(Learner):
         self.world_model: Model = Model(config, obs_spec, action_spec)
         self.averaged = slow_copy(self.world_model)
         self.optimizers = {"diffusion": torch.optim.AdamW(self.world_model.parameters(), 1e-2)}
-
-    @property
-    def columns(self) -> Columns:
-        label = TensorSpec((), "int64", n=self.world_model.classes)
-        return step_columns(self.obs_spec, extra={"label": label})
 
     def training_plan(self) -> TrainingPlan:
         phase = Phase("diffusion", 16, 1, updates_per_step=1, trains=("diffusion",),

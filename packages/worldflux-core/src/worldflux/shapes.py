@@ -47,11 +47,12 @@ CLASSES = tuple(_FORMS)
 
 def draw_shapes(
     count: int, seed: int, *, classes: int = len(CLASSES), size: int = 32, channels: int = 3,
-    turned: bool = False,
+    turned: bool = False, spread: float = 1.0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:  # fmt: skip
     """`count` images (N, C, Y, X) of one shape each, and their labels (N,), equally many of each.
 
-    The same arguments give the same images. `turned` turns each by a random angle.
+    The same arguments give the same images. `turned` turns each by a random angle; `spread` scales
+    how far places and sizes differ (0: all in the middle, of one size).
     """
     if not 1 <= classes <= len(CLASSES) or size < 8:
         raise ContractError(
@@ -60,8 +61,8 @@ def draw_shapes(
         )
     random = np.random.default_rng([seed, 0x5BA9E5])
     labels = random.permutation(np.arange(count) % classes).astype(np.int64)
-    radius = random.uniform(0.42, 0.62, count)
-    centre = random.uniform(-1, 1, (2, count)) * (1 - 1.1 * radius)
+    radius = 0.52 + 0.1 * spread * random.uniform(-1, 1, count)
+    centre = spread * random.uniform(-1, 1, (2, count)) * (1 - 1.1 * radius)
     angle = random.uniform(-np.pi, np.pi, count) if turned else np.zeros(count)
     ink, paper = _colours(random, count, channels)
     images = np.empty((count, channels, size, size), np.uint8)

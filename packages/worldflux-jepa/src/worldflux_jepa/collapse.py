@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class CollapseWatch:
     def __init__(self) -> None:
         self.warned = False
 
-    def look(self, update: int, found: dict[str, Tensor]) -> None:
+    def look(self, update: int, found: Mapping[str, Tensor | float]) -> None:
         """Look at the numbers of `spread` at every so many updates."""
         if update % EVERY or "rep/std" not in found:
             return
@@ -60,3 +61,12 @@ class CollapseWatch:
         elif self.warned and not said:
             logger.warning("update %d: the representation is apart again.", update)
         self.warned = bool(said)
+
+
+def mean_numbers(found: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
+    """The mean of numbers by name, "/" in names replaced by "_"; empty of none."""
+    names = found[0] if found else ()
+    return {
+        name.replace("/", "_"): sum(float(each[name]) for each in found) / len(found)
+        for name in names
+    }

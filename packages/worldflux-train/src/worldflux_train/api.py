@@ -136,11 +136,16 @@ def load_run(
 
 
 def load_learner(
-    path: str | Path, step: int | None = None, *, trust: Trust = (), changed: bool = False
+    path: str | Path,
+    step: int | None = None,
+    *,
+    device: str | None = None,
+    trust: Trust = (),
+    changed: bool = False,
 ) -> tuple[RunConfig, Learner]:
     """The trained learner of a run, as `load_agent`; it need not act."""
     run = Run.open(path)
-    config = run_config(run, trust=trust, changed=changed)
+    config = run_config(run, device=device, trust=trust, changed=changed)
     return config, _learner(config, _checkpoint(run, step))
 
 

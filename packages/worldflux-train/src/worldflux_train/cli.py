@@ -1,4 +1,4 @@
-"""The subcommands `train`, `eval`, `imagine`, `report` and `compare`."""
+"""The subcommands `train`, `eval`, `imagine`, `plan`, `report` and `compare`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from worldflux.trust import options
 from worldflux_train.comparison.cli import compare
 from worldflux_train.data_cli import app as data_commands
 from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
+from worldflux_train.plan_cli import plan
 
 if TYPE_CHECKING:
     from worldflux_train.api import Result
@@ -35,6 +36,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("imagine")(imagine)
+    app.command("plan")(plan)
     app.command("report")(report)
     app.command("compare")(compare)
     app.add_typer(data_commands, name="data")

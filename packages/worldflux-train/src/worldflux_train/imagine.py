@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from worldflux.atomic import make_folder, write_file
-from worldflux.columns import ACTION, OBS, REWARD, under
+from worldflux.columns import ACTION, EXTRA, OBS, REWARD, under
 from worldflux.core.model import WorldModel
+from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
@@ -95,6 +96,10 @@ def imagine(
         raise CapabilityError(
             f"{type(model).__name__} has no dynamics: it cannot imagine what comes next."
         )
+    if model.starts_anew:
+        return _drawn(
+            model, episodes, step, Rand.seeded(derived(seed, "samples"), device_of(model))
+        )
     shown = max(episodes, key=rows_of)
     rows = rows_of(shown)
     context = min(context, max(1, rows // 4))
@@ -125,8 +130,38 @@ def _filter(model: WorldModel, episode: Episode, rand: Rand) -> list[State]:
         action = None
         if ACTION in episode:
             action = torch.as_tensor(np.array(episode[ACTION][t - 1])[None]).to(device)
-        states.append(model.update(states[-1], action, obs, rand=rand))
+        given = _conditions([(episode, t)], device)
+        states.append(model.update(states[-1], action, obs, given, rand=rand))
     return states
+
+
+def _conditions(pieces: list[tuple[Episode, int]], device: torch.device) -> ConditionPayload | None:
+    """The further columns of these steps (labels, say) as conditions (B, ...), where there are."""
+    names = [name for name in under(EXTRA, pieces[0][0]).values() if name != PICTURE]
+    if not names:
+        return None
+    extras = {
+        f"wf.data.{name.removeprefix(EXTRA)}": torch.as_tensor(
+            np.stack([episode[name][t] for episode, t in pieces])
+        ).to(device)
+        for name in names
+    }
+    return ConditionPayload(extras=extras)
+
+
+def _drawn(model: WorldModel, episodes: list[Episode], step: int, rand: Rand) -> Imagination:
+    """Of a generator: an image for the label of each first row, beside the real one."""
+    pieces = [(episode, 0) for episode in episodes]
+    device = device_of(model)
+    path = model.rollout(
+        model.initial(len(pieces), device), None, _conditions(pieces, device), horizon=1,
+        decode=True, rand=rand,
+    )  # fmt: skip
+    result = Imagination(step, 0, 1, len(pieces))
+    for key, value in (path.observations or {}).items():
+        real = np.stack([_real(episode, key)[0] for episode in episodes])
+        result.images[key] = (real, value[-1].float().cpu().numpy().clip(0, 1))
+    return result
 
 
 def _compare(
@@ -169,6 +204,7 @@ def _guesses(
         path = model.rollout(
             State.cat(states[part]),
             actions,
+            _conditions(pieces[part], states[0].device),
             decode=True,
             rand=rand.under(f"start{first}/"),
             **alone,

@@ -132,6 +132,11 @@ def _losses(rows: list[dict[str, Any]]) -> str:
 def _imagination(found: Imagination | None) -> str:
     if found is None:
         return _nothing("Not made yet: run <code>worldflux imagine</code> on this folder.")
+    if not found.error:
+        return (
+            f"<p>An image drawn for the label of each of {found.starts} real ones; the video shows "
+            f"them in pairs. Checkpoint of step {found.step:,}.</p>"
+        )
     text = (
         f"<p>After {found.context} real steps (shaded) the model saw only the actions of the next "
         f"{found.horizon}. Checkpoint of step {found.step:,}.</p>"

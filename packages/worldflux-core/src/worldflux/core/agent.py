@@ -23,7 +23,6 @@ from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Rates, Schedule, set_rates, value_now
-from worldflux.core.seam import LEARNER_ENTRIES, Seam
 from worldflux.core.source import Source
 from worldflux.core.state import State
 from worldflux.core.training_state import load_training_state, training_state
@@ -39,7 +38,7 @@ Mode = Literal["train", "eval"]
 _Rows = TypeVar("_Rows")  # a Batch, a State or a mapping of them
 
 
-class Learner(Seam, nn.Module, ABC):
+class Learner(nn.Module, ABC):
     """Owns a world model and everything that trains it.
 
     Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
@@ -77,7 +76,6 @@ class Learner(Seam, nn.Module, ABC):
         self.provenance: dict[str, Any] = {}
         self._rates: dict[str, Rates] = {}
 
-    entries = LEARNER_ENTRIES
     world_model: WorldModel
     whole_batch: bool = False
     """Of a learner whose loss needs the whole batch at once (percentiles, batch norm)."""
@@ -88,11 +86,12 @@ class Learner(Seam, nn.Module, ABC):
     def columns(self) -> Columns:
         """What a step of this learner's data must hold; replay, readers and checks follow it.
 
-        By default observations, the action and a reward if there are actions, flags and
-        `replay_spec`. A learner from data without rewards, or with labels, says so with
-        `worldflux.columns.step_columns`.
+        By default observations, the action and a reward if there are actions, flags,
+        `replay_spec`, and what the model is conditioned on (`WorldModel.condition_spec`). A learner
+        from data without rewards says so with `worldflux.columns.step_columns`.
         """
-        return step_columns(self.obs_spec, self.action_spec, self.replay_spec)
+        extra = self.world_model.condition_spec if hasattr(self, "world_model") else None
+        return step_columns(self.obs_spec, self.action_spec, self.replay_spec, extra=extra)
 
     @property
     def replay_spec(self) -> Mapping[str, TensorSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,11 +65,13 @@ def _observed(
 def _previous(model: WorldModel, batch: Batch, begin: int, end: int) -> Tensor:
     """Conditioned actions (B, end - begin, A') that led to steps `begin` to `end`."""
     taken = _actions(model, batch)
-    action = taken[:, max(begin - 1, 0) : end - 1]
+    steps = slice(max(begin - 1, 0), end - 1)
     if begin:
-        return _conditioned(model, action)
-    first = torch.zeros_like(_conditioned(model, taken[:, :1]))
-    return torch.cat([first, _conditioned(model, action)], 1) if action.shape[1] else first
+        return _conditioned(model, batch, taken, steps)
+    first = torch.zeros_like(_conditioned(model, batch, taken, slice(0, 1)))
+    if end == 1:
+        return first
+    return torch.cat([first, _conditioned(model, batch, taken, steps)], 1)
 
 
 def _actions(model: WorldModel, batch: Batch) -> Tensor:
@@ -78,6 +81,10 @@ def _actions(model: WorldModel, batch: Batch) -> Tensor:
     return batch.require("action")
 
 
-def _conditioned(model: WorldModel, action: Tensor) -> Tensor:
-    """Conditioned actions (B, N, A'); the conditioner sees one leading axis."""
-    return model.condition(action.flatten(0, 1)).unflatten(0, action.shape[:2])
+def _conditioned(model: WorldModel, batch: Batch, taken: Tensor, steps: slice) -> Tensor:
+    """Conditioned actions (B, N, A') of some steps; the conditioner sees one leading axis."""
+    action, found = taken[:, steps], batch.conditions()
+    if found is not None:
+        extras = {key: value[:, steps].flatten(0, 1) for key, value in found.extras.items()}
+        found = replace(found, extras=extras)
+    return model.condition(action.flatten(0, 1), found).unflatten(0, action.shape[:2])

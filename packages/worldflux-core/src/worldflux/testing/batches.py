@@ -69,9 +69,9 @@ def random_batch(
 def batch_for(
     model: WorldModel, batch: int = 2, length: int = 6, *, boundary: bool = True, seed: int = 0
 ) -> Batch:
-    """A random Batch (B, T) of the model's spaces and stride."""
-    spaces = (model.obs_spec, model.action_spec)
-    return random_batch(*spaces, batch, length, boundary=boundary, seed=seed, stride=model.stride)
+    """A random Batch (B, T) of the model's spaces, stride and what it is conditioned on."""
+    columns = step_columns(model.obs_spec, model.action_spec, extra=model.condition_spec)
+    return random_steps(columns, batch, length, boundary=boundary, seed=seed, stride=model.stride)
 
 
 def random_steps(

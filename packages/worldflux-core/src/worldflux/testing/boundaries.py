@@ -29,6 +29,7 @@ def two_episodes(model: WorldModel, first: int, second: int) -> Batch:
         is_first=a.is_first.clone(),
         is_last=a.is_last.clone(),
         is_terminal=a.is_terminal.clone(),
+        extra={name: joined(value, b.extra[name]) for name, value in a.extra.items()},
     )
     batch.is_first[:, _MIDDLE] = True
     batch.is_last[:, _MIDDLE - 1] = True

@@ -7,13 +7,20 @@ from typing import Any
 
 import torch
 
+from worldflux.columns import step_columns
+from worldflux.config import Config, dotted
 from worldflux.core.agent import Learner
 from worldflux.core.model import WorldModel
 from worldflux.errors import CapabilityError, ConfigError
+from worldflux.factory import preset_of
+from worldflux.ids import ModelId
 from worldflux.specs import CheckSettings, ModelSpec, TensorSpec
 from worldflux.testing.agent import check_agent
 from worldflux.testing.known_world import check_learns_known_world, line_spaces
 from worldflux.testing.other_sizes import check_other_sizes
+from worldflux.testing.shape_world import IMAGE as LARGE_SHAPES
+from worldflux.testing.shape_world import LABEL, check_learns_shapes, without_time
+from worldflux.testing.shape_world import SMALL_IMAGE as SMALL_SHAPES
 from worldflux.testing.world_model import check_world_model
 
 VECTOR = {"state": TensorSpec((5,))}
@@ -52,7 +59,6 @@ def check_family(
     naming what fails.
     """
     from worldflux.factory import get_model_spec
-    from worldflux.ids import ModelId
 
     spec = get_model_spec(model_id)
     check_spec(spec)
@@ -78,10 +84,9 @@ def check_family_learns(
     """`check_learns_known_world` on the family, as `spec.check` sets it up.
 
     The world is seen as `obs_spec` says (such as `line_world.LARGE_IMAGE`); by default as a vector,
-    or by families that take none as an image of 16x16 pixels.
+    or by families that take none as an image of 16x16 pixels. A family of single images learns
+    drawn shapes instead: see `worldflux.testing.shape_world`.
     """
-    from worldflux.factory import create_agent
-
     spaces = line_spaces(lambda *pair: _accepts(spec, *pair), obs_spec)
     seen = "vectors and 16x16 images" if obs_spec is None else obs_spec
     assert spaces, f"{spec.family} refuses all spaces of the line world: {seen}"
@@ -89,14 +94,47 @@ def check_family_learns(
     preset = settings.preset or min(spec.presets, key=check_presets(spec, *spaces).__getitem__)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        learner = create_agent(
-            f"{spec.family}:{preset}",
-            obs_spec=spaces[0],
-            action_spec=spaces[1],
-            **settings.overrides,
-        )
-        check_learns_known_world(learner, settings.updates, settings.rows)
-    return [check_learns_known_world.__name__]
+        learner = _learner(spec, preset, *spaces, settings.overrides)
+        if not without_time(learner):
+            check_learns_known_world(learner, settings.updates, settings.rows)
+            return [check_learns_known_world.__name__]
+        images = (LARGE_SHAPES, SMALL_SHAPES) if obs_spec is None else (obs_spec,)
+        shown = next(obs for obs in (*images, spaces[0]) if _accepts(spec, obs, {}))
+        learner = _learner(spec, preset, shown, {}, settings.overrides)
+        check_learns_shapes(learner, settings.updates, settings.rows)
+    return [check_learns_shapes.__name__]
+
+
+def _learner(
+    spec: ModelSpec,
+    preset: str,
+    obs_spec: Mapping[str, TensorSpec],
+    action_spec: Mapping[str, TensorSpec],
+    overrides: Mapping[str, Any],
+    slots: Mapping[str, Any] | None = None,
+) -> Learner:
+    from worldflux.factory import create_agent
+
+    config = _config(spec, preset, obs_spec, action_spec, overrides)
+    return create_agent(
+        f"{spec.family}:{preset}", obs_spec=obs_spec, action_spec=action_spec, config=config,
+        slots=slots,
+    )  # fmt: skip
+
+
+def _config(
+    spec: ModelSpec,
+    preset: str | None,
+    obs_spec: Mapping[str, TensorSpec],
+    action_spec: Mapping[str, TensorSpec],
+    overrides: Mapping[str, Any],
+) -> Config:
+    """The preset with `overrides`; without actions completed as by data with labels."""
+    config = preset_of(spec, preset)[1]
+    config = config.with_(**dotted(config, overrides))
+    if action_spec:
+        return config
+    return config.completed(step_columns(obs_spec, extra={"label": LABEL}))
 
 
 def _accepts(
@@ -160,13 +198,18 @@ def _checked(
     action_spec: Mapping[str, TensorSpec],
     overrides: Mapping[str, Any],
 ) -> list[str]:
-    from worldflux.factory import create_agent, create_world_model
+    from worldflux.factory import create_world_model
+
+    preset = ModelId.parse(model_id).preset or spec.default_preset
+    config = _config(spec, preset, obs_spec, action_spec, overrides)
 
     def model() -> WorldModel:
-        return create_world_model(model_id, obs_spec=obs_spec, action_spec=action_spec, **overrides)
+        return create_world_model(
+            model_id, obs_spec=obs_spec, action_spec=action_spec, config=config
+        )
 
     def agent() -> Learner:
-        return create_agent(model_id, obs_spec=obs_spec, action_spec=action_spec, **overrides)
+        return _learner(spec, preset, obs_spec, action_spec, overrides)
 
     return check_world_model(model) + (check_agent(agent) if spec.agent else [])
 
@@ -178,16 +221,11 @@ def _checked_sizes(
     action_spec: Mapping[str, TensorSpec],
     overrides: Mapping[str, Any],
 ) -> list[str]:
-    from worldflux.factory import create_agent
-
     if spec.check and not overrides:  # every slot is trained with: the sizes of a moment will do
         preset, overrides = spec.check.preset or preset, spec.check.overrides
 
     def make(slots: Mapping[str, Any]) -> Learner:
-        return create_agent(
-            f"{spec.family}:{preset}", obs_spec=obs_spec, action_spec=action_spec, slots=slots,
-            **overrides,
-        )  # fmt: skip
+        return _learner(spec, preset, obs_spec, action_spec, overrides, slots)
 
     check_other_sizes(make)
     return ["check_other_sizes"]

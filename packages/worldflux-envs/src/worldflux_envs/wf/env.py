@@ -39,7 +39,7 @@ class WfEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(2**31)) if seed is None else seed
-        return _row(self.rows.reset(torch.tensor([chosen]))), {}
+        return _row(self.rows.reset(torch.tensor([chosen]))), self._info()
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         rows = self.rows
@@ -47,7 +47,21 @@ class WfEnv(gymnasium.Env[Any, Any]):
             rows.state, torch.as_tensor(np.asarray(action))[None]
         )
         obs = _row(self.game.observe(rows.state, rows.obs, rows.size))
-        return obs, float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+        return obs, float(reward[0]), bool(terminated[0]), bool(truncated[0]), self._info()
+
+    def observation(self) -> dict[str, np.ndarray]:
+        """What is observed in the present state."""
+        return _row(self.game.observe(self.rows.state, self.rows.obs, self.rows.size))
+
+    def set_goal(self, state: dict[str, np.ndarray]) -> None:
+        """Make it the goal to be where the state (of `get_state`) is; nothing else changes."""
+        at = {key: torch.from_numpy(np.array(x)) for key, x in state.items()}
+        self.rows.state = self.game.aimed(self.rows.state, at)
+
+    def _info(self) -> dict[str, Any]:
+        """ "position", where the player is in the picture, (x, y) in [0, 1]."""
+        found = self.game.position(self.rows.state)
+        return {} if found is None else {"position": found[0].numpy().astype(np.float32)}
 
     def render(self) -> np.ndarray:
         """The picture (256, 256, 3) uint8."""

@@ -59,6 +59,14 @@ class Game(ABC):
         """The state a goal-conditioned game wants to be in."""
         raise NotImplementedError(f"{self.name} has no goal.")
 
+    def aimed(self, state: GameState, at: GameState) -> GameState:
+        """`state` with the goal of being where `at` is."""
+        raise NotImplementedError(f"{self.name} has no goal.")
+
+    def position(self, state: GameState) -> Tensor | None:
+        """Where the player is in the picture (N, 2), x right and y down in [0, 1], if it knows."""
+        return None
+
     def action_space(self) -> spaces.Space[np.ndarray] | spaces.Discrete:
         """Discrete choices, or continuous controls in [-1, 1]."""
         if self.choices is not None:

@@ -50,6 +50,12 @@ class TwoRoom(Game):
     def goal(self, state: GameState) -> GameState:
         return {**state, "point": state["target"]}
 
+    def aimed(self, state: GameState, at: GameState) -> GameState:
+        return {**state, "target": at["point"]}
+
+    def position(self, state: GameState) -> Tensor | None:
+        return state["point"]
+
     def picture(self, state: GameState, size: int) -> Tensor:
         door = state["door"]
         canvas = Canvas(len(door), size, SNOW, door.device)

@@ -1,0 +1,114 @@
+"""LeWorldModel's agent: it learns from data alone and acts by planning toward goals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from worldflux.core.agent import Mode
+from worldflux.core.batch import Batch
+from worldflux.core.evaluation import Evaluation
+from worldflux.core.output import UpdateResult
+from worldflux.core.payloads import ActionPayload
+from worldflux.core.rand import Rand
+from worldflux.core.schedules import Schedule
+from worldflux.core.source import Source
+from worldflux.core.state import State
+from worldflux.planning.agent import PlanningAgent
+from worldflux.specs import TensorSpec
+from worldflux.training import Phase, TrainingPlan
+from worldflux_jepa.collapse import CollapseWatch, mean_numbers
+from worldflux_jepa.lewm.config import LeWMConfig
+from worldflux_jepa.lewm.dynamics import batch_norms
+from worldflux_jepa.lewm.networks import BlockEncoder
+from worldflux_jepa.lewm.world_model import LeWorldModel
+from worldflux_jepa.optimisers import adamw
+
+PHASE = "model"
+_LEAST_STD = 1e-3
+
+
+class LeWMAgent(PlanningAgent):
+    """Trains a `LeWorldModel`; its actions are planned block by block."""
+
+    whole_batch = True  # SIGReg and batch norm
+
+    def __init__(
+        self,
+        config: LeWMConfig,
+        obs_spec: Mapping[str, TensorSpec],
+        action_spec: Mapping[str, TensorSpec] | None = None,
+    ) -> None:
+        seen = {key: spec for key, spec in obs_spec.items() if key != "goal"}
+        super().__init__(LeWorldModel(config, seen, action_spec), config.agent, config)
+        self.stride = config.model.stride
+        self.own = config.agent
+        self.optimizers = {
+            PHASE: adamw([self.world_model], self.own.lr, self.own.weight_decay,
+                         spare_vectors=False)
+        }  # fmt: skip
+        self.schedules = {f"{PHASE}.lr": Schedule("cosine", 0.0, 1.0, 0.0, warmup=self.own.warmup)}
+        self.watch = CollapseWatch()
+
+    def training_plan(self) -> TrainingPlan:
+        phase = Phase(
+            PHASE, self.own.batch, self.own.length, updates_per_step=1, stride=self.stride,
+            boundary="within", trains=(PHASE,),
+            follows=batch_norms(self.world_model, "world_model."),
+        )  # fmt: skip
+        return TrainingPlan([phase], collect_until=0)
+
+    def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
+        """Actions are normalised by the data's statistics, in training and in planning alike."""
+        found, blocks = source.statistics("action"), self.world_model.action_conditioner
+        if isinstance(blocks, BlockEncoder):
+            blocks.mean.copy_(torch.as_tensor(found.mean).flatten())
+            blocks.std.copy_(torch.as_tensor(found.std).flatten().clamp(min=_LEAST_STD))
+
+    def act(
+        self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor,
+        mode: Mode = "eval", *, rand: Rand | None = None,
+    ) -> tuple[ActionPayload, State]:  # fmt: skip
+        """Act on observations (B, ...), with the statistics that the batch norms have learnt."""
+        with _evaluating(self.world_model):
+            return super().act(obs, state, is_first, mode, rand=rand)
+
+    def observe(
+        self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor,
+        *, rand: Rand | None = None,
+    ) -> State:  # fmt: skip
+        """Observe (B, ...), with the statistics that the batch norms have learnt."""
+        with _evaluating(self.world_model):
+            return super().observe(obs, state, is_first, rand=rand)
+
+    def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
+        """One step on prediction and SIGReg; a collapse is reported."""
+        result = super().update(batch, phase, rand=rand)
+        self.watch.look(self.steps[PHASE], result.metrics)
+        return result
+
+    @torch.no_grad()
+    def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
+        """The losses of held-out sequences, and how far embeddings are apart."""
+        phase, found = self.training_plan().phases[0], []
+        for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
+            batch = source.read(source.choose(phase, update))
+            with self.autocast():
+                output = self.world_model.loss(batch, rand=rand)
+            found.append({"loss": output.loss, **output.components, **output.metrics})
+        return Evaluation(metrics=mean_numbers(found))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In here `module` is in eval mode; afterwards it is as it was."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

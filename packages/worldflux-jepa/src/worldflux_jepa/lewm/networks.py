@@ -1,0 +1,93 @@
+"""The parts of LeWorldModel: encoders, projectors, and the encoder of blocks of actions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldflux.core.interfaces import ActionConditioner, ObservationEncoder
+from worldflux.core.payloads import ConditionPayload
+from worldflux.core.state import State
+from worldflux.specs import TensorSpec
+from worldflux_jepa.pixels import normalised
+
+
+class Projector(nn.Module):
+    """Two layers with batch norm and GELU between."""
+
+    def __init__(self, size: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, out)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (..., D) -> (..., out); batch norm is over all rows."""
+        return self.net(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+
+class Projected(ObservationEncoder):
+    """Any encoder's features (B, E), projected to the embedding `rep` (B, D)."""
+
+    def __init__(self, trunk: nn.Module, size: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.trunk, self.projector = trunk, Projector(size, hidden, out)
+
+    def forward(self, obs: dict[str, Tensor]) -> State:
+        """Observations (B, ...) to `rep` (B, D)."""
+        found = self.trunk(obs)
+        return State({"rep": self.projector(found["rep"] if isinstance(found, State) else found)})
+
+
+class Convolutions(nn.Module):
+    """Images to vectors (B, E), by convolutions that halve them."""
+
+    def __init__(self, channels: Sequence[int], key: str, spec: TensorSpec) -> None:
+        super().__init__()
+        self.key = key
+        sizes, layers = [spec.shape[0], *channels], list[nn.Module]()
+        for before, after in itertools.pairwise(sizes):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(1, after), nn.GELU()]
+        self.net = nn.Sequential(*layers, nn.Flatten())
+        side = [size for size in spec.shape[1:]]
+        for _ in channels:
+            side = [(size + 1) // 2 for size in side]
+        self.size = channels[-1] * side[0] * side[1]
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        """Images (B, C, Y, X) by key -> (B, E)."""
+        return self.net(normalised(obs[self.key]))
+
+
+class BlockEncoder(ActionConditioner):
+    """Blocks of k actions, normalised by the data's statistics, to vectors (B, D)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, action: TensorSpec, stride: int, width: int, scale: int, smooth: int | None = None
+    ) -> None:
+        """`action` is the space of one action, `width` that of an embedding."""
+        super().__init__()
+        self.stride, self.size = stride, action.size
+        flat = stride * action.size
+        self.register_buffer("mean", torch.zeros(action.size))
+        self.register_buffer("std", torch.ones(action.size))
+        self.smooth = nn.Conv1d(flat, smooth or flat, 1)
+        self.fc1, self.fc2 = (
+            nn.Linear(smooth or flat, scale * width),
+            nn.Linear(scale * width, width),
+        )
+
+    def forward(self, action: Tensor | None, conditions: ConditionPayload | None = None) -> Tensor:
+        """Blocks (B, k, A), or raw actions (B, A) where k is 1, -> (B, D)."""
+        assert action is not None, "LeWM needs actions"
+        block = action.reshape(len(action), self.stride, self.size).float()
+        block = ((block - self.mean) / self.std).flatten(1)  # (B, k * A)
+        smooth = F.linear(block, self.smooth.weight[:, :, 0], self.smooth.bias)
+        return self.fc2(F.silu(self.fc1(smooth)))
