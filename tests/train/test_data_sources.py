@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 
 from worldflux.columns import step_columns
 from worldflux.core.batch import Batch
-from worldflux.core.source import Source
+from worldflux.core.episode_source import EpisodeSource
+from worldflux.core.source import Segments, Source
 from worldflux.episodes import EpisodeWriter
 from worldflux.errors import ConfigError, StorageError
 from worldflux.specs import TensorSpec
@@ -123,6 +125,35 @@ def test_a_mixture_takes_its_share_on_average_and_lacking_latents_are_zero() -> 
         assert not batch.stored["deter"][offline].any() and batch.stored["deter"][~offline].all()
         assert batch.extra["label"].shape == (5, 3)
     assert sum(counts) == 30 and set(counts) == {1, 2}
+
+
+@pytest.mark.parametrize("source", [None, "data", "replay"])
+@pytest.mark.parametrize("weights", [None, LeastSampled(2.0)])
+def test_the_data_of_a_mixture_is_read_ahead_and_changes_no_batch(
+    weights: LeastSampled | None, source: str | None
+) -> None:
+    read: list[str] = []
+
+    class Noted(EpisodeSource):
+        def read(self, segments: Segments) -> Batch:
+            read.append(threading.current_thread().name)
+            return super().read(segments)
+
+    episodes = [counted_episode(DATA, 8, number) for number in range(10)]
+    ahead = ReadAhead(Noted(episodes, DATA))
+    mixed = Mixture({"data": ahead, "replay": online()}, 0.3, COLUMNS)
+    phase = Phase("p", 5, 2, boundary="within", weights=weights, source=source)  # type: ignore[arg-type]
+    plain = mixture()
+    for update in [0, 1, 2, 3, 4, 7, 8]:
+        expected = tensors(plain.read(plain.choose(phase, update)))
+        found = tensors(mixed.read(mixed.choose(phase, update)))
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    others = [name for name in read if name.startswith("read ahead")]
+    used = 0 if source == "replay" else len(read)
+    assert len(read) == used and bool(others) == (source != "replay" and weights is None)
+    if source is None and weights is None:  # only what was skipped to is read here
+        assert len(read) - len(others) == 2
+    mixed.close()
 
 
 def test_a_mixture_writes_where_rows_came_from() -> None:

@@ -101,7 +101,7 @@ def make_source(
     replay.shared = folder
     if offline is None:
         return replay, replay
-    both: Mapping[str, Source] = {"data": offline, "replay": replay}
+    both: Mapping[str, Source] = {"data": ReadAhead(offline), "replay": replay}
     return Mixture(both, train.data_fraction, columns), replay
 
 

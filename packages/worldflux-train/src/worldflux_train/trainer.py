@@ -24,7 +24,7 @@ from worldflux_train.checkpoint import Parts, load_newest, save_checkpoint
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
-from worldflux_train.data import ReadAhead
+from worldflux_train.data import Mixture, ReadAhead
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.inputs import (
     check_fits,
@@ -109,7 +109,7 @@ class Trainer:
         """Close the environments and stop reading ahead."""
         if self.collector is not None:
             self.collector.stepper.envs.close()
-        if isinstance(self.source, ReadAhead):
+        if isinstance(self.source, ReadAhead | Mixture):
             self.source.close()
 
     # Beginning and end

@@ -24,7 +24,6 @@ from worldflux.core.windows import (
     phase_number,
     possible,
     random_for,
-    too_few,
 )
 from worldflux.episodes import Episode, rows_of
 from worldflux.errors import ContractError, StorageError
@@ -78,9 +77,8 @@ class EpisodeSource:
     def choose(self, phase: Phase, update: int) -> Segments:
         lengths = self._runs(phase)
         random = random_for(self.seed, phase, update)
-        if not possible(phase, lengths).any():
-            raise too_few(phase, lengths, f"The source {self.name!r}")
-        run, begin = draw(phase, lengths, random, self.drawn.of(phase, self.numbers))
+        drawn, what = self.drawn.of(phase, self.numbers), f"The source {self.name!r}"
+        run, begin = draw(phase, lengths, random, drawn, what=what)
         first, count, padding = clipped(phase, begin, lengths[run])
         if phase.boundary == "within":
             self.drawn.add(phase, self.numbers, run)

@@ -83,6 +83,14 @@ class Segments(Described):
         source = tuple(self.source[int(i)] for i in index)
         return replace(self, source=source, **chosen)
 
+    def same_as(self, other: Segments) -> bool:
+        """Whether both are the same rows for the same update."""
+        whose = (self.phase, self.update, self.source) == (other.phase, other.update, other.source)
+        arrays = (*_ARRAYS, "row")
+        return whose and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
+        )
+
     def by_source(self) -> Iterator[tuple[str, Ints, Segments]]:
         """Each source's name, its places here, and its part."""
         for name in dict.fromkeys(self.source):

@@ -19,13 +19,15 @@ class ReadAhead:
     """An unchanging source that reads the following update's batch in a thread of its own.
 
     What is chosen follows from the update alone, so the batches are the same as without. A phase
-    whose choice has a memory (`LeastSampled`) is not read ahead.
+    whose choice has a memory (`LeastSampled`) is not read ahead, and neither are parts of what
+    was chosen.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self._pool = ThreadPoolExecutor(1, "read ahead")
-        self._waiting: dict[str, tuple[int, Future[Batch]]] = {}
+        self._chosen: Segments | None = None
+        self._waiting: dict[str, tuple[Segments, Future[Batch]]] = {}
 
     @property
     def columns(self) -> Columns:
@@ -35,20 +37,26 @@ class ReadAhead:
         return self.source.ready(phase)
 
     def choose(self, phase: Phase, update: int) -> Segments:
-        return self.source.choose(phase, update)
+        self._chosen = self.source.choose(phase, update)
+        return self._chosen
 
     def read(self, segments: Segments) -> Batch:
-        phase, update = segments.phase, segments.update
-        number, future = self._waiting.pop(phase.name, (-1, None))
-        whole = len(segments) == phase.batch
-        if future is not None and number == update and whole:
-            batch = future.result()
-        else:
-            batch = self.source.read(segments)
-        if whole and not isinstance(phase.weights, LeastSampled):
-            following = self._pool.submit(self._following, phase, update + 1)
-            self._waiting[phase.name] = (update + 1, following)
+        batch = self.taken(segments)
+        if segments is self._chosen and chosen_alike(segments.phase):
+            self.prepare(self.source.choose(segments.phase, segments.update + 1))
         return batch
+
+    def taken(self, segments: Segments) -> Batch:
+        """The Batch (B, T, ...) of segments, which may have been read before; nothing follows."""
+        expected, future = self._waiting.pop(segments.phase.name, (None, None))
+        if expected is not None and future is not None and expected.same_as(segments):
+            return future.result()
+        return self.source.read(segments)
+
+    def prepare(self, segments: Segments) -> None:
+        """Begin to read these segments, which will be asked for next in their phase."""
+        following = self._pool.submit(self.source.read, segments)
+        self._waiting[segments.phase.name] = (segments, following)
 
     def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
         self.source.write(index, values)
@@ -66,5 +74,7 @@ class ReadAhead:
         """Stop reading ahead."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _following(self, phase: Phase, update: int) -> Batch:
-        return self.source.read(self.source.choose(phase, update))
+
+def chosen_alike(phase: Phase) -> bool:
+    """Whether what an update is made of does not depend on what was chosen before."""
+    return not isinstance(phase.weights, LeastSampled)

@@ -18,6 +18,7 @@ from worldflux.core.source import Segments, Source
 from worldflux.core.statistics import Statistics
 from worldflux.errors import ConfigError
 from worldflux.training import Phase
+from worldflux_train.data.ahead import ReadAhead, chosen_alike
 
 _STEPS = ("is_first", "is_last", "is_terminal", "action", "reward", "mask")
 
@@ -28,7 +29,8 @@ class Mixture:
     Update u takes floor((u+1) f B) - floor(u f B) of its B rows from the data, f = `fraction`: on
     average the share is exact. A phase with a `source` of its own has that one alone. Values are
     written where their rows came from; a stored column that a part lacks is zero there, which is
-    a model's initial state.
+    a model's initial state. Where the data is a `ReadAhead`, its part of the next batch is read
+    ahead: it follows from the update alone, whatever the replay comes to hold.
     """
 
     def __init__(self, sources: Mapping[str, Source], fraction: float, columns: Columns) -> None:
@@ -40,30 +42,32 @@ class Mixture:
                 f"train.data_fraction={fraction}: it takes data and replay, and a share between 0 "
                 "and 1."
             )
+        self._chosen: Segments | None = None
 
     def ready(self, phase: Phase) -> bool:
         return all(self.sources[name].ready(phase) for name in self._names(phase))
 
     def choose(self, phase: Phase, update: int) -> Segments:
-        if phase.source is not None:
-            return self.sources[phase.source].choose(phase, update)
-        share = self.fraction * phase.batch
-        rows = {"data": math.floor((update + 1) * share) - math.floor(update * share)}
-        rows["replay"] = phase.batch - rows["data"]
+        offline = self._offline_rows(phase, update)
+        rows = {"data": offline, "replay": phase.batch - offline}
         chosen = [
             self.sources[name].choose(replace(phase, batch=count), update)
             for name, count in rows.items()
             if count
         ]
-        return Segments.cat(chosen)
+        self._chosen = Segments.cat(chosen)
+        return self._chosen
 
     def read(self, segments: Segments) -> Batch:
         found, places = [], []
         for name, index, part in segments.by_source():
-            batch = self.sources[name].read(part)
+            source = self.sources[name]
+            batch = source.taken(part) if isinstance(source, ReadAhead) else source.read(part)
             batch.index = self._named(name, batch)
             found.append(batch)
             places.append(index)
+        if segments is self._chosen:
+            self._read_ahead(segments.phase, segments.update + 1)
         order = np.argsort(np.concatenate(places), kind="stable")
         if len(found) == 1:
             return found[0]
@@ -86,6 +90,27 @@ class Mixture:
     def load(self, folder: Path) -> None:
         for name, source in self.sources.items():
             source.load(folder / name)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for source in self.sources.values():
+            if isinstance(source, ReadAhead):
+                source.close()
+
+    def _offline_rows(self, phase: Phase, update: int) -> int:
+        """How many rows of an update come from the data."""
+        if phase.source is not None:
+            return phase.batch if phase.source == "data" else 0
+        share = self.fraction * phase.batch
+        return math.floor((update + 1) * share) - math.floor(update * share)
+
+    def _read_ahead(self, phase: Phase, update: int) -> None:
+        """Begin to read the data's part of an update, as `choose` and `read` will ask for it."""
+        data, count = self.sources["data"], self._offline_rows(phase, update)
+        if not isinstance(data, ReadAhead) or not count or not chosen_alike(phase):
+            return
+        part = data.choose(replace(phase, batch=count), update)
+        data.prepare(replace(part, phase=phase, row=np.arange(count)))  # the data's rows are first
 
     def _names(self, phase: Phase) -> list[str]:
         return list(self.sources) if phase.source is None else [phase.source]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +31,10 @@ from worldflux.core.windows import (
     possible,
     random_for,
     spanned,
-    too_few,
 )
 from worldflux.episodes import check_episode, rows_of
 from worldflux.errors import ConfigError, ContractError, did_you_mean
-from worldflux.training import Phase
+from worldflux.training import LeastSampled, Phase
 from worldflux_train.replay.fresh import FreshQueue
 from worldflux_train.replay.lanes import Lanes
 from worldflux_train.replay.slices import Ints, Slices
@@ -86,6 +84,7 @@ class Replay:
         self.fresh = FreshQueue(num_envs) if online else None
         self._storage = self._make(storage, torch.device(device), folder)
         self._snapshot = Snapshot(self.columns, self.lanes)
+        self._read_lengths: dict[tuple[int, ...], Mapping[str, int]] = {}
 
     @staticmethod
     def bytes_for(columns: Columns, capacity: int) -> int:
@@ -177,12 +176,12 @@ class Replay:
                 f"The online queue delivers sequences across episodes, phase {phase.name!r} wants "
                 "those of one. Use boundary='cross' or set train.replay_online=false."
             )
-        slices = Slices.none()
-        if self.fresh is not None:
+        if self.fresh is None:
+            slices = self._draw(phase, update, phase.batch)
+        else:
             slices = self.fresh.take(self.lanes, phase.batch, phase.total)
-        rest = phase.batch - slices.lane.size
-        if rest:
-            slices = slices.then(self._draw(replace(phase, batch=rest), update))
+            if rest := phase.batch - slices.lane.size:
+                slices = slices.then(self._draw(phase, update, rest))
         return Segments.of(
             phase, update, self.name, slices.lane, slices.start, slices.count, slices.offset
         )
@@ -200,18 +199,24 @@ class Replay:
         """
         phase, total = segments.phase, spanned(segments.phase)
         slices = Slices(segments.episode, segments.start, segments.padding, segments.count)
-        wanted = {
-            name: steps_to_read(phase, name)
-            for name in self.columns
-            if phase.context or not name.startswith(STORED)
-        }
-        lengths = {name: first + (n - 1) * k + 1 for name, (first, k, n) in wanted.items()}
-        found = self._storage.read(self.lanes, slices, lengths)
+        found = self._storage.read(self.lanes, slices, self._lengths(phase))
         if phase.stride > 1:
+            wanted = {name: steps_to_read(phase, name) for name in found}
             found = {name: found[name][:, first::k] for name, (first, k, _) in wanted.items()}
         index = self.lanes.index(slices, total)[:, phase.stride - 1 :: phase.stride]
         names = torch.from_numpy(index[:, : phase.total]).to(found[FLAGS[0]].device)
         return batch_of(phase, segments, found, names)
+
+    def _lengths(self, phase: Phase) -> Mapping[str, int]:
+        """The rows of a window that each column is read from; kept, since every update asks."""
+        key = (phase.context, phase.length, phase.stride)
+        if key not in self._read_lengths:
+            names = [n for n in self.columns if phase.context or not n.startswith(STORED)]
+            wanted = {name: steps_to_read(phase, name) for name in names}
+            self._read_lengths[key] = {
+                name: first + (n - 1) * k + 1 for name, (first, k, n) in wanted.items()
+            }
+        return self._read_lengths[key]
 
     def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
         """Replace stored values of the rows named by `index` (B, T), given as (B, T, ...).
@@ -276,14 +281,15 @@ class Replay:
         nothing = np.zeros(lanes.lanes, np.int64)
         return Slices(np.arange(lanes.lanes), lanes.oldest, nothing, lanes.filled)
 
-    def _draw(self, phase: Phase, update: int) -> Slices:
-        runs = self._runs(phase)
-        if not possible(phase, runs.count).any():
-            raise too_few(phase, runs.count, "The replay")
-        names = self.lanes.begun.names(self.lanes)
-        random = random_for(self.seed, phase, update)
-        run, begin = draw(phase, runs.count, random, self.drawn.of(phase, names))
-        self.drawn.add(phase, names, run)
+    def _draw(self, phase: Phase, update: int, batch: int) -> Slices:
+        runs, random, what = self._runs(phase), random_for(self.seed, phase, update), "The replay"
+        if isinstance(phase.weights, LeastSampled):
+            names = self.lanes.begun.names(self.lanes)
+            drawn = self.drawn.of(phase, names)
+            run, begin = draw(phase, runs.count, random, drawn, batch=batch, what=what)
+            self.drawn.add(phase, names, run)
+        else:
+            run, begin = draw(phase, runs.count, random, batch=batch, what=what)
         first, count, padding = clipped(phase, begin, runs.count[run])
         return Slices(runs.lane[run], runs.start[run] + first, padding, count)
 
