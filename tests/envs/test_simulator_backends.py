@@ -242,6 +242,41 @@ def test_a_missing_display_library_says_what_to_install(monkeypatch):
         headless.choose_gl(rendering=True)
 
 
+IMPORTED_FIRST = """
+import dm_control.suite, mujoco, os, sys
+from worldflux.factory import make_env
+dmc, model = "dmc/cartpole-swingup", sys.argv[1]
+for task in (dmc, "mujoco/" + model):
+    image = make_env(task, obs="pixels").reset(seed=0)[0]["image"]
+    assert image.std() > 1, (task, image.std())
+"""
+
+
+def test_a_simulator_that_was_imported_first_is_drawn_all_the_same(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    backend("dmc", "dm_control")
+    model = tmp_path / "ball.xml"
+    model.write_text(BALL)
+    environ = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORTED_FIRST, str(model)],
+        env=environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_listing_the_tasks_of_dmc_chooses_a_way_to_draw_first(monkeypatch):
+    from worldflux_envs import headless
+
+    asked = []
+    monkeypatch.setattr(headless, "choose_gl", lambda **options: asked.append(options))
+    assert "cartpole-swingup" in backend("dmc", "dm_control").tasks()
+    assert asked == [{"rendering": False, "read_by": "dm_control._render"}]
+
+
 def test_crafter_is_the_same_for_the_same_seed_in_every_process():
     import subprocess
     import sys

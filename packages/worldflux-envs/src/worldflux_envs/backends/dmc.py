@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 hookimpl = pluggy.HookimplMarker("worldflux")
 # Where the suite's first camera does not follow the body (as in published pixel benchmarks).
 CAMERAS = {"quadruped": 2}
+_DRAWS = "dm_control._render"
 SHORT_NAMES = {"cup": "ball_in_cup", "pointmass": "point_mass"}
 
 
@@ -66,7 +67,7 @@ def make(
     known("dmc", options)
     if check_obs(options.get("obs", "state")) != "state" or render_mode:
         render_mode = "rgb_array"
-    choose_gl(rendering=render_mode is not None, read_by="dm_control._render")
+    choose_gl(rendering=render_mode is not None, read_by=_DRAWS)
     domain, environment = _load(task, task_kwargs or {})
     from worldflux_envs.dm import DmEnv
 
@@ -92,6 +93,9 @@ def make_vec(task: Any, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
 
 def tasks() -> list[str]:
     """Every `domain-task` of the suite."""
+    from worldflux_envs.headless import choose_gl
+
+    choose_gl(rendering=False, read_by=_DRAWS)  # importing the suite imports what draws
     from dm_control import suite
 
     return sorted(f"{domain}-{task}" for domain, task in suite.ALL_TASKS)
