@@ -17,6 +17,7 @@ FREE = {
     "import worldflux.planning.config": HEAVY - {"pydantic"},
     "import worldflux; worldflux.create_config('ring:large')": {"torch", "gymnasium"},
     "import worldflux; worldflux.list_env_backends()": {"torch", "gymnasium", "mujoco"},
+    "import worldflux; worldflux.list_envs('wf')": {"torch", "gymnasium"},
     "import worldflux_ring.plugin": {"torch"},
 }
 COMMANDS = [["models"], ["envs"], ["plugins"], ["--help"], ["--version"]]

@@ -173,6 +173,10 @@ def test_chance_is_uniform_and_positional():
     assert len(numbers.unique()) == numbers.numel()
 
 
+def test_the_backend_lists_every_game():
+    assert wf.tasks() == list(GAMES)
+
+
 def test_pictures_have_content():
     for name in GAMES:
         rows = Rows(game(name), obs="pixels", size=48)

@@ -13,12 +13,13 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 class Key(NamedTuple):
-    """One key: `agent.lr`, its value, the values it takes, and its description."""
+    """One key: `agent.lr`, its value, the values it takes, its description, and its few values."""
 
     name: str
     value: Any
     takes: str
     about: str
+    choices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         about = f"\n    {self.about}" if self.about else ""
@@ -33,12 +34,25 @@ def keys_of(config: BaseModel, prefix: str = "") -> Iterator[Key]:
             yield from keys_of(value, f"{prefix}{name}.")
         else:
             about = " ".join((field.description or "").split())
-            yield Key(f"{prefix}{name}", _plain(value), takes(field), about)
+            yield Key(
+                f"{prefix}{name}", _plain(value), takes(field), about, choices(field.annotation)
+            )
 
 
 def takes(field: FieldInfo) -> str:
     """The values a field takes, such as `integer > 0`, `number in 0 <= x <= 1`, `gru or lstm`."""
     return " ".join([_kind(field.annotation), *_bounds(field.metadata)])
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """Every value of a type that has few, as it is written; else none."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return tuple(map(str, parts))
+    if origin in (Union, types.UnionType):
+        return tuple(dict.fromkeys(found for part in parts for found in choices(part)))
+    plain = {bool: ("true", "false"), type(None): ("null",)}
+    return plain.get(annotation, ())
 
 
 def _kind(annotation: Any) -> str:

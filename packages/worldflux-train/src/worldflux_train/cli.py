@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worldflux.cli.examples import examples
 from worldflux.errors import ConfigError
 from worldflux.runs import Run
 from worldflux.trust import options
+from worldflux_train import completion
 from worldflux_train.comparison.cli import compare
 from worldflux_train.data_cli import app as data_commands
 from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
@@ -27,18 +29,15 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override a configuration key, such as agent.lr=1e-4. May be repeated.",
+        autocompletion=completion.settings,
     ),
 ]
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the subcommands of this package to the `worldflux` command."""
-    app.command("train")(train)
-    app.command("eval")(evaluate)
-    app.command("imagine")(imagine)
-    app.command("plan")(plan)
-    app.command("report")(report)
-    app.command("compare")(compare)
+    for name, (function, shown) in _COMMANDS.items():
+        app.command(name, epilog=examples(*shown))(function)
     app.add_typer(data_commands, name="data")
 
 
@@ -46,17 +45,30 @@ def train(
     typed: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="ID[:PRESET]", help="What to train, such as dreamerv3:size1m."),
+        typer.Argument(
+            metavar="ID[:PRESET]",
+            help="What to train, such as dreamerv3:size1m.",
+            autocompletion=completion.model_ids,
+        ),
     ] = None,
     env: Annotated[
-        str | None, typer.Option(metavar="BACKEND/TASK", help="Where, such as gym/CartPole-v1.")
+        str | None,
+        typer.Option(
+            metavar="BACKEND/TASK",
+            help="Where, such as gym/CartPole-v1.",
+            autocompletion=completion.env_ids,
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Where the clock ends (train.steps).")
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(metavar="FILE|RECIPE", help="YAML file, or the name of a shipped recipe."),
+        typer.Option(
+            metavar="FILE|RECIPE",
+            help="YAML file, or the name of a shipped recipe.",
+            autocompletion=completion.recipe_names,
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -75,7 +87,7 @@ def train(
 ) -> None:
     """Train a model in an environment or on data, or continue a run. Ctrl-C saves and exits."""
     if help_config:
-        from worldflux_train.help_config import explained
+        from worldflux_train.run_keys import explained
 
         for text in explained(model, env):
             typer.echo(text)
@@ -253,3 +265,27 @@ def _free_folder(model_id: str, env_id: str) -> Path:
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
+
+
+_COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "train": (
+        train,
+        (
+            "train dreamerv3:size1m --env gym/CartPole-v1 --config dreamerv3-cartpole",
+            "train tdmpc2:1m --env gym/Pendulum-v1 --steps 5000 --set train.seed=1 --out runs/one",
+            "train rssm:small --data recorded --set data.validation=0.1",
+            "train --resume runs/one --steps 10000",
+        ),
+    ),
+    "eval": (evaluate, ("eval runs/one --episodes 20", "eval runs/one --step 5000 --device cpu")),
+    "imagine": (imagine, ("imagine runs/one", "imagine runs/one --horizon 15 --format gif")),
+    "plan": (plan, ("plan runs/one --episodes 50", "plan runs/one --env wf/two-room --budget 100")),
+    "report": (report, ("report runs/one",)),
+    "compare": (
+        compare,
+        (
+            "compare tdmpc2:1m rssm:small --env wf/pendulum --steps 2000 --seeds 2 --out both",
+            "compare a=rssm b=rssm --env wf/catch --steps 2000 --out both --set b/agent.lr=1e-3",
+        ),
+    ),
+}

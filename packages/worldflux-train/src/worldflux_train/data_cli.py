@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from worldflux.cli.examples import examples
 from worldflux.errors import StorageError
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Recorded episodes.")]
 app = typer.Typer(help="Look at, check and copy recorded episodes.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog=examples("data info recorded"))
 def info(folder: Folder) -> None:
     """Say how many episodes there are, how long, and what a step holds."""
     from worldflux.columns import row_bytes
@@ -42,7 +43,7 @@ def info(folder: Folder) -> None:
 _SHOWN = ("shape", "dtype")
 
 
-@app.command()
+@app.command(epilog=examples("data validate recorded"))
 def validate(folder: Folder) -> None:
     """Read every episode and compare it with its checksums and the time convention."""
     from worldflux.episodes import Episodes, check_episode
@@ -53,7 +54,11 @@ def validate(folder: Folder) -> None:
     typer.echo(f"{folder}: {len(episodes)} episodes are whole and keep the time convention")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "data convert recorded checked", "data convert recorded part --first 10 --count 100"
+    )
+)
 def convert(
     folder: Folder,
     to: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to write; it must be new.")],
@@ -75,7 +80,7 @@ def convert(
     typer.echo(f"{to}: {len(taken)} episodes written")
 
 
-@app.command()
+@app.command(epilog=examples("data shapes drawn --images 2000 --held-out 200"))
 def shapes(
     to: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to write; it must be new.")],
     images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 10_000,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worldflux.trust import TrustError
+from worldflux_train.completion import devices
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,11 @@ Changed = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="cpu|cuda|...", help="In place of the configuration's train.device."),
+    typer.Option(
+        metavar="cpu|cuda|...",
+        help="In place of the configuration's train.device.",
+        autocompletion=devices,
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worldflux_train.completion import env_ids
 from worldflux_train.options import Changed, Device, Trust, asking_for_trust
 
 
@@ -14,7 +15,12 @@ def plan(
     typed: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     env: Annotated[
-        str | None, typer.Option(metavar="BACKEND/TASK", help="Where; default: the run's own.")
+        str | None,
+        typer.Option(
+            metavar="BACKEND/TASK",
+            help="Where; default: the run's own.",
+            autocompletion=env_ids,
+        ),
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes.")] = 50,
     goal_offset: Annotated[

@@ -7,11 +7,12 @@ import sys
 
 def main() -> None:
     """Run the command line; errors of ours are one message and exit code 2."""
+    from worldflux.cli import completion
     from worldflux.cli.app import build_app, show_error
     from worldflux.errors import WorldFluxError
 
     try:
-        build_app()()
+        completion.main(lambda: build_app()())
     except WorldFluxError as error:
         show_error(str(error))
         sys.exit(2)

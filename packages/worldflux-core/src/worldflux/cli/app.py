@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from worldflux.cli import catalogue, doctor, new_plugin
+from worldflux.cli.examples import examples
 from worldflux.errors import PluginLoadError
 from worldflux.plugins import plugins
 
 _log = logging.getLogger(__name__)
+
+
+_COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "models": (catalogue.models, ("models", "models dreamerv3", "models dreamerv3:size1m")),
+    "envs": (catalogue.envs, ("envs", "envs gym", "envs gym/CartPole-v1")),
+    "plugins": (catalogue.plugins, ("plugins",)),
+    "doctor": (doctor.doctor, ("doctor",)),
+    "new-plugin": (new_plugin.new_plugin, ("new-plugin swirl --out plugins/worldflux-swirl",)),
+}
 
 
 def build_app() -> typer.Typer:
@@ -21,15 +32,11 @@ def build_app() -> typer.Typer:
         name="worldflux",
         help="Train, imagine, plan in, play and publish world models.",
         invoke_without_command=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    app.command("models")(catalogue.models)
-    app.command("envs")(catalogue.envs)
-    app.command("plugins")(catalogue.plugins)
-    app.command("doctor")(doctor.doctor)
-    app.command("new-plugin")(new_plugin.new_plugin)
+    for name, (function, shown) in _COMMANDS.items():
+        app.command(name, epilog=examples(*shown))(function)
     manager = plugins()
     for plugin in manager.working("worldflux.plugins"):
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldflux import factory, registry
+from worldflux.cli import completion
 from worldflux.cli.table import show_table
 from worldflux.errors import PluginLoadError
 from worldflux.ids import ModelId
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 def models(
     model_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Show one family in full.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="Show one family in full.", autocompletion=completion.model_ids
+        ),
     ] = None,
 ) -> None:
     """List the installed model families, or describe one."""
@@ -97,7 +101,9 @@ def envs(
     backend: Annotated[
         str | None,
         typer.Argument(
-            metavar="[BACKEND[/TASK]]", help="Show one backend, or the spaces of one task."
+            metavar="[BACKEND[/TASK]]",
+            help="Show one backend, or the spaces of one task.",
+            autocompletion=completion.env_ids,
         ),
     ] = None,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from worldflux.errors import ConfigError
+from worldflux_train import completion
 from worldflux_train.options import Trust, asking_for_trust
 
 
@@ -15,9 +16,20 @@ def compare(
     typed: typer.Context,
     models: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]ID[:PRESET]...", help="Such as tdmpc2:1m dreamerv3:size1m."),
+        typer.Argument(
+            metavar="[NAME=]ID[:PRESET]...",
+            help="Such as tdmpc2:1m dreamerv3:size1m.",
+            autocompletion=completion.named_model_ids,
+        ),
     ],
-    env: Annotated[str, typer.Option(metavar="BACKEND/TASK", help="Such as wf/pendulum.")],
+    env: Annotated[
+        str,
+        typer.Option(
+            metavar="BACKEND/TASK",
+            help="Such as wf/pendulum.",
+            autocompletion=completion.env_ids,
+        ),
+    ],
     steps: Annotated[int, typer.Option(min=1, help="Agent steps of every run.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs and the report.")],
     data: Annotated[
@@ -27,7 +39,11 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 3,
     config: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE|RECIPE", help="Configuration of one. May be repeated."),
+        typer.Option(
+            metavar="NAME=FILE|RECIPE",
+            help="Configuration of one. May be repeated.",
+            autocompletion=completion.recipe_names,
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -35,6 +51,7 @@ def compare(
             "--set",
             metavar="[NAME/]KEY=VALUE",
             help="Override a key of every model, or of one: tdmpc2:1m/agent.lr=1e-4.",
+            autocompletion=completion.settings,
         ),
     ] = None,
     target: Annotated[
