@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,12 +47,15 @@ def unroll(
     horizon: int | None = None,
     deterministic: bool = False,
     rand: Rand | None = None,
+    step: Callable[..., State] | None = None,
 ) -> tuple[list[State], Tensor]:
     """H+1 states (B, ...) and H actions (H, B, ...); forced draws have a leading H axis.
 
     Tensors that a policy puts into its State go on until the model or the policy replaces them.
-    Caches are kept in the last State only.
+    Caches are kept in the last State only. `step` takes the place of `model.transition`: one that
+    writes into caches that are nobody else's, say.
     """
+    step = step or model.transition
     if isinstance(actions, Tensor):
         horizon = int(actions.shape[0])
     if horizon is None:
@@ -64,7 +67,7 @@ def unroll(
         action, state = _choice(actions, state, t)
         own |= {k for k, v in state.tensors.items() if states[-1].get(k) is not v}
         states[-1] = state.without_caches()
-        following = model.transition(
+        following = step(
             state,
             action,
             conditions,

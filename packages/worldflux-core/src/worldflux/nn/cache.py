@@ -66,9 +66,11 @@ class KeyValueCache:
 
     def emptied(self, mask: Tensor) -> KeyValueCache:
         """The same with the rows of `mask` (B,) forgotten."""
-        tensors = self.tensors()
-        length = tensors["cache.length"].masked_fill(mask, 0)
-        return KeyValueCache(tensors["cache.keys"], tensors["cache.values"], length, own=True)
+        emptied = {
+            name: x.masked_fill(mask.reshape(-1, *[1] * (x.ndim - 1)), 0)
+            for name, x in self.tensors().items()
+        }
+        return KeyValueCache.of(emptied, own=True)
 
     def room(self, count: int) -> None:
         """Raise `ValueError` unless every row has room for `count` tokens more."""
@@ -127,5 +129,8 @@ class KeyValueCache:
     def _find_offset(self) -> None:
         """The common length, None where rows differ: equal ones need no masks."""
         length = self.length
+        if length.is_meta:  # shapes alone matter there
+            self.offset: int | None = 0
+            return
         same = len(length) > 0 and bool((length == length[0]).all())
-        self.offset: int | None = int(length[0]) if same else None
+        self.offset = int(length[0]) if same else None

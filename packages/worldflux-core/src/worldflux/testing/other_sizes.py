@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,23 +78,26 @@ class Adapted(Wrapped):
 
 
 class AdaptedDynamics(Wrapped):
-    """A dynamics whose action goes through an adapter first."""
+    """A dynamics whose action goes through an adapter first, whatever method it is given to."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.adapter = Adapter()
 
-    def transition(self, state: State, action: Tensor, **options: Any) -> State:
-        """From State (B, ...) and action (B, A')."""
-        return self.inner.transition(state, self.adapter(action), **options)  # type: ignore[no-any-return]
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        if not inspect.ismethod(found):
+            return found
+        signature = inspect.signature(found)
+        if "action" not in signature.parameters:
+            return found
 
-    def observe(self, state: State, action: Tensor, *rest: Any, **options: Any) -> State:
-        """From State (B, ...), action (B, A') and features (B, ...)."""
-        return self.inner.observe(state, self.adapter(action), *rest, **options)  # type: ignore[no-any-return]
+        def adapted(*args: Any, **options: Any) -> Any:
+            given = signature.bind(*args, **options)
+            given.arguments["action"] = self.adapter(given.arguments["action"])
+            return found(*given.args, **given.kwargs)
 
-    def observe_sequence(self, state: State, action: Tensor, *rest: Any, **options: Any) -> State:
-        """From State (B, ...), actions (B, T, A') and features (B, T, ...)."""
-        return self.inner.observe_sequence(state, self.adapter(action), *rest, **options)  # type: ignore[no-any-return]
+        return adapted
 
 
 class AdaptedDecoder(Wrapped):
