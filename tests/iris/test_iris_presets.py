@@ -17,6 +17,7 @@ from worldflux_iris.iris.agent import IRISAgent
 from worldflux_iris.iris.config import PRESETS, TINY
 from worldflux_iris.iris.reference import load_weights, place
 from worldflux_iris.perceptual import Perceptual
+from worldflux_train.config import resolve
 
 IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", 0, 255)}
 SMALL = {"image": TensorSpec((3, 16, 16), "uint8", 0, 255)}
@@ -128,3 +129,10 @@ def test_weights_of_other_kinds_are_refused(small: Make) -> None:
         load_weights(agent, {"actor_critic.actor_linear.bias": torch.zeros(3)})
     with pytest.raises(StorageError, match="The agent has no 'actor.convs.3.bias'"):
         load_weights(agent, {"actor_critic.conv4.bias": torch.zeros(3)})
+
+
+def test_recipes_resolve_to_what_was_published() -> None:
+    found = resolve(config="iris-atari100k")
+    assert (found.id, found.train.steps, found.train.envs) == ("iris", 120_000, 1)
+    assert found.env["life_loss"] and found.env["sticky"] == 0.0
+    assert resolve(config="iris-catch").env["obs"] == "pixels"
