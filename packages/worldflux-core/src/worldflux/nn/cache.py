@@ -31,7 +31,7 @@ class KeyValueCache:
     def empty(
         cls, rows: int, layers: int, heads: int, window: int, dim: int, like: Tensor
     ) -> KeyValueCache:
-        """One without tokens, for `rows`, on the device and of the type of `like`."""
+        """One without tokens, for `rows`, on the device and of the type of `like` (any shape)."""
         shape = (rows, layers, heads, window, dim)
         length = torch.zeros(rows, dtype=torch.int64, device=like.device)
         return cls(like.new_zeros(shape), like.new_zeros(shape), length, own=True)

@@ -113,6 +113,6 @@ class CausalTransformer(nn.Module):
         return normed
 
     def cache(self, rows: int, like: Tensor) -> KeyValueCache:
-        """An empty cache for `rows`, on the device and of the type of `like`."""
+        """An empty cache for `rows`, on the device and of the type of `like` (any shape)."""
         head = self.dim // self.heads
         return KeyValueCache.empty(rows, len(self.blocks), self.heads, self.window, head, like)
