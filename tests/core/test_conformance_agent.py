@@ -112,6 +112,13 @@ class SeedsInConstructor(TinyAgent):
         torch.manual_seed(7)
 
 
+class PastTheSeam(TinyAgent):
+    entries = {}
+
+    def act(self, obs, state, is_first, mode="eval", *, rand=None):
+        return TinyAgent.act.__wrapped__(self, obs, state, is_first, mode, rand=rand)
+
+
 class BlindAgent(TinyAgent):
     def act(self, obs, *args, **kwargs):
         return super().act({key: value * 0 for key, value in obs.items()}, *args, **kwargs)
@@ -286,6 +293,7 @@ class PhasesThatDoNotSum(PhasesOfTheModel):
 BROKEN = {
     CONSTRUCTOR: [SeedsInConstructor],
     "check_acts_on_observations": [BlindAgent],
+    "check_act_refuses_wrong_inputs": [PastTheSeam],
     "check_frozen_parts_stay": [MovesFrozenParts],
     "check_training_plan": [RestlessPlan],
     "check_acts": [OutOfBounds],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,22 @@ from worldflux.testing.world_model import CHECKS
 
 OBS, ACTION = SPACES[0][1:]
 CONSTRUCTOR = "check_constructor_leaves_seeds_alone"
+
+
+class PastTheSeam(TinyModel):
+    entries = {}
+
+    def transition(self, state, action, *args, **options):
+        return TinyModel.transition.__wrapped__(self, state, action, *args, **options)
+
+
+class IgnoresArrays(TinyModel):
+    entries = {}
+
+    def encode(self, obs, *args, **options):
+        if isinstance(obs, dict) and any(isinstance(value, np.ndarray) for value in obs.values()):
+            obs = {key: torch.zeros(value.shape) for key, value in obs.items()}
+        return super().encode(obs, *args, **options)
 
 
 class NeedsData(TinyModel):
@@ -298,6 +315,8 @@ BROKEN = {
         ConstantContinue,
     ],
     "check_loss_respects_episodes": [LossCrossesEpisodes],
+    "check_refuses_wrong_inputs": [PastTheSeam],
+    "check_takes_arrays": [IgnoresArrays],
     "check_reset_touches_only_its_rows": [
         with_dynamics(NeverResets),
         with_dynamics(ResetsEverything),

@@ -51,7 +51,7 @@ def test_empty_slots_say_so():
         bare().decode(state)
     with pytest.raises(NotImplementedError, match="Bare does not define update"):
         bare().update(state, action, torch.zeros(2, 5))
-    assert list(bare().loss(None).items()) == [("nothing", torch.zeros(()))]
+    assert list(bare().loss(random_batch(OBS, ACTION)).items()) == [("nothing", torch.zeros(()))]
 
 
 def test_a_stateless_model_updates_by_encoding():
@@ -139,7 +139,7 @@ def test_batch_and_state_contracts(model):
     batch = random_batch(OBS, ACTION)
     model.validate_batch_contract(batch)
     batch.obs["state"] = batch.obs["state"][..., :3]
-    with pytest.raises(ContractError, match=r"obs\['state'\] has shape \(2, 6, 3\), expected 2"):
+    with pytest.raises(ContractError, match=r"\(2, 6, 3\), expected \(B, T, D\) = \(B, T, 5\)"):
         model.validate_batch_contract(batch)
     batch.obs = {}
     with pytest.raises(ContractError, match="Batch obs lacks 'state'. It has: nothing"):

@@ -49,19 +49,6 @@ def time_major_actions(
     return as_tensor(actions, "actions") if isinstance(actions, np.ndarray) else actions
 
 
-def check_rows(actions: Tensor, rows: int) -> None:
-    """Raise unless actions (T, B, ...) have as many rows B as the State they start from."""
-    shape = tuple(actions.shape)
-    if len(shape) > 1 and shape[1] == rows:
-        return
-    batch_first = len(shape) > 1 and shape[0] == rows
-    remedy = "pass actions.transpose(0, 1)" if batch_first else "give every row its actions"
-    raise ContractError(
-        f"Actions have shape {shape}, expected (T, B, ...) with B = {rows}, the rows of the "
-        f"initial State: {remedy}."
-    )
-
-
 def no_actions(
     spec: TensorSpec | None, lead: tuple[int, ...], device: torch.device | None = None
 ) -> Tensor:

@@ -23,6 +23,7 @@ from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Rates, Schedule, set_rates, value_now
+from worldflux.core.seam import LEARNER_ENTRIES, Seam
 from worldflux.core.source import Source
 from worldflux.core.state import State
 from worldflux.core.training_state import load_training_state, training_state
@@ -38,7 +39,7 @@ Mode = Literal["train", "eval"]
 _Rows = TypeVar("_Rows")  # a Batch, a State or a mapping of them
 
 
-class Learner(nn.Module, ABC):
+class Learner(Seam, nn.Module, ABC):
     """Owns a world model and everything that trains it.
 
     Trainable parameters are exactly those with `requires_grad`; target copies, statistics and
@@ -76,6 +77,7 @@ class Learner(nn.Module, ABC):
         self.provenance: dict[str, Any] = {}
         self._rates: dict[str, Rates] = {}
 
+    entries = LEARNER_ENTRIES
     world_model: WorldModel
     whole_batch: bool = False
     """Of a learner whose loss needs the whole batch at once (percentiles, batch norm)."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from torch import Tensor
 
 from worldflux.core.batch import Batch
+from worldflux.core.misshapen import misshapen
+from worldflux.core.observations import BARE_KEY, image_or_first
 from worldflux.core.spec import ModelIOContract, PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError, ContractError
@@ -19,6 +22,8 @@ class ModelContract:
     capabilities: frozenset[Capability] | set[Capability] = frozenset()
     obs_spec: dict[str, TensorSpec]
     action_spec: dict[str, TensorSpec]
+    assumed: tuple[str, ...] = ()
+    """Spaces ("obs", "action") that the caller left out, so that the defaults stand."""
 
     @property
     def condition_spec(self) -> Mapping[str, TensorSpec]:
@@ -32,6 +37,24 @@ class ModelContract:
     def supports(self, capability: Capability) -> bool:
         """Whether the model advertises `capability`."""
         return capability in self.capabilities
+
+    def extra_repr(self) -> str:
+        """What `repr` says first: the spaces, and which of them nobody asked for."""
+        specs = {"obs": self.obs_spec, "action": self.action_spec}
+        return "\n".join(
+            f"{name} {key!r}: {spec}" + " (assumed: none was given)" * (name in self.assumed)
+            for name, space in specs.items()
+            for key, spec in space.items()
+        )
+
+    @cached_property
+    def state_shapes(self) -> dict[str, TensorSpec]:
+        """`state_spec` as the seam reads it, once for each model."""
+        return dict(self.state_spec().tensors)
+
+    def obs_alias(self) -> str | None:
+        """The key that `predictions["obs"]` is another name of; None where "obs" is its own."""
+        return None if BARE_KEY in self.obs_spec else image_or_first(self.obs_spec)
 
     def require(self, capability: Capability, message: str | None = None) -> None:
         """Raise `CapabilityError` unless the model advertises `capability`."""
@@ -105,7 +128,4 @@ def _require_keys(where: str, have: Mapping[str, Tensor], wanted: Mapping[str, T
 
 def _require_shape(where: str, tensor: Tensor, spec: TensorSpec, lead: int) -> None:
     if tuple(tensor.shape[lead:]) != spec.shape:
-        raise ContractError(
-            f"{where} has shape {tuple(tensor.shape)}, expected {lead} leading axes and then "
-            f"{spec.shape}."
-        )
+        raise ContractError(misshapen(where, tuple(tensor.shape), spec, ("B", "T")[:lead]))

@@ -11,25 +11,19 @@ import torch
 from torch import Tensor
 
 from worldflux.config import Config
-from worldflux.core.actions import (
-    Actions,
-    action_tensor,
-    check_rows,
-    no_actions,
-    time_major_actions,
-)
+from worldflux.core.actions import Actions, action_tensor, no_actions
 from worldflux.core.async_twins import AsyncTwins
 from worldflux.core.batch import Batch
 from worldflux.core.contract import ModelContract
 from worldflux.core.decoding import decode
 from worldflux.core.filling import Slots
 from worldflux.core.interfaces import Policy
-from worldflux.core.observations import BARE_KEY as OBS
-from worldflux.core.observations import Observation, image_or_first, observed
+from worldflux.core.observations import Observation, observed
 from worldflux.core.output import LossOutput, ModelOutput
 from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.rollout import AutoregressiveRollout
+from worldflux.core.seam import MODEL_ENTRIES, Seam
 from worldflux.core.sequence import observe_sequence
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
@@ -41,7 +35,7 @@ from worldflux.specs import Capability, TensorSpec, only_action
 __all__ = ["Observation", "WorldModel"]
 
 
-class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
+class WorldModel(Seam, ModelContract, AsyncTwins, Slots, ABC):
     """A learned model of an environment, composed of five replaceable slots.
 
     A family fills the slots in its constructor (`fill`) and defines `loss`, which runs through the
@@ -50,6 +44,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
     A model without spaces declares nothing and checks nothing.
     """
 
+    entries = MODEL_ENTRIES
     composable_support: frozenset[str] | set[str] = frozenset()
     input_support: frozenset[str] | set[str] = frozenset()
     """Parts of a `WorldModelInput` besides the observations that this model's `encode` uses:
@@ -82,17 +77,6 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         self._empty_slots()
         self.fill("rollout_executor", AutoregressiveRollout)
         self.provenance: dict[str, Any] = {}
-        self.assumed: tuple[str, ...] = ()
-        """Spaces ("obs", "action") that the caller left out, so that the defaults stand."""
-
-    def extra_repr(self) -> str:
-        """What `repr` says first: the spaces, and which of them nobody asked for."""
-        specs = {"obs": self.obs_spec, "action": self.action_spec}
-        return "\n".join(
-            f"{name} {key!r}: {spec}" + " (assumed: none was given)" * (name in self.assumed)
-            for name, space in specs.items()
-            for key, spec in space.items()
-        )
 
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
@@ -106,9 +90,7 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
 
     def observations(self, obs: Observation) -> dict[str, Tensor]:
         """Any accepted form of observation as a dict (B, ...) by key, its shapes checked."""
-        return observed(
-            obs, self.obs_spec, device_of(self), type(self).__name__, self.input_support
-        )
+        return observed(obs, self.obs_spec, self, type(self).__name__, self.input_support)
 
     def condition(
         self, action: ActionPayload | Tensor | None, conditions: ConditionPayload | None = None
@@ -239,10 +221,6 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         """
         return decode(self, state, conditions, keys, rand)
 
-    def obs_alias(self) -> str | None:
-        """The key that `predictions["obs"]` is another name of; None where "obs" is its own."""
-        return None if OBS in self.obs_spec else image_or_first(self.obs_spec)
-
     def rollout(
         self,
         initial_state: State,
@@ -259,13 +237,10 @@ class WorldModel(ModelContract, AsyncTwins, Slots, ABC):
         if mode != "autoregressive":
             raise ValueError(f"Unknown rollout mode {mode!r}. The only mode is 'autoregressive'.")
         executor = self.slot("rollout_executor", "rollout")
-        actions = time_major_actions(action_sequence, self.api_version)
-        if isinstance(actions, Tensor):
-            check_rows(actions, initial_state.batch_size)
         trajectory: Trajectory = executor(
             self,
             initial_state,
-            actions,
+            action_sequence,
             conditions,
             deterministic=deterministic,
             **options,

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from worldflux.core.misshapen import misshapen
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
-from worldflux.errors import ContractError, did_you_mean
+from worldflux.errors import ContractError, nearest
+from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
 
 Observation = Tensor | np.ndarray | Mapping[str, Any] | WorldModelInput
@@ -36,11 +38,11 @@ def as_tensor(value: Any, name: str) -> Tensor:
 def observed(
     obs: Observation,
     spaces: Mapping[str, TensorSpec],
-    device: torch.device,
+    owner: nn.Module,
     model: str,
     used: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """Observations (B, ...) by key; arrays go to `device`.
+    """Observations (B, ...) by key; arrays go where `owner` is.
 
     `used` are the further parts of a `WorldModelInput` that `model` takes care of itself.
     """
@@ -55,19 +57,21 @@ def observed(
         obs = {next(iter(spaces), BARE_KEY): obs}
     missing = [key for key in spaces if key not in obs]
     if missing:
-        near = did_you_mean(missing[0], obs)
+        near = nearest(missing[0], obs)
+        hint = "" if near is None or near in spaces else f" Rename {near!r} to {missing[0]!r}."
         raise ContractError(
             f"{model} observes {missing[0]!r}, but the observation has "
-            f"{', '.join(map(repr, obs)) or 'no key'}.{near} "
+            f"{', '.join(map(repr, obs)) or 'no key'}.{hint} "
             f"Pass a dict of {', '.join(map(repr, spaces))}."
         )
-    found = {
-        key: value if isinstance(value, Tensor) else as_tensor(value, f"obs[{key!r}]").to(device)
-        for key, value in obs.items()
-    }
+    found = dict(obs)
+    for key, value in obs.items():
+        if not isinstance(value, Tensor):
+            found[key] = as_tensor(value, f"obs[{key!r}]").to(device_of(owner))
     for key, spec in spaces.items():
-        if tuple(found[key].shape[1:]) != spec.shape or found[key].ndim != len(spec.shape) + 1:
-            raise ContractError(misshapen(key, tuple(found[key].shape), spec))
+        shape = found[key].shape
+        if shape[1:] != spec.shape or len(shape) != len(spec.shape) + 1:
+            raise ContractError(misshapen(f"obs[{key!r}]", tuple(shape), spec))
     return found
 
 
@@ -90,39 +94,6 @@ _INSTEAD = {
     "action": "An action is given to update(state, action, obs) or transition(state, action).",
     "conditions": "Conditions are given to update, transition, decode or rollout.",
 }
-
-
-def misshapen(key: str, actual: tuple[int, ...], spec: TensorSpec) -> str:
-    """One sentence: the key, the shape it should have, the one it has, and what to do."""
-    expected = ("B", *spec.shape)
-    text = ", ".join(str(size) for size in expected) + ("," if len(expected) == 1 else "")
-    return (
-        f"obs[{key!r}] has shape {actual}, expected {_letters(spec)} = ({text}): "
-        f"{_remedy(actual, spec)}."
-    )
-
-
-def _letters(spec: TensorSpec) -> str:
-    if len(spec.shape) == 3:
-        return "(B, C, Y, X)"
-    return "(B,)" if not spec.shape else "(B, D)" if len(spec.shape) == 1 else "(B, ...)"
-
-
-def _remedy(actual: tuple[int, ...], spec: TensorSpec) -> str:
-    shape = spec.shape
-    if actual == shape:
-        return "add a batch axis, obs[None]"
-    if len(actual) == len(shape) + 2 and actual[2:] == shape:
-        return "it has a time axis (B, T, ...), encode one step, obs[:, t]"
-    if len(shape) == 3:
-        y_x_c = (*shape[1:], shape[0])
-        if actual == y_x_c:
-            return "put channels first and add a batch axis, obs.permute(2, 0, 1)[None]"
-        if actual[1:] == y_x_c and len(actual) == 4:
-            return "put channels first, obs.permute(0, 3, 1, 2)"
-        if len(actual) == 4 and actual[1] == shape[0]:
-            return f"resize it to {shape[1]}x{shape[2]}, or build the model for {actual[2:]} pixels"
-    return f"pass {shape} for each row, or build the model for these observations"
 
 
 def image_or_first(spaces: Mapping[str, TensorSpec]) -> str | None:

@@ -21,6 +21,7 @@ from worldflux.testing.mixed_precision import check_bf16_agrees
 from worldflux.testing.phases import ROWS, check_update, phase_batch, updated
 from worldflux.testing.running import run_checks
 from worldflux.testing.slots import PerturbedSlot
+from worldflux.testing.wrong_inputs import check_act_refuses_wrong_inputs
 from worldflux.training import TrainingPlan
 
 Make = Callable[[], Learner]
@@ -237,6 +238,7 @@ CHECKS: tuple[Callable[[Learner], None], ...] = (
     check_acts,
     check_acts_on_observations,
     check_acting_resets,
+    check_act_refuses_wrong_inputs,
     check_replay_values,
     check_update,
     check_loss_parts,

@@ -28,6 +28,7 @@ from worldflux.testing.sequences import (
     check_transition_leaves_its_state_alone,
 )
 from worldflux.testing.slots import PerturbedSlot
+from worldflux.testing.wrong_inputs import check_refuses_wrong_inputs, check_takes_arrays
 
 Make = Callable[[], WorldModel]
 _STEPS = 4
@@ -342,6 +343,8 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_transition_leaves_its_state_alone,
     check_sequence_is_causal,
     check_inputs_matter,
+    check_refuses_wrong_inputs,
+    check_takes_arrays,
     check_conditions_matter,
     check_rollout_equals_steps,
     check_rollout_is_causal,
