@@ -93,3 +93,14 @@ def shapes(
 
     write_shapes(to, images, held_out, seed=seed, classes=classes)
     typer.echo(f"{to}: {images:,} images to train on, {held_out:,} for validation")
+
+
+@app.command()
+def tinyworlds(
+    game: Annotated[str, typer.Argument(help="pico_doom, pong, zelda, pole_position or sonic.")],
+    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where its folder is put.")],
+) -> None:
+    """Download recorded frames of a game (TinyWorlds), ready for `--data`."""
+    from worldflux_train.data.tinyworlds import fetch_tinyworlds
+
+    typer.echo(f"{fetch_tinyworlds(game, to)}")

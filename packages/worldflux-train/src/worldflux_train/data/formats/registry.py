@@ -14,9 +14,13 @@ from worldflux_train.data.formats.base import DataFormat
 BUILT_IN = {
     "episodes": "worldflux_train.data.formats.store:EpisodeStore",
     "cifar": "worldflux_train.data.formats.cifar:Cifar",
+    "hdf5": "worldflux_train.data.formats.hdf5:Hdf5",
+    "npz": "worldflux_train.data.formats.npz:Npz",
+    "lerobot": "worldflux_train.data.formats.lerobot:LeRobot",
     "video": "worldflux_train.data.formats.video:VideoSet",
     "frames": "worldflux_train.data.formats.frames:FrameFolders",
     "images": "worldflux_train.data.formats.images:ImageSet",
+    "npy": "worldflux_train.data.formats.npz:Npy",
 }
 HOOK = "worldflux_dataset_formats"
 
