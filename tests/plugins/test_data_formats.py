@@ -56,7 +56,7 @@ print(find_format(Path({path!r})))
 data = open_data(DataConfig(path={path!r}, options={{"scale": 10.0}}), 0)
 columns = step_columns({{"state": TensorSpec((2,))}})
 source = data.source(columns, torch.device("cpu"))
-batch = source.read(source.choose(Phase("p", 4, 3), 0))
+batch = source.read(source.choose(Phase("p", 100, 3), 0))
 print(len(data.episodes), tuple(batch.obs["state"].shape), float(batch.obs["state"].max()))
 """
 
@@ -77,7 +77,7 @@ def recorded(folder: Path) -> str:
 def test_a_format_of_a_third_party_is_found_and_read(site: Any, tmp_path: Path) -> None:
     plugin(site)
     said = site.python(READ.format(path=recorded(tmp_path / "set")), WORLDFLUX_PLUGINS="csv")
-    assert said.splitlines() == ["csv", "2 (4, 3, 2) 50.0"]
+    assert said.splitlines() == ["csv", "2 (100, 3, 2) 50.0"]
 
 
 NAMES = """
