@@ -18,6 +18,7 @@ TESTED = {
     "worldflux-dreamer": "tests/dreamer",
     "worldflux-tdmpc2": "tests/tdmpc2",
     "worldflux-jepa": "tests/jepa",
+    "worldflux-diamond": "tests/diamond",
 }
 TOOLS = ("pytest>=8", "hypothesis")
 

@@ -165,13 +165,14 @@ class CheckSettings:
 
     `overrides` are configuration values over `preset` (the smallest one by default). They change
     no loss, shift or target: those are what is checked. At most `updates` are done of every phase,
-    each on `rows` sequences.
+    each on `rows` sequences. Images that random observations consist of have sides of `image`.
     """
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
     updates: int = 300
     rows: int = 16
+    image: int = 64
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from worldflux.testing.shape_world import SMALL_IMAGE as SMALL_SHAPES
 from worldflux.testing.world_model import check_world_model
 
 VECTOR = {"state": TensorSpec((5,))}
-IMAGE = {"image": TensorSpec((3, 64, 64), "uint8", low=0, high=255)}
 CONTINUOUS = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 DISCRETE = {"action": TensorSpec((), "int64", n=3)}
 Spaces = tuple[str, dict[str, TensorSpec], dict[str, TensorSpec]]
@@ -32,13 +31,17 @@ SPACES: tuple[Spaces, ...] = (
     ("vector, continuous", VECTOR, CONTINUOUS),
     ("vector, discrete", VECTOR, DISCRETE),
 )
-KINDS: tuple[tuple[Spaces, ...], ...] = (
-    SPACES,
-    (("image, continuous", IMAGE, CONTINUOUS), ("image, discrete", IMAGE, DISCRETE)),
-    (("vector, no actions", VECTOR, {}),),
-    (("image, no actions", IMAGE, {}),),
-)
-"""Spaces that `check_family` tries: the first kind of which a family accepts any."""
+
+
+def kinds(side: int = 64) -> tuple[tuple[Spaces, ...], ...]:
+    """Spaces that `check_family` tries: the first kind of which a family accepts any."""
+    image = {"image": TensorSpec((3, side, side), "uint8", low=0, high=255)}
+    return (
+        SPACES,
+        (("image, continuous", image, CONTINUOUS), ("image, discrete", image, DISCRETE)),
+        (("vector, no actions", VECTOR, {}),),
+        (("image, no actions", image, {}),),
+    )
 
 
 def check_family(
@@ -62,7 +65,8 @@ def check_family(
 
     spec = get_model_spec(model_id)
     check_spec(spec)
-    spaces = accepted(spec, KINDS if spaces is None else (spaces,))
+    side = spec.check.image if spec.check else 64
+    spaces = accepted(spec, kinds(side) if spaces is None else (spaces,))
     counts = check_presets(spec, *spaces[0][1:])
     preset = ModelId.parse(model_id).preset or min(counts, key=counts.__getitem__)
     ran = ["check_spec", "check_presets"]

@@ -61,6 +61,8 @@ class Wider(Wrapped):
         if isinstance(found, Tensor):
             return torch.cat([found, self.more(found)], -1)
         wide = {k: x for k, x in found.tensors.items() if _has_features(x)}
+        if not wide:
+            raise ContractError("The encoder gives no features to widen, only images.")
         return found.with_({k: torch.cat([x, self.more(x)], -1) for k, x in wide.items()})  # type: ignore[no-any-return]
 
 
@@ -124,7 +126,8 @@ def _has_features(x: Tensor) -> bool:
 
 
 def _adapted(adapter: Adapter, state: State) -> State:
-    name = next(k for k, x in state.tensors.items() if _has_features(x))
+    floats = [k for k, x in state.tensors.items() if x.is_floating_point()]
+    name = next((k for k in floats if _has_features(state[k])), floats[0])  # else an image's rows
     return state.with_({name: adapter(state[name])})
 
 

@@ -1,0 +1,42 @@
+"""DIAMOND as a WorldFlux plugin."""
+
+from collections.abc import Iterable
+
+import _worldflux_guard  # noqa: F401 - refuses the unrelated 'worldflux'
+from worldflux.hookspecs import hookimpl
+from worldflux.specs import Capability, CheckSettings, ModelSpec
+from worldflux_diamond.diamond.config import PRESETS, DiamondConfig
+
+_CHECK = CheckSettings(
+    {
+        "model.denoiser.channels": (16, 16),
+        "model.denoiser.depths": (1, 1),
+        "model.denoiser.attention": (False, False),
+        "model.denoiser.cond": 32,
+        "model.reward_end.channels": (8, 16),
+        "model.reward_end.depths": (1, 1),
+        "model.reward_end.attention": (False, False),
+        "model.reward_end.reward_size": 0.5,  # how far an action moves the point of the known world
+        "agent.horizon": 2,
+    },
+    preset="tiny",
+    updates=300,
+    image=16,
+)
+_CAN = frozenset(map(Capability, ("obs_decode", "reward_pred", "continue_pred", "planning")))
+
+
+@hookimpl
+def worldflux_models() -> Iterable[ModelSpec]:
+    yield ModelSpec(
+        family="diamond",
+        config=DiamondConfig,
+        presets=PRESETS,
+        default_preset="diamond",
+        model="worldflux_diamond.diamond.world_model:DiamondWorldModel",
+        agent="worldflux_diamond.diamond.agent:DiamondAgent",
+        description="Predicts frames by diffusion; learns to act in what it imagines.",
+        paper="Alonso et al., Diffusion for World Modeling: Visual Details Matter in Atari, 2024",
+        capabilities=_CAN,
+        check=_CHECK,
+    )
