@@ -44,8 +44,12 @@ def choose_gl(*, rendering: bool, read_by: str = "mujoco") -> None:
     if found and (rendering or read_by not in sys.modules):
         os.environ["MUJOCO_GL"] = found[0]
         os.environ.setdefault("PYOPENGL_PLATFORM", found[0])
-        if rendering and read_by in sys.modules:
-            _read_again(read_by, found[0])
+        try:
+            if rendering and read_by in sys.modules:
+                _read_again(read_by, found[0])
+        except EnvError:
+            del os.environ["MUJOCO_GL"]
+            raise
 
 
 def _read(package: str) -> str | None:
