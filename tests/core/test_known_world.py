@@ -13,6 +13,8 @@ from worldflux.core.model import WorldModel
 from worldflux.core.output import LossOutput, UpdateResult
 from worldflux.core.spec import StateSpec
 from worldflux.core.state import State
+from worldflux.planning import PlanningAgent
+from worldflux.planning.config import PlanningAgentConfig
 from worldflux.specs import Capability, TensorSpec
 from worldflux.testing.dummies import TinyAgent, TinyConfig, TinyEncoder, TinyModel
 from worldflux.testing.known_world import check_learns_known_world
@@ -186,3 +188,40 @@ def test_the_line_world_keeps_the_time_convention():
     assert torch.equal(batch.is_terminal & ~batch.is_first, (x > 0.7) & ~batch.is_first)
     again = line_world(VECTOR, CONTINUOUS, rows=64, length=40, seed=0)
     assert torch.equal(again.reward, batch.reward)
+
+
+class Strided(PlanningAgent):
+    stride = 3
+
+
+def strided(model, action=CONTINUOUS):
+    made = type("Blocks", (model,), {"stride": 3})(TinyConfig(width=24), VECTOR, action)
+    return Strided(made, PlanningAgentConfig(lr=1e-2))
+
+
+@pytest.mark.parametrize("action", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
+def test_a_right_model_learns_it_under_a_stride(action):
+    torch.manual_seed(0)
+    check_learns_known_world(strided(TinyModel, action), 2 * UPDATES)
+
+
+class LastOfBlock(TinyModel):
+    """It takes the last action of a block for the whole of it."""
+
+    def condition(self, action, conditions=None):
+        return super().condition(action[:, -1:].expand_as(action), conditions)
+
+
+def test_a_model_that_takes_one_action_of_a_block_for_all_does_not_learn_it():
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError, match="the known world is not learnt"):
+        check_learns_known_world(strided(LastOfBlock), UPDATES)
+
+
+def test_under_a_stride_the_point_moves_by_its_blocks():
+    batch = line_world(VECTOR, DISCRETE, rows=64, length=20, seed=0, stride=4)
+    batch.validate()
+    assert batch.action.shape == (64, 20, 4) and not batch.action[batch.is_last].any()
+    x, going_on = batch.obs["state"][..., 0], ~batch.is_first[:, 1:]
+    moved = (batch.action[:, :-1] - 1.0).sum(-1) * REACH / 2
+    assert torch.allclose((x[:, :-1] + moved).clamp(-1, 1)[going_on], x[:, 1:][going_on])

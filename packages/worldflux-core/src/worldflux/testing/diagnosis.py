@@ -75,7 +75,7 @@ def _late_reward(worst: Prediction) -> str:
 
 @torch.no_grad()
 def _loss(model: WorldModel, changed: Callable[[Batch], Batch]) -> float:
-    batch = line_world(model.obs_spec, model.action_spec, 8, 4, seed=3)
+    batch = line_world(model.obs_spec, model.action_spec, 8, 4, seed=3, stride=model.stride)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return float(model.loss(changed(batch)).loss)

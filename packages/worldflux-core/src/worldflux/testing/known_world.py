@@ -58,15 +58,16 @@ def _missed(model: WorldModel) -> tuple[list[Prediction], list[str]]:
 def world_batch(learner: Learner, phase: Phase, rows: int, seed: int) -> Batch:
     """What `phase` would sample of the line world, with `rows` rows and few steps."""
     length = phase.context + min(phase.length, _STEPS)
-    batch = _sequences(learner, rows, length, seed, within=phase.boundary == "within")
+    batch = _sequences(learner, rows, length, seed, phase)
     return as_sampled(learner, phase, batch)
 
 
-def _sequences(learner: Learner, rows: int, length: int, seed: int, within: bool) -> Batch:
-    """`rows` sequences of the line world; with `within` only such as lie in one episode."""
-    if not within:
-        return line_world(learner.obs_spec, learner.action_spec, rows, length, seed)
-    batch = line_world(learner.obs_spec, learner.action_spec, 16 * rows, length, seed)
+def _sequences(learner: Learner, rows: int, length: int, seed: int, phase: Phase) -> Batch:
+    """`rows` sequences of the line world; only such as lie in one episode, if a phase says so."""
+    spaces, stride = (learner.obs_spec, learner.action_spec), phase.stride
+    if phase.boundary != "within":
+        return line_world(*spaces, rows, length, seed)
+    batch = line_world(*spaces, 16 * rows, length, seed, stride)
     whole = (~batch.is_first[:, 1:].any(1)).nonzero()[:rows, 0]
     return batch.map(lambda tensor: tensor[whole])
 

@@ -31,10 +31,16 @@ def line_world(
     rows: int,
     length: int,
     seed: int,
+    stride: int = 1,
 ) -> Batch:
-    """A Batch (rows, length) of random actions in the line world, episodes one after another."""
+    """A Batch (rows, length) of random actions in the line world, episodes one after another.
+
+    Under a `stride` k the actions are blocks (B, T, k, ...): each moves the point by the sum of
+    their moves over the root of k, so that it goes as far as with one.
+    """
     generator = torch.Generator().manual_seed(seed)
-    action, push = _pushes(next(iter(action_spec.values()), None), rows, length, generator)
+    spec = next(iter(action_spec.values()), None)
+    action, push = _pushes(spec, rows, length, stride, generator)
     starts = torch.rand(rows, length, generator=generator) * 1.6 - 1
     x, move, first, last = _walk(push, starts)
     if action is not None:
@@ -53,16 +59,19 @@ def line_world(
 
 
 def _pushes(
-    spec: TensorSpec | None, rows: int, length: int, generator: torch.Generator
+    spec: TensorSpec | None, rows: int, length: int, stride: int, generator: torch.Generator
 ) -> tuple[Tensor | None, Tensor | None]:
     """Random actions (B, T, ...) and how far they move the point (B, T); None without actions."""
     if spec is None:
         return None, None
+    lead = (rows, length) if stride == 1 else (rows, length, stride)
     if spec.discrete:
-        choice = torch.randint(3, (rows, length), generator=generator)
-        return choice, (choice - 1.0) * REACH
-    action = torch.rand(rows, length, 1, generator=generator) * 2 - 1
-    return action, action[..., 0] * REACH
+        choice = torch.randint(3, lead, generator=generator)
+        action, push = choice, choice - 1.0
+    else:
+        action = torch.rand(*lead, 1, generator=generator) * 2 - 1
+        push = action[..., 0]
+    return action, push.reshape(rows, length, stride).sum(-1) * REACH / stride**0.5
 
 
 def _walk(push: Tensor | None, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

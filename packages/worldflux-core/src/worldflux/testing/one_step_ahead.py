@@ -45,7 +45,7 @@ class Prediction:
 @torch.no_grad()
 def predictions(model: WorldModel, seed: int = 10**6) -> Iterator[Prediction]:
     """The heads' predictions on sequences that nobody trained on; else a read-out of the State."""
-    batch = line_world(model.obs_spec, model.action_spec, _ROWS, _LENGTH, seed)
+    batch = line_world(model.obs_spec, model.action_spec, _ROWS, _LENGTH, seed, model.stride)
     lag = 0 if model.dynamics_model is None else 1
     ahead = _ahead(model, batch) if lag else _seen(model, batch)
     heads = [] if model.decoder_module is None else [model.decode(s).predictions for s in ahead]
