@@ -115,6 +115,16 @@ class EpisodeRecorder:
             if step["is_last"]:
                 self._finish(running)
 
+    def finish(self) -> None:
+        """End every running episode with its newest step, which then is cut off by a limit.
+
+        An episode of a single step, in which nothing was done, is left out.
+        """
+        for running in self._running:
+            if len(running) > 1:
+                self._finish(running)
+            running.clear()
+
     def _finish(self, running: list[dict[str, Any]]) -> None:
         running[-1]["is_last"] = np.array(True)
         if ACTION in running[-1]:

@@ -6,6 +6,7 @@ Nothing tells such a folder from one of a class of images, so that `data.format=
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from worldflux.atomic import make_folder
+from worldflux.columns import ACTION, Columns
+from worldflux.episodes import Episode
 from worldflux.errors import StorageError
 from worldflux.specs import TensorSpec
 from worldflux_train.data.formats.base import FormatOptions
-from worldflux_train.data.formats.pictures import image_files, read_image
+from worldflux_train.data.formats.pictures import (
+    image_files,
+    only_picture,
+    read_image,
+    write_image,
+)
 from worldflux_train.data.formats.side_actions import SideActions
 from worldflux_train.data.formats.steps import StepFormat, Steps, columns_of
 
@@ -68,6 +77,20 @@ class FrameFolders(StepFormat):
 
         action = None if self._actions.spec is None else actions
         return Steps(len(files), {"image": frames}, action)
+
+    @classmethod
+    def write_to(
+        cls, path: Path, columns: Columns, episodes: Iterable[tuple[Episode, dict[str, Any]]]
+    ) -> None:
+        """Write a folder of PNGs for each episode, with the actions; nothing else is kept."""
+        key = only_picture(columns)
+        for number, (episode, _) in enumerate(episodes):
+            folder = path / f"episode_{number:06d}"
+            make_folder(folder)
+            for row, image in enumerate(episode[key]):
+                write_image(folder / f"{row:06d}.png", image)
+            if ACTION in columns:
+                np.save(folder / ACTIONS, np.asarray(episode[ACTION]))
 
     def about(self, number: int) -> dict[str, Any]:
         return {"file": str(self._folders[number])}

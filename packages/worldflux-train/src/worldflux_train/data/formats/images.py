@@ -5,6 +5,8 @@ The layout of ImageNet is one of these: `train/<class>/...` and `val/<class>/...
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldflux.atomic import read_text
+from worldflux.atomic import make_folder, read_text
+from worldflux.columns import Columns
+from worldflux.episodes import Episode
 from worldflux.errors import StorageError
 from worldflux_train.data.formats.base import DataFormat, FormatOptions, flag
 from worldflux_train.data.formats.pictures import (
@@ -21,7 +25,9 @@ from worldflux_train.data.formats.pictures import (
     image_columns,
     image_files,
     is_image,
+    only_picture,
     read_image,
+    write_image,
 )
 
 _TRAIN = ("train", "training")
@@ -114,6 +120,20 @@ class ImageSet(DataFormat):
             return self._labels[number : number + 1][index]
         return flag(column, 1, index)
 
+    @classmethod
+    def write_to(
+        cls, path: Path, columns: Columns, episodes: Iterable[tuple[Episode, dict[str, Any]]]
+    ) -> None:
+        """Write every frame as a PNG, in a folder for its class where there are labels."""
+        key, names = only_picture(columns), _class_folders(columns)
+        make_folder(path)
+        for folder in names:
+            make_folder(path / folder)
+        for number, (episode, _) in enumerate(episodes):
+            for row, image in enumerate(episode[key]):
+                folder = names[int(episode[LABEL][row])] if names else ""
+                write_image(path / folder / f"{number:06d}_{row:06d}.png", image)
+
     def about(self, number: int) -> dict[str, Any]:
         return {"file": str(self.top / self._files[number])}
 
@@ -144,3 +164,17 @@ def _names(path: Path, classes: list[str]) -> tuple[str, ...]:
             called = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
             return tuple(called.get(folder, folder) for folder in classes)
     return tuple(classes)
+
+
+def _class_folders(columns: Columns) -> list[str]:
+    """A folder's name for each class, in their order; none without labels."""
+    spec = columns.get(LABEL)
+    if spec is None or not isinstance(spec.n, int):
+        return []
+    names = spec.labels or tuple(str(number) for number in range(spec.n))
+    digits = len(str(spec.n - 1))
+    ordered = list(names) == sorted(names)
+    return [
+        re.sub(r"[^A-Za-z0-9._-]+", "_", name if ordered else f"{number:0{digits}d}_{name}")
+        for number, name in enumerate(names)
+    ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from worldflux.columns import FLAGS, OBS
+from worldflux.columns import FLAGS, OBS, Columns
 from worldflux.errors import StorageError
 from worldflux.specs import TensorSpec
 
@@ -42,6 +42,24 @@ def read_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     found: NDArray[np.uint8] = pixels.transpose(2, 0, 1)
     return found
+
+
+def only_picture(columns: Columns) -> str:
+    """The column of images, of data that is written as pictures; `StorageError` without one."""
+    found = [name for name, spec in columns.items() if name.startswith(OBS) and spec.image]
+    if len(found) != 1 or columns[found[0]].shape[0] not in (1, 3):
+        raise StorageError(
+            f"Written as pictures is data with one observation of grey or coloured images, this "
+            f"has {', '.join(found) or 'none'}. Convert it to episodes, hdf5 or npz."
+        )
+    return found[0]
+
+
+def write_image(path: Path, image: NDArray[np.generic]) -> None:
+    """Write an image (C, Y, X) as a PNG."""
+    pixels = np.asarray(image, np.uint8)
+    pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    Pillow.fromarray(np.ascontiguousarray(pixels)).save(path, "png")
 
 
 def image_columns(shape: tuple[int, ...], labels: tuple[str, ...] | None) -> dict[str, TensorSpec]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldflux.episodes import ABOUT, Episode, Episodes
+from worldflux.columns import Columns
+from worldflux.episodes import ABOUT, Episode, Episodes, EpisodeWriter
 from worldflux.errors import StorageError
 from worldflux_train.data.formats.base import DataFormat, FormatOptions
 
@@ -46,6 +48,15 @@ class EpisodeStore(DataFormat):
 
     def rows(self, number: int, column: str, index: slice) -> NDArray[np.generic]:
         return self.episodes.rows(number, column, index)
+
+    @classmethod
+    def write_to(
+        cls, path: Path, columns: Columns, episodes: Iterable[tuple[Episode, dict[str, Any]]]
+    ) -> None:
+        """Write a folder as an `EpisodeWriter` does."""
+        writer = EpisodeWriter(path, columns)
+        for episode, about in episodes:
+            writer.write(episode, **about)
 
     def about(self, number: int) -> dict[str, Any]:
         return {"file": f"{self.path} episode {number}", **self.episodes.about(number)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from worldflux.atomic import write_file
+from worldflux.atomic import make_folder, write_file
+from worldflux.columns import ACTION, Columns
+from worldflux.episodes import Episode
 from worldflux.errors import StorageError
 from worldflux.specs import TensorSpec
 from worldflux_train.data.formats.base import FormatOptions
+from worldflux_train.data.formats.pictures import only_picture
 from worldflux_train.data.formats.side_actions import SideActions
 from worldflux_train.data.formats.steps import StepFormat, Steps, columns_of
-from worldflux_train.data.formats.timelines import Timeline, decoded, timeline
+from worldflux_train.data.formats.timelines import Timeline, decoded, encode, timeline
 
 SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov"})
 INDEX = ".worldflux-videos.json"
@@ -81,6 +84,22 @@ class VideoSet(StepFormat):
 
         action = None if self._actions.spec is None else actions
         return Steps(len(taken), {"image": frames}, action)
+
+    @classmethod
+    def write_to(
+        cls, path: Path, columns: Columns, episodes: Iterable[tuple[Episode, dict[str, Any]]]
+    ) -> None:
+        """Write `episode_000000.mp4` and so on, with the actions beside; nothing else is kept.
+
+        The codec loses a little of each picture.
+        """
+        key = only_picture(columns)
+        make_folder(path)
+        for number, (episode, about) in enumerate(episodes):
+            file = path / f"episode_{number:06d}.mp4"
+            encode(file, episode[key], float(about.get("fps", 10.0)))
+            if ACTION in columns:
+                np.save(file.with_suffix(".npy"), np.asarray(episode[ACTION]))
 
     def about(self, number: int) -> dict[str, Any]:
         return {"file": str(self._files[number]), "fps": self._lines[number].fps}
