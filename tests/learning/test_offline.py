@@ -11,11 +11,11 @@ from worldflux_train.config import resolve
 from worldflux_train.data.collecting import collect
 
 pytestmark = pytest.mark.slow
-RECORDED, UPDATES = 20_000, 2_500
+RECORDED, UPDATES = 20_000, 1_200
 OVERRIDES = {
-    "train.collect": False, "train.round": 50, "train.threads": 1, "train.device": "cpu",
+    "train.collect": False, "train.round": 20, "train.threads": 1, "train.device": "cpu",
     "train.eval_first": False, "train.eval_every": 0, "train.eval_episodes": 50,
-    "train.log_every": 500, "model.unimix": 0.01, "agent.lr": 1e-3,
+    "train.log_every": 100, "agent.length": 12, "agent.train_ratio": 192,
 }  # fmt: skip
 
 
