@@ -268,9 +268,9 @@ def test_states_hold_the_logits_of_what_they_were_drawn_from():
 
 @pytest.mark.slow
 def test_the_loss_compiles_as_one_graph():
-    agent = DreamerV3Agent(TINY, VECTOR, DISCRETE)
-    batch = random_batch(VECTOR, DISCRETE, 2, 4)
-    rand = Rand(draws=noise(batch))
+    agent = DreamerV3Agent(TINY.with_(**{"agent.imag_length": 2}), VECTOR, DISCRETE)
+    batch = random_batch(VECTOR, DISCRETE, 2, 2)  # the compiler unrolls every step
+    rand = Rand(draws=noise(batch, horizon=2))
     expected = agent.losses(batch, rand)
     state = {name: value.clone() for name, value in agent.return_norm.state_dict().items()}
     compiled = torch.compile(lambda: agent.losses(batch, rand).total, fullgraph=True)
