@@ -14,7 +14,8 @@ from worldflux.specs import Capability, TensorSpec
 from worldflux.testing import check_world_model
 from worldflux.testing.conditions import check_conditions_matter
 from worldflux.testing.dummies import TinyConfig, TinyDynamics, TinyModel
-from worldflux.testing.family import IMAGE, SPACES
+from worldflux.testing.family import SPACES
+from worldflux.testing.line_world import LARGE_IMAGE
 from worldflux.testing.inputs import check_inputs_matter
 from worldflux.testing.running import run_checks
 from worldflux.testing.world_model import CHECKS
@@ -337,7 +338,7 @@ BROKEN = {
 
 
 def test_a_sound_model_passes_every_check():
-    for obs, action in ((OBS, ACTION), SPACES[1][1:], (IMAGE, ACTION)):
+    for obs, action in ((OBS, ACTION), SPACES[1][1:], (LARGE_IMAGE, ACTION)):
         ran = check_world_model(lambda obs=obs, action=action: TinyModel(TinyConfig(), obs, action))
         needed = [check.__name__ for check in CHECKS if check is not check_conditions_matter]
         assert ran == [CONSTRUCTOR, *needed], "it takes no conditions, all others apply"
