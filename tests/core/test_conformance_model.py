@@ -15,8 +15,8 @@ from worldflux.testing import check_world_model
 from worldflux.testing.conditions import check_conditions_matter
 from worldflux.testing.dummies import TinyConfig, TinyDynamics, TinyModel
 from worldflux.testing.family import SPACES
-from worldflux.testing.line_world import LARGE_IMAGE
 from worldflux.testing.inputs import check_inputs_matter
+from worldflux.testing.line_world import LARGE_IMAGE
 from worldflux.testing.running import run_checks
 from worldflux.testing.world_model import CHECKS
 
