@@ -213,3 +213,64 @@ def test_steps_of_a_rollout_take_their_own_noise():
     noise = torch.arange(12.0).reshape(3, 2, 2)
     path = model.rollout(start, torch.zeros(3, 2, 2), rand=Rand(draws={"eps": noise}))
     assert torch.equal(path.states[3]["z"], noise.sum(0))
+
+
+class Smoothing(ObservationEncoder):
+    """Features are a running mean of the episode's observations: it sees history."""
+
+    sees_history = True
+
+    def forward(self, obs):
+        return State({"embed": obs["state"], "mean": obs["state"]})
+
+    def sequence(self, state, obs, is_first):
+        mean, found = state["mean"], []
+        for t in range(is_first.shape[1]):
+            new = obs["state"][:, t]
+            mean = torch.where(is_first[:, t, None], new, 0.5 * mean + 0.5 * new)
+            found.append(mean)
+        found = torch.stack(found, 1)
+        return State({"embed": found, "mean": found})
+
+
+class Keeping(DynamicsModel):
+    """The State is what the encoder says, and remembers it."""
+
+    recurrent = True
+
+    def initial(self, batch_size, device):
+        return State({"mean": torch.zeros(batch_size, 5, device=device)})
+
+    def observe(self, state, action, features, is_first, *, deterministic=False, rand=None):
+        return State({"mean": features["embed"]})
+
+    def transition(self, state, action, *, deterministic=False, rand=None):
+        return state
+
+
+class Historic(WorldModel):
+    """What an encoder that sees history needs, and no more."""
+
+    def __init__(self):
+        super().__init__(None, OBS, ACTION)
+        self.fill("observation_encoder", Smoothing)
+        self.fill("dynamics_model", Keeping)
+
+    def loss(self, batch, part=None, *, rand=None):
+        raise NotImplementedError
+
+
+def test_an_encoder_that_sees_history_is_given_it():
+    historic, batch = Historic(), random_batch(OBS, ACTION, 3, 6)
+    found = historic.observe_sequence(batch, rand=Rand())
+    same(found, stepwise(historic, batch, Rand()))
+    x = batch.obs["state"]
+    first = historic.encode({"state": x[:, 0]})
+    torch.testing.assert_close(first["mean"], x[:, 0])
+    torch.testing.assert_close(found["mean"][1, 1], (x[1, 0] + x[1, 1]) / 2)
+    torch.testing.assert_close(found["mean"][0, 3], x[0, 3])  # an episode begins there
+
+
+def test_an_encoder_without_history_has_no_sequence(model):
+    with pytest.raises(NotImplementedError, match="TinyEncoder sees no history"):
+        model.observation_encoder.sequence(model.initial(1), {}, torch.ones(1, 1))

@@ -58,6 +58,13 @@ def half_a_cosine(step: int, total: int) -> float:
     return 0.2 + 0.8 * (1 + math.cos(math.pi * min(step, total) / total)) / 2
 
 
+def warm_stable_down(step: int, total: int) -> float:
+    """From 0 up to 1.0 in 2 steps, there until 3 are left, then down to 0.1 in a straight line."""
+    if step < 2:
+        return step / 2
+    return 1.0 if step < 7 else max(0.1, 1.0 - 0.9 * (step - 7) / 3)
+
+
 def a_step(step: int, total: int) -> float:
     return 1.0 if step < 7 else 0.2
 
@@ -67,6 +74,8 @@ REFERENCES: list[tuple[Schedule, Callable[[int, int], float]]] = [
     (Schedule("linear", start=0.1, peak=1.0, end=0.2, warmup=0.4), straight),
     (Schedule("cosine", start=1.0, end=0.2), half_a_cosine),
     (Schedule("cosine", start=0.0, peak=1.0, end=0.2), half_a_cosine),  # no warm-up, no start
+    (Schedule("linear", peak=1.0, end=0.1, warmup=2, decay=3), warm_stable_down),
+    (Schedule("linear", peak=1.0, end=0.1, warmup=2, decay=0.3), warm_stable_down),
     (Schedule("step", start=1.0, end=0.2, at=7), a_step),
     (Schedule("step", start=1.0, end=0.2, at=0.7), a_step),
     (Schedule("constant", start=0.0, peak=1.0, warmup=2), lambda k, n: [0.0, 0.5, 1.0][min(k, 2)]),
@@ -165,3 +174,8 @@ WRONG = {
 def test_what_is_no_schedule(text: str) -> None:
     with pytest.raises(ContractError, match=text):
         Schedule(**WRONG[text])  # type: ignore[arg-type]
+
+
+def test_a_way_down_belongs_to_what_goes_down() -> None:
+    with pytest.raises(ContractError, match="no way down that decay=3 could shorten"):
+        Schedule("constant", peak=1.0, decay=3)

@@ -89,6 +89,34 @@ def test_batched_dreams_end_and_begin_row_by_row():
     assert not terminated.any()
 
 
+class Filmed(Counter):
+    """A video: two latent actions of its own, no action space of the data, no reward."""
+
+    capabilities = frozenset({Capability.OBS_DECODE, Capability.LATENT_ACTIONS})
+
+    def __init__(self, config, obs_spec, action_spec):
+        super().__init__(config, obs_spec, action_spec)
+        self.action_spec = {}
+        self.action = TensorSpec((), "int64", n=2, labels=("stand", "walk"))
+
+    def decode(self, state, conditions=None, *, keys=None):
+        found = super().decode(state, conditions, keys=keys)
+        found.predictions = {k: v for k, v in found.predictions.items() if k in OBS}
+        return found
+
+
+def test_a_model_of_video_is_played_with_its_own_actions_and_without_reward():
+    env = WorldModelEnv(
+        model(Filmed), horizon=3, starts={k: torch.zeros(1, *s.shape) for k, s in OBS.items()}
+    )
+    assert env.action_space.n == 2 and env.action_space.labels == ("stand", "walk")
+    env.reset(seed=0)
+    obs, reward, terminated, truncated, _ = env.step(1)
+    assert obs["state"][0] == 1 and reward == 0.0 and not terminated and not truncated
+    assert [env.step(0)[3] for _ in range(2)] == [False, True]
+    assert WorldModelEnv(model(Filmed)).dreams.begin(0)["state"][:, 0] == 0  # imagined starts
+
+
 class Lost(Counter):
     """Imagines what is not a number once it counts to 2."""
 

@@ -38,9 +38,20 @@ the rollout, so that the next call finds them.
 class ObservationEncoder(nn.Module, ABC):
     """Observations to a State: the latent itself, or features a recurrent dynamics consumes."""
 
+    sees_history: bool = False
+    """Of an encoder whose features depend on earlier observations (a video tokenizer): core asks
+    `sequence` then, and `forward` is for first observations."""
+
     @abstractmethod
     def forward(self, obs: dict[str, Tensor]) -> State:
         """(B, ...) per key -> State (B, ...)."""
+
+    def sequence(self, state: State, obs: dict[str, Tensor], is_first: Tensor) -> State:
+        """Features (B, T, ...) of observations (B, T, ...) that follow on a State (B, ...).
+
+        Steps where `is_first` (B, T) holds, and all after them, have forgotten what was before.
+        """
+        raise NotImplementedError(f"{type(self).__name__} sees no history: it has no sequence.")
 
 
 class ActionConditioner(nn.Module, ABC):

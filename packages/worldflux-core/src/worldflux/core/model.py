@@ -24,7 +24,7 @@ from worldflux.core.payloads import ActionPayload, ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.core.seam import MODEL_ENTRIES, Seam
-from worldflux.core.sequence import observe_sequence
+from worldflux.core.sequence import features_of, observe_sequence
 from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.errors import ContractError
@@ -133,15 +133,10 @@ class WorldModel(Seam, ModelContract, AsyncTwins, Slots, ABC):
         features: State = encoder(self.observations(obs))
         if not self.recurrent:
             return features
-        first = torch.ones(features.batch_size, dtype=torch.bool, device=features.device)
-        return self._posterior(
-            self.initial(features.batch_size, features.device),
-            self._no_action(features.batch_size, features.device),
-            features,
-            first,
-            deterministic,
-            rand,
-        )
+        rows, device = features.batch_size, features.device
+        first = torch.ones(rows, dtype=torch.bool, device=device)
+        nothing, before = self._no_action(rows, device), self.initial(rows, device)
+        return self._posterior(before, nothing, features, first, deterministic, rand)
 
     def transition(
         self,
@@ -180,7 +175,8 @@ class WorldModel(Seam, ModelContract, AsyncTwins, Slots, ABC):
                     "dynamics_model, or declare Capability.STATELESS if encode(obs) is its update."
                 )
             return self.encode(obs, deterministic, rand=rand)
-        features: State = self.slot("observation_encoder", "update")(self.observations(obs))
+        steps = {key: value[:, None] for key, value in self.observations(obs).items()}
+        features = features_of(self, state, steps, is_first[:, None]).at(0)
         conditioned = self.condition(self._given(action, state), conditions)
         return self._posterior(state, conditioned, features, is_first, deterministic, rand)
 
@@ -196,15 +192,7 @@ class WorldModel(Seam, ModelContract, AsyncTwins, Slots, ABC):
     ) -> State:
         """The State after `action` (B, ...) led to `obs` (the posterior)."""
         going_on = torch.zeros(state.batch_size, dtype=torch.bool, device=state.device)
-        return self.observe(
-            state,
-            action,
-            obs,
-            going_on,
-            conditions,
-            deterministic,
-            rand=rand,
-        )
+        return self.observe(state, action, obs, going_on, conditions, deterministic, rand=rand)
 
     def decode(
         self,

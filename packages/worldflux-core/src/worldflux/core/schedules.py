@@ -27,8 +27,9 @@ class Schedule:
     It rises (or falls) from `start` to `peak` in a straight line over `warmup` steps, and goes
     from there to `end`, which it has after the last step: not at all ("constant"), in a straight
     line ("linear"), along half a cosine ("cosine"), or at once, `at` a moment ("step"). Without a
-    `peak` there is no warm-up: the value goes from `start` to `end`. `warmup` and `at` are counts
-    of steps (int) or shares of them all (float in [0, 1]).
+    `peak` there is no warm-up: the value goes from `start` to `end`. With a `decay` the way down
+    takes that many steps, the last ones, and the value stays before (warm-up, stable, decay).
+    `warmup`, `at` and `decay` are counts of steps (int) or shares of them all (float in [0, 1]).
     """
 
     kind: Kind = "constant"
@@ -37,6 +38,7 @@ class Schedule:
     end: float = 0.0
     warmup: int | float = 0
     at: int | float | None = None
+    decay: int | float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -56,7 +58,12 @@ class Schedule:
             raise ContractError(
                 f"`at` is the moment of kind 'step', got at={self.at} with kind {self.kind!r}."
             )
-        for name in ("warmup", "at"):
+        if self.decay is not None and self.kind not in ("linear", "cosine"):
+            raise ContractError(
+                f"A Schedule of kind {self.kind!r} has no way down that decay={self.decay} could "
+                "shorten: leave it out, or choose linear or cosine."
+            )
+        for name in ("warmup", "at", "decay"):
             self._check_moment(name, getattr(self, name))
         if self.largest == 0:
             raise ContractError("A Schedule that is 0 throughout scales nothing: give it a peak.")
@@ -90,7 +97,8 @@ class Schedule:
         if self.at is not None:
             return self.top if step < _count(self.at, total) else self.end
         assert total is not None, self.kind
-        done = min(1.0, (step - warmup) / max(total - warmup, 1))
+        begun = warmup if self.decay is None else max(warmup, total - _count(self.decay, total))
+        done = min(1.0, max(0.0, step - begun) / max(total - begun, 1))
         if self.kind == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
         return self.top + (self.end - self.top) * done

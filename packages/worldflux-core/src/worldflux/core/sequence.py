@@ -47,19 +47,27 @@ def _observed(
     model: WorldModel, batch: Batch, begin: int, end: int, start: State, rand: Rand | None
 ) -> State:
     """Steps `begin` to `end` of a recurrent model, after State `start` (B, ...)."""
-    encoder = model.slot("observation_encoder", "observe_sequence")
     dynamics = model.slot("dynamics_model", "observe_sequence")
-    lead = (batch.batch_size, end - begin)
-    obs = {key: value[:, begin:end].flatten(0, 1) for key, value in batch.obs.items()}
-    features: State = encoder(model.observations(obs)).unflat(lead)
+    obs = {key: value[:, begin:end] for key, value in batch.obs.items()}
+    first = batch.is_first[:, begin:end]
     found: State = dynamics.observe_sequence(
         start,
         _previous(model, batch, begin, end),
-        features,
-        batch.is_first[:, begin:end],
+        features_of(model, start, obs, first),
+        first,
         rand=rand,
     )
     return found
+
+
+def features_of(model: WorldModel, state: State, obs: dict[str, Tensor], first: Tensor) -> State:
+    """The encoder's features (B, T, ...) of observations (B, T, ...) that follow on a State."""
+    encoder, lead = model.slot("observation_encoder", "observe"), tuple(first.shape)
+    rows = model.observations({key: value.flatten(0, 1) for key, value in obs.items()})
+    if not encoder.sees_history:
+        features: State = encoder(rows)
+        return features.unflat(lead)
+    return encoder.sequence(state, {k: v.unflatten(0, lead) for k, v in rows.items()}, first)
 
 
 def _previous(model: WorldModel, batch: Batch, begin: int, end: int) -> Tensor:

@@ -13,6 +13,7 @@ from worldflux.core.model import WorldModel
 from worldflux.errors import EnvError
 from worldflux.session import Frame, Session
 from worldflux.specs import Capability, TensorSpec
+from worldflux_envs.boundary.actions import Choices
 from worldflux_envs.dream.starts import Starts, StartStates
 
 
@@ -29,6 +30,7 @@ class DreamStep:
 class Dreams:
     """N dreams of `model`, a session of N rows. Each ends where its continue is drawn to be 0.
 
+    A model that predicts no reward (of a video, say) gives 0 in every step.
     `samples` sampled next states measure the uncertainty, where the model gives none itself.
     """
 
@@ -42,7 +44,6 @@ class Dreams:
         seed: int = 0,
     ) -> None:
         model.require(Capability.OBS_DECODE, f"{type(model).__name__} predicts no observations.")
-        model.require(Capability.REWARD_PRED, f"{type(model).__name__} predicts no reward.")
         if samples < 1:
             raise EnvError(f"samples must be at least 1, got {samples}.")
         self.model, self.samples = model, samples
@@ -55,9 +56,9 @@ class Dreams:
 
     def action_space(self) -> spaces.Space[np.ndarray] | spaces.Discrete:
         """As the model's actions."""
-        spec = next(iter(self.model.action_spec.values()))
+        spec = self.model.required_action()
         if isinstance(spec.n, int):
-            return spaces.Discrete(spec.n)
+            return Choices(spec.n, spec.labels)
         if spec.n is not None:
             return spaces.MultiDiscrete(list(spec.n))
         return spaces.Box(-1.0, 1.0, spec.shape, np.float32)
@@ -79,7 +80,8 @@ class Dreams:
 
 def _read(frame: Frame, samples: int) -> DreamStep:
     reward = frame.reward
-    assert reward is not None  # the constructor requires it
+    if reward is None:
+        reward = torch.zeros(frame.state.batch_size, device=frame.state.device)
     ended = torch.zeros_like(reward, dtype=torch.bool) if frame.ended is None else frame.ended
     return DreamStep(frame.obs, reward, ended, frame.uncertainty(samples))
 

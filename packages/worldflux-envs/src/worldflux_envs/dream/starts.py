@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldflux.core.actions import no_actions
 from worldflux.core.model import WorldModel
 from worldflux.core.rand import Rand, randint
 from worldflux.core.state import State
@@ -40,9 +41,7 @@ class StartStates:
         """Start states (count, ...)."""
         model, device = self.model, device_of(self.model)
         if self.observations is None:
-            spec = next(iter(model.action_spec.values()))
-            dtype = torch.int64 if spec.discrete else torch.float32
-            nothing = torch.zeros(count, *spec.shape, dtype=dtype, device=device)
+            nothing = no_actions(model.action, (count,), device)
             return model.transition(model.initial(count, device), nothing, rand=rand)
         total = len(next(iter(self.observations.values())))
         rows = rand.draw("start", (count,), randint(total))
