@@ -45,6 +45,9 @@ class LatentActionModel(ActionConditioner):
         self.encoder = STTransformer(c.encoder, patch, width, config.frames, tokens + 1)
         self.patch_up, self.action_up = nn.Linear(patch, dim), nn.Linear(width, dim)
         self.decoder = STTransformer(c.decoder, dim, patch, config.frames, tokens)
+        if self.residual:  # begins as "nothing changes", and not as noise on top of the frame
+            nn.init.zeros_(self.decoder.layer_out.weight)
+            nn.init.zeros_(self.decoder.layer_out.bias)
         self.map = config.action_map
 
     def forward(self, action: Tensor | None, conditions: ConditionPayload | None = None) -> Tensor:

@@ -46,7 +46,7 @@ class GenieWorldModel(WorldModel):
     decoder_module: FrameDecoder
     config: GenieConfig
     capabilities = frozenset({Capability.OBS_DECODE, Capability.LATENT_ACTIONS})
-    composable_support = frozenset({"dynamics_model", "decoder_module"})
+    composable_support = frozenset({"dynamics_model"})
 
     def __init__(
         self,
