@@ -132,3 +132,18 @@ def test_a_method_keeps_its_name_and_signature() -> None:
 
     assert issubclass(TinyModel, Seam) and TinyModel.loss.__name__ == "loss"
     assert "batch" in inspect.signature(TinyModel.loss).parameters
+
+
+def test_a_model_that_takes_the_codes_of_choices_is_given_them() -> None:
+    model = TinyModel(TinyConfig(), OBS, {"action": TensorSpec((), "int64", n=3)})
+    model.action_conditioner = None
+    state, code = model.initial(2), torch.randn(2, 4)
+    with pytest.raises(ContractError, match="action has shape"):
+        model.transition(state, code)
+    model.action_code = TensorSpec((4,))
+    model.dynamics_model.transition = lambda state, action, **_: state.with_({"took": action})
+    assert torch.equal(model.transition(state, code)["took"], code)
+    with pytest.raises(ContractError, match="action has shape"):
+        model.transition(state, torch.randn(2, 5))
+    path = model.rollout(state, code.expand(3, -1, -1))
+    assert torch.equal(path.states[-1]["took"], code)

@@ -57,6 +57,7 @@ class GenieWorldModel(WorldModel):
         super().__init__(config, obs_spec, {})
         c, (self.key, spec) = config.model, _only_image(obs_spec)
         self.action = action_space(config)
+        self.action_code = TensorSpec((c.latent_action.quantizer.width,))
         tokenizer, codes = c.tokenizer.quantizer, c.latent_action.quantizer.width
         self.fill("observation_encoder", lambda: VideoTokenizer(c, self.key, spec.shape))
         tokens = self.observation_encoder.tokens

@@ -57,6 +57,8 @@ class WorldModel(Seam, ModelContract, AsyncTwins, Slots, ABC):
     action: TensorSpec | None
     """The space of one action, None where there is none: that of `action_spec`, or blocks of it
     (`stride`); a family may set its own before it fills its slots (a video's latent actions)."""
+    action_code: TensorSpec | None = None
+    """Of a model that also takes the vector a choice of action stands for (Genie's codes)."""
     constant_predictions: frozenset[str] = frozenset()
     """Predictions that are the same for every State on purpose (a fixed discount, say)."""
 

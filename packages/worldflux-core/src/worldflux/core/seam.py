@@ -20,7 +20,7 @@ from worldflux.core.actions import time_major_actions
 from worldflux.core.batch import Batch
 from worldflux.core.misshapen import misshapen
 from worldflux.core.observations import as_tensor, observed
-from worldflux.core.payloads import ActionPayload, WorldModelInput
+from worldflux.core.payloads import ActionPayload, ActionSequence, WorldModelInput
 from worldflux.core.state import State
 from worldflux.errors import ContractError
 from worldflux.nn.device import device_of
@@ -145,7 +145,13 @@ def check_action(owner: Any, action: Any, rows: Rows) -> tuple[Any, Rows]:
 
 
 def check_actions(owner: Any, actions: Any, rows: Rows) -> tuple[Any, Rows]:
-    """Actions (T, B, ...) of any form of sequence; policies and None pass."""
+    """Actions (T, B, ...) of any form of sequence; policies and None pass.
+
+    Latent ones are the model's to open: their numbers are not those of its action space.
+    """
+    payload = actions.payload if isinstance(actions, ActionSequence) else actions
+    if isinstance(payload, ActionPayload) and payload.kind == "latent":
+        return actions, rows
     found = time_major_actions(actions, owner.api_version)
     if isinstance(found, Tensor):
         found = _action(owner, found, "actions", ["T", "B" if rows is None else rows])
@@ -158,6 +164,9 @@ def _action(owner: Any, value: Any, name: str, lead: list[str | int]) -> Tensor:
     if spec is None or owner.stride != 1:
         return tensor
     shape, count, rows = tensor.shape, len(lead), lead[-1]
+    code: TensorSpec | None = owner.action_code if tensor.is_floating_point() else None
+    if code is not None and shape[count:] == code.shape:
+        return tensor
     inner = (spec.size,) if spec.discrete and tensor.is_floating_point() else spec.shape
     fits = shape[count:] == inner and len(shape) == count + len(inner)
     if fits and (rows == "B" or rows == shape[count - 1]):
