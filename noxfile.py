@@ -24,7 +24,6 @@ TEST_TOOLS = [
 ]  # fmt: skip
 TWO_AT_ONCE = ["-n", "2", "--dist", "loadfile"]  # what two cores take; a file's tests stay together
 TYPE_TOOLS = ["mypy", "pyright", "types-PyYAML"]
-LEARNING_TOOLS = ["stable-baselines3>=2.7"]
 # Two threads on two shared cores wait for each other more than they compute.
 THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
@@ -58,7 +57,7 @@ def train(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Set up and pass the default tests (without learning and other slow ones)."""
-    install(session, *TEST_TOOLS, extras="[all]")
+    install(session, *TEST_TOOLS, extras="[all,sb3]")
     chosen = session.posargs or ["tests", "examples"]
     session.run("pytest", "-q", *TWO_AT_ONCE, *chosen, env=THREADS)
 
@@ -66,7 +65,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def learning(session: nox.Session) -> None:
     """The slow tests: learning runs on three seeds, long fault tests."""
-    install(session, *TEST_TOOLS, *LEARNING_TOOLS, extras="[all]")
+    install(session, *TEST_TOOLS, extras="[all,sb3]")
     elsewhere = ["--ignore=tests/packaging", "--ignore=tests/docs"]
     session.run("pytest", "-m", "slow", *(session.posargs or ["tests", *elsewhere]), env=THREADS)
 
@@ -82,7 +81,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types, strict: of the packages, and of all code in the documentation."""
-    install(session, *TEST_TOOLS, *TYPE_TOOLS, extras="[gym]")
+    install(session, *TEST_TOOLS, *TYPE_TOOLS, extras="[gym,sb3]")
     paths = [f"packages/{name}/src" for name in PACKAGES]
     session.run("mypy", *paths)
     session.run("pytest", "-q", "-m", "slow or not slow", "tests/docs/test_block_types.py")
@@ -101,7 +100,7 @@ def packaging(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation and run every code block in it."""
     tools = [*TEST_TOOLS, "nox", "sphinx>=8,<9.1", "myst-parser", "furo"]
-    install(session, *tools, extras="[gym]")
+    install(session, *tools, extras="[gym,sb3]")
     shutil.rmtree(ROOT / "build" / "docs", ignore_errors=True)
     session.run("sphinx-build", "-q", "-W", "-b", "html", "docs", "build/docs")
     tests = ["tests/docs", "--ignore=tests/docs/test_block_types.py"]  # that one is in `types`

@@ -177,7 +177,10 @@ def make_env(env_id: str, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any
 def make_vec_env(
     env_id: str, num_envs: int, **options: Any
 ) -> gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]:
-    """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset."""
+    """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset.
+
+    For Stable-Baselines3, `worldflux_envs.stable_baselines.StableBaselinesVec(vec)`.
+    """
     parsed = parse_env_id(env_id)
     spec = _usable(parsed)
     if num_envs < 1:

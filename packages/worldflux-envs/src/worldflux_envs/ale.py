@@ -222,6 +222,8 @@ class AtariEnv(gymnasium.Env[Any, Any]):
 class NativeAtari(EpisodicVectorEnv):
     """Many games in the engine's own threads."""
 
+    restarts_rows = False
+
     def __init__(
         self,
         game: str,

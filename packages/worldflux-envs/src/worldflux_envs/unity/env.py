@@ -69,6 +69,8 @@ class UnityEnv(gymnasium.Env[dict[str, np.ndarray], Any]):
 class UnityVec(EpisodicVectorEnv):
     """`num_envs` agents: those of one player, or of as many players as it takes."""
 
+    restarts_rows = False
+
     def __init__(
         self, launch: Launch, num_envs: int, *, copy: bool = True, seed: int | None = None,
         render_mode: str | None = None, **options: Any,

@@ -59,6 +59,8 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
 
     # Whether each row was checked already, by the `Contract` around its own environment.
     rows_are_checked = False
+    restarts_rows = True
+    """Whether `restart` works: some simulators only begin an episode while all rows move."""
 
     def __init__(
         self,
@@ -141,6 +143,21 @@ class EpisodicVectorEnv(VectorEnv[Any, Any, Any]):
         self._check(rewards)
         self._ended = terminated | truncated
         return self._observations(), rewards, terminated, truncated, infos
+
+    def restart(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Begin the next episode of these environments now, not at the next step.
+
+        For libraries whose vectors reset in the step in which an episode ends. The observations
+        (num_envs, ...) of all are given; those of other environments are unchanged.
+        """
+        replies = self.execute(indices, [("reset", self._begin(i)) for i in indices])
+        for i, reply in zip(indices, replies, strict=True):
+            if isinstance(reply, Failure):
+                self._recover(i, reply)
+        self._ended[list(indices)] = False
+        self.lengths[list(indices)] = 0
+        self._check(np.zeros(self.num_envs))
+        return self._observations()
 
     # Checks
 
