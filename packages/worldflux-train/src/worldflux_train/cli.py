@@ -23,6 +23,30 @@ if TYPE_CHECKING:
     from worldflux_train.api import Result
 
 _log = logging.getLogger(__name__)
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="ID[:PRESET]",
+        help="What to train, such as dreamerv3:size1m.",
+        autocompletion=completion.model_ids,
+    ),
+]
+Env = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BACKEND/TASK",
+        help="Where, such as gym/CartPole-v1.",
+        autocompletion=completion.env_ids,
+    ),
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|RECIPE",
+        help="YAML file, or the name of a shipped recipe.",
+        autocompletion=completion.recipe_names,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,33 +67,12 @@ def add_commands(app: typer.Typer) -> None:
 
 def train(
     typed: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="ID[:PRESET]",
-            help="What to train, such as dreamerv3:size1m.",
-            autocompletion=completion.model_ids,
-        ),
-    ] = None,
-    env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BACKEND/TASK",
-            help="Where, such as gym/CartPole-v1.",
-            autocompletion=completion.env_ids,
-        ),
-    ] = None,
+    model: Model = None,
+    env: Env = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Where the clock ends (train.steps).")
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|RECIPE",
-            help="YAML file, or the name of a shipped recipe.",
-            autocompletion=completion.recipe_names,
-        ),
-    ] = None,
+    config: ConfigFile = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Recorded episodes to learn from (data.path)."),

@@ -11,25 +11,51 @@ from worldflux.errors import ConfigError
 from worldflux_train import completion
 from worldflux_train.options import Trust, asking_for_trust
 
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[NAME=]ID[:PRESET]...",
+        help="Such as tdmpc2:1m dreamerv3:size1m.",
+        autocompletion=completion.named_model_ids,
+    ),
+]
+Env = Annotated[
+    str,
+    typer.Option(
+        metavar="BACKEND/TASK",
+        help="Such as wf/pendulum.",
+        autocompletion=completion.env_ids,
+    ),
+]
+Configs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE|RECIPE",
+        help="Configuration of one. May be repeated.",
+        autocompletion=completion.recipe_names,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="[NAME/]KEY=VALUE",
+        help="Override a key of every model, or of one: tdmpc2:1m/agent.lr=1e-4.",
+        autocompletion=completion.settings,
+    ),
+]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        help="Score that counts as optimal; default: the best one, for Atari 100k a human's."
+    ),
+]
+
 
 def compare(
     typed: typer.Context,
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]ID[:PRESET]...",
-            help="Such as tdmpc2:1m dreamerv3:size1m.",
-            autocompletion=completion.named_model_ids,
-        ),
-    ],
-    env: Annotated[
-        str,
-        typer.Option(
-            metavar="BACKEND/TASK",
-            help="Such as wf/pendulum.",
-            autocompletion=completion.env_ids,
-        ),
-    ],
+    models: Models,
+    env: Env,
     steps: Annotated[int, typer.Option(min=1, help="Agent steps of every run.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs and the report.")],
     data: Annotated[
@@ -37,29 +63,9 @@ def compare(
         typer.Option(metavar="FOLDER", help="Recorded episodes that all learn from (data.path)."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 3,
-    config: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE|RECIPE",
-            help="Configuration of one. May be repeated.",
-            autocompletion=completion.recipe_names,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="[NAME/]KEY=VALUE",
-            help="Override a key of every model, or of one: tdmpc2:1m/agent.lr=1e-4.",
-            autocompletion=completion.settings,
-        ),
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            help="Score that counts as optimal; default: the best one, for Atari 100k a human's."
-        ),
-    ] = None,
+    config: Configs = None,
+    set_: Set = None,
+    target: Target = None,
     trust: Trust = None,
 ) -> None:
     """Train models with equal budgets and report them side by side. Run it again to continue."""
