@@ -20,6 +20,43 @@ def world_size() -> int:
     return ranks.get_world_size() if ranks.is_available() and ranks.is_initialized() else 1
 
 
+def rank() -> int:
+    """The number of this rank, from 0; 0 outside a distributed run."""
+    return ranks.get_rank() if world_size() > 1 else 0
+
+
+def agreed(wanted: bool) -> bool:
+    """Whether any rank wants something (to stop, say): the same answer on all of them."""
+    if world_size() == 1:
+        return wanted
+    votes = torch.tensor([float(wanted)], device=_device())
+    ranks.all_reduce(votes)
+    return bool(votes.item() > 0)
+
+
+def total(count: int) -> int:
+    """The sum of all ranks' counts (of steps, say), on all of them."""
+    if world_size() == 1:
+        return count
+    found = torch.tensor([count], device=_device())
+    ranks.all_reduce(found)
+    return int(found.item())
+
+
+def _device() -> torch.device:
+    """Where the ranks exchange what lies on no device: NCCL knows GPUs alone."""
+    return torch.device("cuda" if ranks.get_backend() == "nccl" else "cpu")
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Rank 0's values of `tensors`, each of any shape, in place on all ranks, in this order."""
+    for tensor in tensors if world_size() > 1 else ():
+        held = tensor.contiguous()
+        ranks.broadcast(held, 0)
+        tensor.copy_(held)
+
+
 def sum(x: Tensor) -> Tensor:
     """Sum of x (...) over the ranks, element by element, (...)."""
     if world_size() == 1:

@@ -18,6 +18,7 @@ from worldflux.factory import create_agent, get_env_spec, make_vec_env
 from worldflux.specs import TensorSpec
 from worldflux_train.config import RunConfig, TrainConfig
 from worldflux_train.nested import flat
+from worldflux_train.ranks import rank_seed
 from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
 
@@ -121,7 +122,7 @@ def make_replay(agent: Learner, config: TrainConfig, device: torch.device, folde
             columns,
             capacity=capacity,
             num_envs=config.envs,
-            seed=derived(config.seed, "replay"),
+            seed=rank_seed(config.seed, "replay"),
             online=config.replay_online,
             device=device,
             storage=config.replay_storage,

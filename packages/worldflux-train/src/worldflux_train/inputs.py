@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from worldflux import distributed
 from worldflux.columns import actions, observations, step_columns
 from worldflux.config import Config
 from worldflux.core.agent import Learner
@@ -20,6 +21,8 @@ from worldflux.training import TrainingPlan
 from worldflux_train.assembly import make_envs, make_replay
 from worldflux_train.config import RunConfig
 from worldflux_train.data import Mixture, Opened, ReadAhead, open_data
+from worldflux_train.data.share import shared
+from worldflux_train.ranks import rank_plan
 from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
 from worldflux_train.stepping import Stepper
@@ -54,7 +57,7 @@ class Inputs:
             )
         plan = plan if collect else replace(plan, collect_until=0)
         _check_sources(plan, self.data is not None)
-        return plan
+        return rank_plan(plan)
 
 
 def open_inputs(config: RunConfig, stepper: Stepper | None = None) -> Inputs:
@@ -84,7 +87,8 @@ def make_stepper(config: RunConfig, count: int | None = None) -> Stepper:
     """The run's environments: `count`, by default `train.envs`."""
     number = config.train.envs if count is None else count
     envs = make_envs(config, number)
-    seeds = [derived(config.train.seed, "environment", i) for i in range(number)]
+    first = distributed.rank() * number  # of this rank's environments, among those of all
+    seeds = [derived(config.train.seed, "environment", first + i) for i in range(number)]
     return Stepper(envs, seeds)
 
 
@@ -93,7 +97,7 @@ def make_source(
 ) -> tuple[Source, Replay | None]:
     """Where the run's batches come from, and the replay that collected steps go to."""
     columns, train = agent.columns, inputs.config.train
-    offline = None if inputs.data is None else inputs.data.source(columns, device)
+    offline = None if inputs.data is None else shared(inputs.data.source(columns, device))
     if plan.collect_until == 0:
         assert offline is not None, "Inputs.plan refuses a run from nothing"
         return ReadAhead(offline), None

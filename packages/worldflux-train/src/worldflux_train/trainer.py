@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from worldflux import distributed
 from worldflux.core.agent import Agent
-from worldflux.core.rand import Rand
 from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
@@ -37,6 +37,7 @@ from worldflux_train.judging import judge
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
 from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
+from worldflux_train.ranks import rank_rand
 from worldflux_train.room import require_room
 from worldflux_train.schedule import Schedule, crossed
 from worldflux_train.seeding import derived
@@ -81,7 +82,7 @@ class Trainer:
         )
         self.clock = Clock()
         self.collector = self._make_collector(stepper) if config.has_env else None
-        rand = Rand.seeded(derived(seed, "learner"), device)
+        rand = rank_rand(seed, "learner", device)
         self.updater = Updater(self.agent, self.source, rand, device)
         self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, self.source)
         self.sinks: list[Sink] = []
@@ -102,7 +103,7 @@ class Trainer:
             check_fits(stepper, self.inputs)
         specs = (self.inputs.obs_spec, self.inputs.action_spec)
         agent = acting(make_agent(self.config, *specs, self.device), self.config).eval()
-        rand = Rand.seeded(derived(self.settings.seed, "collector"), self.device)
+        rand = rank_rand(self.settings.seed, "collector", self.device)
         return Collector(agent, stepper, rand, self.device)
 
     def close(self) -> None:
@@ -140,7 +141,7 @@ class Trainer:
                 first = self.clock.tick == 0 and self._evaluated is None
                 if self.clock.evaluation_due or (first and self._evaluates_first()):
                     self._evaluate()
-                while not interrupt.requested and not self._over():
+                while not distributed.agreed(interrupt.requested) and not self._over():
                     self._round(pool)
                 outcome = self._finish()
         except BaseException as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from worldflux import distributed
 from worldflux.core.agent import Learner
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
@@ -43,6 +44,7 @@ class Updater:
         """`updates` updates of `phase` after `done` ones; `after` gets each one's metrics."""
         if done == 0 and updates > 0:
             self.agent.begin(phase.name, self.source, self.rand)
+            distributed.broadcast(self.agent.state_dict().values())  # of sources of their own
         for update in range(done, done + updates):
             batch = self.source.read(self.source.choose(phase, update))
             result = self.agent.update(batch, phase.name, rand=self.rand)
@@ -55,12 +57,21 @@ class Updater:
         """Write the agent, its optimisers, the generator and the running means."""
         self.agent.save_pretrained(folder / AGENT)
         write_tensors(folder / OPTIMIZERS, self.agent.training_state())
-        write_tensors(folder / GENERATOR, {"generator": generator_of(self.rand).get_state()})
+        write_tensors(folder / GENERATOR, {k: g.get_state() for k, g in self._generators().items()})
         self.meters.save(folder)
 
     def load(self, folder: Path) -> None:
         """Take over what was saved."""
         load_into(self.agent, folder / AGENT)
         self.agent.load_training_state(read_tensors(folder / OPTIMIZERS))
-        generator_of(self.rand).set_state(read_tensors(folder / GENERATOR)["generator"])
+        saved = read_tensors(folder / GENERATOR)
+        for name, generator in self._generators().items():
+            generator.set_state(saved[name])
         self.meters.load(folder, self.device)
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        """What is drawn from: the rank's own, and in a distributed run one that all share."""
+        found = {"generator": generator_of(self.rand)}
+        if self.rand.shared_generator is not None:
+            found["shared"] = self.rand.shared_generator
+        return found
