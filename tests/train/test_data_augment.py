@@ -10,7 +10,7 @@ import torch
 
 from worldflux.columns import step_columns
 from worldflux.core.episode_source import EpisodeSource
-from worldflux.errors import ConfigError, StorageError
+from worldflux.errors import ConfigError, ContractError
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase
 from worldflux_train.config import DataConfig
@@ -176,7 +176,7 @@ def test_a_source_augments_by_update_and_row_whoever_reads(workers: int) -> None
 def test_images_of_another_size_are_refused_by_name() -> None:
     source = images_of([(24, 24), (24, 25)])
     with pytest.raises(
-        StorageError, match=r"Episode 1: 'obs.image' has the shape \(3, 24, 25\).*data.augment"
+        ContractError, match=r"Episode 1: 'obs.image' has the shape \(3, 24, 25\).*data.augment"
     ):
         source.read(source.choose(Phase("p", 12, 1), 0))
 

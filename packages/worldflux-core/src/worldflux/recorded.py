@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.columns import Columns
+from worldflux.core.statistics import Statistics
 from worldflux.episodes import Episode
 from worldflux.specs import TensorSpec
 
@@ -54,3 +55,13 @@ class Augment(Protocol):
 
         What is random follows from `key` alone: the seed, the phase, the update, the row.
         """
+
+
+class KeptStatistics(Protocol):
+    """Where the statistics of a set are kept."""
+
+    def get(self, column: str) -> Statistics | None:
+        """Those of a column, None where they were not computed yet or the data changed."""
+
+    def put(self, column: str, found: Statistics) -> None:
+        """Keep them, where that can be written."""

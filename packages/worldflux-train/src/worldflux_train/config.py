@@ -101,6 +101,8 @@ class DataConfig(Config):
     augment: tuple[str | dict[str, dict[str, Any] | None], ...] = ()
     """What is done to images, in this order: names, or names with settings, such as
     `[horizontal_flip, {random_resized_crop: {size: 64}}]`; for held-out images without chance."""
+    damaged: Literal["stop", "skip"] = "stop"
+    """What a damaged file or episode does: it stops the run, or is reported and left out."""
     workers: NonNegativeInt = 2
     """Threads that read a batch; how many changes no batch."""
 

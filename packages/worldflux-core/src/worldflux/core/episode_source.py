@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,13 @@ from worldflux.core.windows import (
 )
 from worldflux.episodes import Episode, rows_of
 from worldflux.errors import ContractError, StorageError
-from worldflux.recorded import Augment, Recorded
+from worldflux.recorded import Augment, KeptStatistics, Recorded
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase
 
 FILE = "source.json"
+_TRIES = 16
+logger = logging.getLogger(__name__)
 
 
 class EpisodeSource:
@@ -54,12 +58,19 @@ class EpisodeSource:
         device: str | torch.device = "cpu",
         workers: int = 0,
         augment: Augment | None = None,
+        skip_damaged: bool = False,
+        kept: KeptStatistics | None = None,
     ) -> None:
         """`columns` is what a learner needs (`Learner.columns`), or all that there is.
 
         `numbers` are the episodes it draws from (None: all). `workers` threads read a batch, and
-        apply `augment` to what they read.
+        apply `augment` to what they read. With `skip_damaged` a sequence that cannot be read is
+        replaced by another one, and the log says so; else it ends in `StorageError`. `kept` is
+        where statistics are kept that were computed once.
         """
+        self.skip_damaged, self.kept = skip_damaged, kept
+        self._damaged: set[int] = set()
+
         self.episodes, self.columns, self.name, self.seed = episodes, dict(columns), name, seed
         own = range(len(episodes)) if numbers is None else numbers
         self.numbers = np.array(own, np.int64)
@@ -98,9 +109,9 @@ class EpisodeSource:
         work = list(range(len(segments)))
         if self._pool is None:
             for b in work:
-                self._read_row(segments, b, found)
+                self._read_or_replace(segments, b, found)
         else:
-            list(self._pool.map(lambda b: self._read_row(segments, b, found), work))
+            list(self._pool.map(lambda b: self._read_or_replace(segments, b, found), work))
         moved = {name: value.to(self.device) for name, value in found.items()}
         nothing = torch.full((len(segments), phase.total), -1, device=self.device)
         return batch_of(phase, segments, moved, nothing)
@@ -113,13 +124,21 @@ class EpisodeSource:
 
     def statistics(self, column: str) -> Statistics:
         own = {name: spec for name, spec in self.columns.items() if name not in self._lacks}
-        return Statistics.over(column, own, self._pieces(column))
+        found = None if self.kept is None else self.kept.get(column)
+        if found is None:
+            found = Statistics.over(column, own, self._pieces(column))
+            if self.kept is not None:
+                self.kept.put(column, found)
+        return found
 
     def _pieces(self, column: str) -> Iterator[Rows]:
         """Each episode's rows of a column, and what tells which of them count."""
         for number in range(len(self.numbers)):
             names = [column, *(flag for flag in FLAGS if flag != column)]
-            yield {name: self._rows_of(number, name, slice(None), (0,)) for name in names}
+            try:
+                yield {name: self._rows_of(number, name, slice(None), (0,)) for name in names}
+            except StorageError as error:
+                self._note(number, error)
 
     def save(self, folder: Path) -> None:
         make_folder(folder)
@@ -153,6 +172,48 @@ class EpisodeSource:
             count = min(left, int(self.lengths[number]) - first)
             self._copy(segments, b, number, first, count, step, found)
             at, left, step, number = at + count, left - count, step + count, number + 1
+
+    def _read_or_replace(self, segments: Segments, b: int, found: Mapping[str, Tensor]) -> None:
+        """Row b of a batch; with `skip_damaged` another one of the phase, where it is damaged."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return self._read_row(segments, b, found)
+            except StorageError as error:
+                if attempt == _TRIES:
+                    raise
+                self._note(int(segments.episode[b]), error)
+            for value in found.values():
+                value[b] = 0
+            segments = self._replaced(segments, b, attempt)
+
+    def _note(self, number: int, error: StorageError) -> None:
+        """Raise the error, or remember the damaged episode and say so once."""
+        if not self.skip_damaged:
+            raise error
+        if number not in self._damaged:
+            self._damaged.add(number)
+            logger.warning(
+                "%s Skipped: %d of %d episodes so far.", error, len(self._damaged),
+                len(self.numbers),
+            )  # fmt: skip
+
+    def _replaced(self, segments: Segments, b: int, attempt: int) -> Segments:
+        """The same with another sequence as row b, drawn from nothing but what chose the batch."""
+        phase = replace(segments.phase, batch=1)
+        place = (self.seed, phase_number(phase), segments.update, int(segments.row[b]), attempt)
+        lengths = self._runs(phase)
+        run, begin = draw(phase, lengths, np.random.default_rng(place))
+        first, count, padding = clipped(phase, begin, lengths[run])
+        if phase.boundary == "within":
+            start = self._offsets[run] + first
+        else:
+            start, run = first, np.searchsorted(self._offsets, first, side="right") - 1
+        changed = {}
+        for name, value in (("episode", run), ("start", start), ("count", count),
+                            ("padding", padding)):  # fmt: skip
+            changed[name] = getattr(segments, name).copy()
+            changed[name][b] = value[0]
+        return replace(segments, **changed)
 
     def _copy(
         self, segments: Segments, b: int, number: int, first: int, count: int, step: int,
@@ -197,7 +258,7 @@ class EpisodeSource:
             if self.columns[name].image
             else ""
         )
-        raise StorageError(
+        raise ContractError(
             f"{about.get('file', f'Episode {own}')}: {name!r} has the shape {rows.shape[1:]}, "
             f"expected {expected}.{remedy}"
         )

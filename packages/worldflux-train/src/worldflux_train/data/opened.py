@@ -17,6 +17,7 @@ from worldflux.recorded import Recorded
 from worldflux_train.config import DataConfig
 from worldflux_train.data.augment import Augmentations, augmentations
 from worldflux_train.data.formats import open_recorded
+from worldflux_train.data.kept import Kept
 from worldflux_train.seeding import derived
 
 
@@ -35,6 +36,8 @@ class Opened:
     seed: int
     augment: Augmentations
     fixed: Augmentations
+    path: Path
+    skip_damaged: bool = False
 
     @property
     def columns(self) -> Columns:
@@ -50,6 +53,8 @@ class Opened:
         return EpisodeSource(
             self.episodes, columns, seed=self.seed, numbers=self.numbers, device=device,
             workers=self.workers, augment=self.augment if self.augment.steps else None,
+            skip_damaged=self.skip_damaged,
+            kept=Kept(self.path, self.episodes, self.numbers, self.augment),
         )  # fmt: skip
 
     def validation(self, columns: Columns, device: torch.device) -> EpisodeSource | None:
@@ -59,7 +64,7 @@ class Opened:
         return EpisodeSource(
             self.held_out, columns, seed=self.seed, name="validation",
             numbers=self.held_out_numbers, device=device, workers=self.workers,
-            augment=self.fixed if self.fixed.steps else None,
+            augment=self.fixed if self.fixed.steps else None, skip_damaged=self.skip_damaged,
         )  # fmt: skip
 
     def shown(self, number: int, most_rows: int, held_out: bool = True) -> Episode:
@@ -94,7 +99,8 @@ def open_data(data: DataConfig, seed: int) -> Opened:
     return Opened(
         episodes, numbers, episodes if own is None else own, held_numbers, data.workers,
         derived(seed, "data"), Augmentations(steps, episodes.columns),
-        Augmentations(steps, episodes.columns, fixed=True),
+        Augmentations(steps, episodes.columns, fixed=True), Path(str(data.path)),
+        data.damaged == "skip",
     )  # fmt: skip
 
 
@@ -112,7 +118,7 @@ def _shares(data: DataConfig, episodes: int, seed: int) -> tuple[list[int], list
 
 def _recorded(key: str, path: str, data: DataConfig) -> Recorded:
     try:
-        found = open_recorded(path, data.format, data.options)
+        found = open_recorded(path, data.format, {"damaged": data.damaged, **data.options})
     except StorageError as error:
         raise StorageError(f"{key}: {error}") from error
     if not len(found):

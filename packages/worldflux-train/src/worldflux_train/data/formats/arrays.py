@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worldflux.columns import FLAGS, from_json
 from worldflux.errors import ConfigError, StorageError
 from worldflux.specs import TensorSpec
-from worldflux_train.data.formats.base import FormatOptions
+from worldflux_train.data.formats.base import FormatOptions, leave_out
 from worldflux_train.data.formats.fields import Arrays, Fields, known_layout, named
 from worldflux_train.data.formats.steps import (
     Part,
@@ -64,7 +64,7 @@ class ArrayFormat(StepFormat):
 
     def __init__(self, path: Path, options: FormatOptions) -> None:
         assert isinstance(options, ArrayOptions), type(options)
-        self.path, self.files = path, self.found(path)
+        self.path, self.options, self.files = path, options, self.found(path)
         if not self.files:
             raise StorageError(f"{path} holds no such files.")
         own = self.own_columns(0)
@@ -156,9 +156,11 @@ class ArrayFormat(StepFormat):
     def _all_places(self) -> Iterator[Place]:
         for file in range(len(self.files)):
             try:
-                yield from self._places_in(file)
+                places = list(self._places_in(file))
             except (OSError, ValueError, StorageError) as error:
-                raise StorageError(f"{self.files[file]}: {error}") from error
+                leave_out(StorageError(f"{self.files[file]}: {error}"), self.options)
+            else:
+                yield from places
 
     def _places_in(self, file: int) -> Iterator[Place]:
         arrays, layout = self.arrays(file), self.fields.layout

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,17 @@ from numpy.typing import NDArray
 from worldflux.columns import FLAGS, Columns
 from worldflux.config import Config
 from worldflux.episodes import Episode
+from worldflux.errors import StorageError
+
+logger = logging.getLogger(__name__)
 
 
 class FormatOptions(Config):
-    """The keys of `data.options.*` that a format takes; by default none."""
+    """The keys of `data.options.*` that a format takes."""
+
+    damaged: Literal["stop", "skip"] = "stop"
+    """Whether a file that cannot be opened is an error, or is reported and left out. A run sets it
+    by `data.damaged`."""
 
 
 class DataFormat(ABC):
@@ -57,6 +65,13 @@ class DataFormat(ABC):
     def about(self, number: int) -> dict[str, Any]:
         """JSON-able facts about an episode; "file" is where it lies."""
         return {}
+
+
+def leave_out(error: StorageError, options: FormatOptions) -> None:
+    """Raise the error of a damaged file, or report it, as the options say."""
+    if options.damaged == "stop":
+        raise error
+    logger.warning("%s It is left out.", error)
 
 
 def flag(name: str, length: int, index: slice, terminal: bool = False) -> NDArray[np.bool_]:

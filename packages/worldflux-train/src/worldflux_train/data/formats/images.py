@@ -18,7 +18,7 @@ from worldflux.atomic import make_folder, read_text
 from worldflux.columns import Columns
 from worldflux.episodes import Episode
 from worldflux.errors import StorageError
-from worldflux_train.data.formats.base import DataFormat, FormatOptions, flag
+from worldflux_train.data.formats.base import DataFormat, FormatOptions, flag, leave_out
 from worldflux_train.data.formats.pictures import (
     IMAGE,
     LABEL,
@@ -91,9 +91,18 @@ class ImageSet(DataFormat):
             self._keep(Path(self.options.subset))
         if not self._files:
             raise StorageError(f"{top} holds no images.")
-        shape = read_image(top / self._files[0], self.options.channels).shape
+        shape = self._first_shape()
         self.columns = image_columns(shape, names if classes else None)
         self.lengths = np.ones(len(self._files), np.int64)
+
+    def _first_shape(self) -> tuple[int, ...]:
+        """The shape (C, Y, X) of the first image that can be read."""
+        for name in self._files:
+            try:
+                return read_image(self.top / name, self.options.channels).shape
+            except StorageError as error:
+                leave_out(error, self.options)
+        raise StorageError(f"{self.top} holds no image that can be read.")
 
     def _keep(self, listed: Path) -> None:
         """Only those that the file `listed` names; each line has to name one."""

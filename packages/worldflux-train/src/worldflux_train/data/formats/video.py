@@ -17,7 +17,7 @@ from worldflux.columns import ACTION, Columns
 from worldflux.episodes import Episode
 from worldflux.errors import StorageError
 from worldflux.specs import TensorSpec
-from worldflux_train.data.formats.base import FormatOptions
+from worldflux_train.data.formats.base import FormatOptions, leave_out
 from worldflux_train.data.formats.pictures import only_picture
 from worldflux_train.data.formats.side_actions import SideActions
 from worldflux_train.data.formats.steps import StepFormat, Steps, columns_of
@@ -61,6 +61,8 @@ class VideoSet(StepFormat):
         if not self._files:
             raise StorageError(f"{path} holds no videos ({', '.join(sorted(SUFFIXES))}).")
         self._lines = self._timelines()
+        if not self._lines:
+            raise StorageError(f"{path} holds no video that can be read.")
         self._taken = [line.resampled(options.fps) for line in self._lines]
         self.lengths = np.array([len(taken) for taken in self._taken], np.int64)
         frames = [len(line.times) for line in self._lines]
@@ -113,7 +115,11 @@ class VideoSet(StepFormat):
             if old is not None and old["stamp"] == stamp:
                 found[name] = old
                 continue
-            line = timeline(file)
+            try:
+                line = timeline(file)
+            except StorageError as error:
+                leave_out(error, self.options)
+                continue
             found[name] = {
                 "stamp": stamp, "times": line.times.tolist(), "keys": line.keys.tolist(),
                 "unit": line.unit, "height": line.height, "width": line.width,
@@ -123,6 +129,7 @@ class VideoSet(StepFormat):
                 write_file(self.path / INDEX, json.dumps(found).encode())
             except StorageError as error:
                 logger.info("the index of %s is not kept: %s", self.path, error)
+        self._files = [file for file in self._files if self._name(file) in found]
         return [_line(found[self._name(file)]) for file in self._files]
 
     def _kept(self) -> dict[str, Any]:
