@@ -14,6 +14,7 @@ from worldflux.errors import ContractError
 from worldflux.nn.diffusion import betas, bounds, edm
 from worldflux.nn.diffusion.ddpm import DDPM, Step
 from worldflux.nn.diffusion.guidance import guided
+from worldflux.nn.diffusion.spacing import kept_steps
 
 SIGMAS = torch.tensor([0.002, 0.1, 0.7, 5.0, 20.0])
 
@@ -168,18 +169,18 @@ def test_ddim_goes_there_and_back() -> None:
 
 
 def test_which_steps_a_shorter_process_takes() -> None:
-    assert betas.kept_steps(11, "5") == [0, 2, 5, 8, 10]  # 2.5 and 7.5 go to the even one
-    assert betas.kept_steps(10, "ddim5") == [0, 2, 4, 6, 8]
-    assert betas.kept_steps(10, "2,3") == [0, 4, 5, 7, 9]
-    assert betas.kept_steps(3, "") == [0, 1, 2]
+    assert kept_steps(11, "5") == [0, 2, 5, 8, 10]  # 2.5 and 7.5 go to the even one
+    assert kept_steps(10, "ddim5") == [0, 2, 4, 6, 8]
+    assert kept_steps(10, "2,3") == [0, 4, 5, 7, 9]
+    assert kept_steps(3, "") == [0, 1, 2]
     whole = betas.linear_betas(100)
-    kept = betas.kept_steps(100, "7")
+    kept = kept_steps(100, "7")
     shorter = np.cumprod(1 - betas.respaced(whole, kept))
     np.testing.assert_allclose(shorter, np.cumprod(1 - whole)[kept])
     with pytest.raises(ContractError, match="No whole distance takes 7 of 10 diffusion steps"):
-        betas.kept_steps(10, "ddim7")
+        kept_steps(10, "ddim7")
     with pytest.raises(ContractError, match="takes 9 of 5 diffusion steps: ask for 1 to 5"):
-        betas.kept_steps(10, "9,1")
+        kept_steps(10, "9,1")
     with pytest.raises(ContractError, match="Did you mean 'linear'"):
         betas.betas("liner", 0.1, 0.2, 3)  # type: ignore[arg-type]
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from worldflux.core.rand import Rand, normal
-from worldflux.nn.diffusion.betas import Floats, kept_steps, respaced
+from worldflux.nn.diffusion.betas import Floats, respaced
 from worldflux.nn.diffusion.edm import per_row
+from worldflux.nn.diffusion.spacing import kept_steps
 from worldflux.nn.diffusion.tables import Table, tables
 
 Predicts = Literal["noise", "data"]
