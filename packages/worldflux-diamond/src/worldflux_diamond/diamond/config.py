@@ -125,7 +125,7 @@ class OptimizerConfig(Config):
     """Largest gradient norm (`max_grad_norm`)."""
     burst: NonNegativeInt = 10_000
     """Updates when learning begins (`steps_first_epoch`)."""
-    updates_per_step: PositiveFloat = 4.0
+    updates_per_step: NonNegativeFloat = 4.0
     """Updates per collected step after that: 400 an epoch of 100 steps (`steps_per_epoch`)."""
     batch: PositiveInt = 32
     """B, sequences in an update (`batch_size`)."""
@@ -208,7 +208,7 @@ PRESETS = {
     "small": _sized(32, 2, 128, (16, 16, 32, 32)),
     "medium": _sized(64, 2, 256, (32, 32, 64, 64)),
     "large": _sized(128, 3, 512, (64, 64, 128, 128)),
-    "tiny": DiamondConfig(  # for images of 16 x 16
+    "tiny": DiamondConfig(  # for images of 16 x 16, on a CPU: one phase after another
         model=ModelConfig(
             denoiser=DenoiserConfig(
                 cond=64, channels=(16, 32, 32), depths=(1, 1, 1), attention=(False,) * 3
@@ -221,12 +221,20 @@ PRESETS = {
             channels=(16, 32),
             down=(True, True),
             lstm=64,
-            start=2000,
-            denoiser=OptimizerConfig(lr=1e-3, warmup=20, burst=600),
-            reward_end=OptimizerConfig(lr=2e-3, warmup=20, clip=100.0, burst=300),
+            entropy_weight=0.03,
+            horizon=10,
+            dream_length=10,
+            reward_steps=10,
+            start=4500,
+            collect_until=4500,
+            denoiser=OptimizerConfig(lr=1e-3, warmup=20, burst=700, updates_per_step=0),
+            reward_end=OptimizerConfig(
+                lr=2e-3, warmup=20, clip=100.0, burst=500, updates_per_step=0
+            ),
             actor_critic=OptimizerConfig(
-                lr=1e-3, warmup=20, clip=100.0, weight_decay=0.0, burst=300
+                lr=2e-3, warmup=20, clip=100.0, weight_decay=0.0, burst=400, updates_per_step=0,
+                batch=16,
             ),
         ),
     ),
-}
+}  # fmt: skip
