@@ -165,7 +165,8 @@ class CheckSettings:
 
     `overrides` are configuration values over `preset` (the smallest one by default). They change
     no loss, shift or target: those are what is checked. At most `updates` are done of every phase,
-    each on `rows` sequences. Images that random observations consist of have sides of `image`.
+    each on `rows` sequences; 0 is a family that cannot learn the known world in a moment. Random
+    observations that are images have sides of `image`.
     """
 
     overrides: Mapping[str, Any] = field(default_factory=dict)

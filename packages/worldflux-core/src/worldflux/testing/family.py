@@ -77,7 +77,7 @@ def check_family(
                 ran += _checked_sizes(spec, preset, obs_spec, action_spec, overrides)
         except AssertionError as error:
             raise AssertionError(f"{model_id} ({name}): {error}") from error
-    if learn and spec.agent and spec.check:
+    if learn and spec.agent and spec.check and spec.check.updates:
         ran += check_family_learns(spec)
     return ran
 

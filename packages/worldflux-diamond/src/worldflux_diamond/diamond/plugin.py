@@ -16,11 +16,10 @@ _CHECK = CheckSettings(
         "model.reward_end.channels": (8, 16),
         "model.reward_end.depths": (1, 1),
         "model.reward_end.attention": (False, False),
-        "model.reward_end.reward_size": 0.5,  # how far an action moves the point of the known world
         "agent.horizon": 2,
     },
     preset="tiny",
-    updates=300,
+    updates=0,  # frames of the known world take minutes: tests/learning has wf/catch
     image=16,
 )
 _CAN = frozenset(map(Capability, ("obs_decode", "reward_pred", "continue_pred", "planning")))
