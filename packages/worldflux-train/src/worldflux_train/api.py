@@ -28,6 +28,7 @@ from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.imagine import Imagination, imagine
 from worldflux_train.inputs import open_inputs
 from worldflux_train.interrupt import Interrupt
+from worldflux_train.pictures import save_stages
 from worldflux_train.recording import record_episodes
 from worldflux_train.run_log import logged
 from worldflux_train.seeding import derived
@@ -237,7 +238,7 @@ def imagine_run(
     further one is played after `most_seconds`; there is always one.
     `device`, `trust` and `changed` as for `load_agent`.
     """
-    from worldflux_train.picture import frames_of
+    from worldflux_train.picture import frames_of, stages_of
 
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
@@ -250,6 +251,7 @@ def imagine_run(
         learner.world_model, recorded, step=at, context=context, horizon=horizon, seed=seed
     )
     found.save(run)
+    save_stages(run, at, {name: stages_of(x) for name, x in found.stages.items()})
     name = f"imagined-{at:010d}.{kind}"
     return found, write_video(run.videos_path / name, frames_of(found), fps=FPS)
 

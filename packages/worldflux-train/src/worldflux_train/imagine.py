@@ -52,6 +52,8 @@ class Imagination:
     still: dict[str, list[float]] = field(default_factory=dict)
     images: dict[str, tuple[Array, Array]] = field(default_factory=dict, repr=False)
     frames: Array | None = field(default=None, repr=False)
+    stages: dict[str, Array] = field(default_factory=dict, repr=False)
+    """How the first imagined step came about (`DynamicsModel.stages`): (S, C, Y, X) by name."""
 
     def save(self, run: Run) -> Path:
         """Write all but the pictures to the run's videos folder."""
@@ -114,7 +116,23 @@ def imagine(
         for begin in range(first, rows_of(episode) - horizon, max(1, horizon // 4)):
             states.append(filtered[begin])
             pieces.append((episode, begin))
-    return _compare(model, states[:MOST_STARTS], pieces[:MOST_STARTS], step, context, horizon, rand)
+    found = _compare(
+        model, states[:MOST_STARTS], pieces[:MOST_STARTS], step, context, horizon, rand
+    )
+    found.stages = _stages(model, states[0], pieces[0], rand)
+    return found
+
+
+def _stages(
+    model: WorldModel, state: State, piece: tuple[Episode, int], rand: Rand
+) -> dict[str, Array]:
+    """How the transition from the State (1, ...) of a piece comes about."""
+    actions = _actions([piece], 1, state.device)
+    if actions is None:
+        return {}
+    action = model.condition(actions[0], _conditions([piece], state.device))
+    found = model.slot("dynamics_model", "stages").stages(state, action, rand=rand.under("stages/"))
+    return {name: x[:, 0].float().cpu().numpy() for name, x in found.items()}
 
 
 def _filter(model: WorldModel, episode: Episode, rand: Rand) -> list[State]:

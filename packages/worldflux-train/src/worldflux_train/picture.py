@@ -27,6 +27,14 @@ def frames_of(found: Imagination) -> Array:
     return np.concatenate([drawn, curves], 2)
 
 
+def stages_of(stages: Array) -> Array:
+    """Stages (S, C, Y, X) in [0, 1] of one imagined step, side by side in a picture (Y', X', 3)."""
+    columns = list(_enlarged(stages))
+    gap = np.full((columns[0].shape[0], 6, 3), 255, np.uint8)
+    parts = [part for column in columns for part in (column, gap)][:-1]
+    return np.concatenate(parts, 1)
+
+
 def _beside(real: Array, imagined: Array) -> Array:
     """(T, C, Y, X) in [0, 1], twice -> (T, Y', X', 3): real | imagined | difference, labelled."""
     difference = (imagined - real + 1) / 2

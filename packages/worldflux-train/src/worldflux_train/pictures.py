@@ -33,6 +33,15 @@ def save_pictures(run: Run, tick: int, pictures: Mapping[str, NDArray[Any]]) -> 
     return [_write(_path(run, tick, name), picture) for name, picture in pictures.items()]
 
 
+def save_stages(run: Run, step: int, stages: Mapping[str, NDArray[Any]]) -> list[Path]:
+    """Write pictures (Y, X, 3) of how an imagined step came about: `imagined-<step>-<name>.png`."""
+    make_folder(run.videos_path)
+    return [
+        _write(run.videos_path / f"imagined-{step:010d}-{name}", picture)
+        for name, picture in stages.items()
+    ]
+
+
 def newest_pictures(run: Run) -> list[Path]:
     """Those of the newest evaluation that had any."""
     found = sorted(run.videos_path.glob("evaluation-*"))

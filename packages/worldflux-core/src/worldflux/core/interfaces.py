@@ -86,6 +86,16 @@ class DynamicsModel(nn.Module, ABC):
     ) -> State:
         """The next State predicted from State (B, ...) and conditioned action (B, A')."""
 
+    def stages(
+        self, state: State, action: Tensor, *, rand: Rand | None = None
+    ) -> Mapping[str, Tensor]:
+        """How a transition from State (B, ...) by conditioned action (B, A') comes about.
+
+        Images (S, B, C, Y, X) in [0, 1] of its S stages, by name, for `worldflux imagine`; none by
+        default.
+        """
+        return {}
+
     def observe(
         self,
         state: State,

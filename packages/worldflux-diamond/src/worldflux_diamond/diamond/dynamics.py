@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,6 +94,14 @@ class DiamondDynamics(DynamicsModel):
                 scores = scores + noise
             chosen[name] = scores.argmax(-1).float()
         return after.with_({"reward": chosen["reward"] - 1, "ended": chosen["end"]})
+
+    def stages(
+        self, state: State, action: Tensor, *, rand: Rand | None = None
+    ) -> Mapping[str, Tensor]:
+        """What the noise becomes, step by step: "denoising" (S, B, C, Y, X) in [0, 1]."""
+        noise = self.noise(state, rand=rand)
+        path = self.denoiser.sample(noise, state["frames"], self.acted(state, action), rand)
+        return {"denoising": ((torch.stack(path) + 1) / 2).clamp(0, 1)}
 
     def observe(
         self,
