@@ -9,13 +9,17 @@ from worldflux_diamond.diamond.config import PRESETS, DiamondConfig
 
 _CHECK = CheckSettings(
     {
-        "model.denoiser.channels": (16, 16),
+        "model.denoiser.channels": (8, 16),
         "model.denoiser.depths": (1, 1),
         "model.denoiser.attention": (False, False),
-        "model.denoiser.cond": 32,
-        "model.reward_end.channels": (8, 16),
+        "model.denoiser.cond": 16,
+        "model.reward_end.channels": (8, 8),
         "model.reward_end.depths": (1, 1),
         "model.reward_end.attention": (False, False),
+        "model.reward_end.cond": 8,
+        "model.reward_end.lstm": 16,
+        "agent.channels": (8, 8),
+        "agent.lstm": 16,
         "agent.horizon": 2,
     },
     preset="tiny",

@@ -8,8 +8,15 @@ from worldflux.specs import Capability, CheckSettings, ModelSpec
 from worldflux_diamond.dit.config import PRESETS, DiTConfig
 
 _CHECK = CheckSettings(
-    {"model.width": 32, "model.depth": 2, "model.classes": 3, "model.spacing": "3"},
+    {
+        "model.width": 16,
+        "model.depth": 1,
+        "model.heads": 2,
+        "model.classes": 3,
+        "model.spacing": "2",
+    },
     preset="tiny",
+    updates=0,  # images of the known world take minutes: see tests/learning
     image=16,
 )
 _CAN = frozenset(map(Capability, ("unconditional", "obs_decode", "stateless")))
