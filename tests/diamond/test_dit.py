@@ -135,7 +135,9 @@ def test_the_average_is_published_and_evaluated(tmp_path: Path) -> None:
     assert found.pictures["samples"].shape == (3 * 8, 2 * 8, 3)
     assert {"loss", "samples/nearest_label"} <= found.metrics.keys()
     again = from_pretrained(learner.save_pretrained(tmp_path / "saved"))
-    assert torch.equal(again.world_model.dynamics_model.network.final.linear.weight, average)
+    network = again.world_model.dynamics_model.network
+    assert torch.equal(network.final.linear.weight, average)
+    assert torch.equal(network.positions, learner.world_model.dynamics_model.network.positions)
 
 
 def test_images_without_labels() -> None:

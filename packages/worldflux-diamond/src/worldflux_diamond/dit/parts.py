@@ -44,9 +44,12 @@ class Labels(ActionConditioner):
     condition at all. A model without labels has zeros there.
     """
 
+    nothing: Tensor
+
     def __init__(self, classes: int | None, droppable: bool, width: int) -> None:
         super().__init__()
-        self.classes, self.width, self.droppable = classes, width, droppable
+        self.classes, self.droppable = classes, droppable
+        self.register_buffer("nothing", torch.zeros(1, 2 * width), persistent=False)
         if classes is not None:
             self.table = nn.Embedding(classes + droppable, width)
             nn.init.normal_(self.table.weight, std=0.02)
@@ -54,8 +57,7 @@ class Labels(ActionConditioner):
     def forward(self, action: Tensor | None, conditions: ConditionPayload | None = None) -> Tensor:
         label = None if conditions is None else conditions.extras.get(LABEL)
         if self.classes is None:
-            rows = 1 if label is None else len(label)
-            return torch.zeros(rows, 2 * self.width)
+            return self.nothing if label is None else self.nothing.expand(len(label), -1)
         weight = self.table.weight
         if label is None:
             if not self.droppable:
