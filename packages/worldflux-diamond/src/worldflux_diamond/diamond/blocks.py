@@ -48,7 +48,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class AdaGroupNorm(nn.Module):
-    """A norm by group whose scale and shift come from a condition; none of its own."""
+    """A norm by group of (B, C, Y, X); scale and shift come from a condition (B, D) alone."""
 
     def __init__(self, channels: int, cond: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class AdaGroupNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every pixel attends to all; what comes out is added to the normed image."""
+    """Every pixel of (B, C, Y, X) attends to all; the result is added to the normed image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size, rounded up."""
+    """(B, C, Y, X) at half the size, rounded up."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size, from the nearest pixels."""
+    """(B, C, Y, X) at twice the size, from the nearest pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Upsample(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """A residual block of two convolutions under a condition, then attention where it has it."""
+    """Two convolutions of (B, C, Y, X) under a condition (B, D), a skip, and perhaps attention."""
 
     def __init__(self, inputs: int, outputs: int, cond: int, attention: bool) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class BlockChain(nn.ModuleList):
 
 
 class PlainBlock(nn.Module):
-    """A residual block of one convolution, without a condition."""
+    """A residual block of one convolution of (B, C, Y, X), without a condition."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class FrameNetwork(Protocol):
 
 
 class UNetNetwork(nn.Module):
-    """A U-Net over the noisy frame and its history; actions and noise level are its condition."""
+    """A U-Net over a noisy frame (B, C, Y, X) and its history, conditioned on noise and actions."""
 
     def __init__(self, config: DenoiserConfig, channels: int, action: int) -> None:
         super().__init__()
