@@ -13,6 +13,8 @@ _CHECK = CheckSettings(
         "model.denoiser.depths": (1, 1),
         "model.denoiser.attention": (False, False),
         "model.denoiser.cond": 16,
+        "model.denoiser.history": 2,
+        "model.denoiser.steps": 1,
         "model.reward_end.channels": (8, 8),
         "model.reward_end.depths": (1, 1),
         "model.reward_end.attention": (False, False),
@@ -21,6 +23,7 @@ _CHECK = CheckSettings(
         "agent.channels": (8, 8),
         "agent.lstm": 16,
         "agent.horizon": 2,
+        "agent.reward_steps": 4,
     },
     preset="tiny",
     updates=0,  # frames of the known world take minutes: tests/learning has wf/catch

@@ -28,10 +28,10 @@ def kept_steps(steps: int, spacing: str) -> list[int]:
             raise ContractError(
                 f"Spacing {spacing!r} takes {count} of {size} diffusion steps: ask for 1 to {size}."
             )
-        distance = (size - 1) / max(count - 1, 1)
+        apart = (size - 1) / max(count - 1, 1)
         place = 0.0  # summed, then rounded half to even: which steps are taken depends on it
         for _ in range(count):
             found.append(begin + round(place))
-            place += distance
+            place += apart
         begin += size
     return found
