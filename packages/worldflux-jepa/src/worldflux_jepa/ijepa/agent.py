@@ -20,10 +20,10 @@ from worldflux.training import Phase, TrainingPlan
 from worldflux_jepa.collapse import CollapseWatch
 from worldflux_jepa.ijepa.config import IJEPAConfig
 from worldflux_jepa.ijepa.masks import check_possible
-from worldflux_jepa.ijepa.schedules import Stretched
 from worldflux_jepa.ijepa.world_model import HIDDEN, KEEP, IJEPAModel
 from worldflux_jepa.optimisers import adamw
 from worldflux_jepa.probing import judge, labelled_features
+from worldflux_jepa.schedules import encoder_schedules
 
 PHASE = "encoder"
 
@@ -46,20 +46,8 @@ class IJEPALearner(Learner):
         encoder = self.world_model.slot("observation_encoder")
         decay = max(self.own.weight_decay, self.own.final_weight_decay)
         self.optimizers = {PHASE: adamw([encoder, self.world_model.predictor], self.own.lr, decay)}
-        self.schedules = self._schedules()
+        self.schedules = encoder_schedules(PHASE, self.own)
         self.watch = CollapseWatch()
-
-    def _schedules(self) -> dict[str, Stretched]:
-        own, stretch = self.own, self.own.stretch
-        first, last = own.momentum
-        decay, later = own.weight_decay, own.final_weight_decay
-        return {
-            f"{PHASE}.lr": Stretched("cosine", own.start_lr, own.lr, own.final_lr, own.warmup,
-                                     stretch=stretch, ahead=1),
-            f"{PHASE}.weight_decay": Stretched("cosine", decay, end=later, stretch=stretch,
-                                               ahead=1),
-            "momentum": Stretched("linear", first, end=last, stretch=stretch),
-        }  # fmt: skip
 
     @property
     def columns(self) -> Columns:

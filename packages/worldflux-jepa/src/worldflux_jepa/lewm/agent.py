@@ -24,12 +24,12 @@ from worldflux.training import Phase, TrainingPlan
 from worldflux_jepa.collapse import CollapseWatch, mean_numbers
 from worldflux_jepa.lewm.config import LeWMConfig
 from worldflux_jepa.lewm.dynamics import batch_norms
-from worldflux_jepa.lewm.networks import BlockEncoder
+from worldflux_jepa.lewm.networks import BlockEncoder, Convolutions, Projected
 from worldflux_jepa.lewm.world_model import LeWorldModel
 from worldflux_jepa.optimisers import adamw
 
 PHASE = "model"
-_LEAST_STD = 1e-3
+_LEAST_STD, _BATCHES = 1e-3, 8
 
 
 class LeWMAgent(PlanningAgent):
@@ -68,6 +68,16 @@ class LeWMAgent(PlanningAgent):
         if isinstance(blocks, BlockEncoder):
             blocks.mean.copy_(torch.as_tensor(found.mean).flatten())
             blocks.std.copy_(torch.as_tensor(found.std).flatten().clamp(min=_LEAST_STD))
+        encoder = self.world_model.observation_encoder
+        trunk = encoder.trunk if isinstance(encoder, Projected) else None
+        if isinstance(trunk, Convolutions):
+            trunk.fit(self._images(source, phase, trunk.key))
+
+    def _images(self, source: Source, phase: str, key: str) -> Tensor:
+        """Some images (N, C, Y, X) of the data."""
+        own = self.training_plan().phase(phase)
+        batches = [source.read(source.choose(own, i)) for i in range(_BATCHES)]
+        return torch.cat([batch.obs[key].flatten(0, 1) for batch in batches])
 
     def act(
         self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor,

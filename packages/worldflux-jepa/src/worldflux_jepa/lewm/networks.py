@@ -15,6 +15,9 @@ from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_jepa.pixels import normalised
 
+LEAST_STD = 0.1
+"""Deviation of a pixel that hardly changes."""
+
 
 class Projector(nn.Module):
     """Two layers with batch norm and GELU between."""
@@ -44,7 +47,14 @@ class Projected(ObservationEncoder):
 
 
 class Convolutions(nn.Module):
-    """Images to vectors (B, E), by convolutions that halve them."""
+    """Images to vectors (B, E), by convolutions that halve them.
+
+    Each pixel is normalised by its own mean and deviation in the data (`fit`): what rarely changes,
+    such as walls, would else hide a small thing that moves.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, channels: Sequence[int], key: str, spec: TensorSpec) -> None:
         super().__init__()
@@ -57,10 +67,19 @@ class Convolutions(nn.Module):
         for _ in channels:
             side = [(size + 1) // 2 for size in side]
         self.size = channels[-1] * side[0] * side[1]
+        self.register_buffer("mean", torch.zeros(spec.shape))
+        self.register_buffer("std", torch.ones(spec.shape))
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """Images (B, C, Y, X) by key -> (B, E)."""
-        return self.net(normalised(obs[self.key]))
+        return self.net((normalised(obs[self.key]) - self.mean) / self.std)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take mean and deviation of each pixel from images (N, C, Y, X)."""
+        found = normalised(images)
+        self.mean.copy_(found.mean(0))
+        self.std.copy_(found.std(0, correction=0).clamp(min=LEAST_STD))
 
 
 class BlockEncoder(ActionConditioner):

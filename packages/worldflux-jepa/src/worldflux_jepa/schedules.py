@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from worldflux.core.schedules import Schedule
 
@@ -35,3 +36,30 @@ class Stretched(Schedule):
         done = (step - warmup) / max(1, int(whole) - warmup)
         found = self.end + (self.top - self.end) * 0.5 * (1 + math.cos(math.pi * done))
         return max(found, self.end) if self.end <= self.top else min(found, self.end)
+
+
+class Rates(Protocol):
+    """The numbers of a learner's configuration that its schedules are made of."""
+
+    start_lr: float
+    lr: float
+    final_lr: float
+    warmup: float
+    weight_decay: float
+    final_weight_decay: float
+    momentum: tuple[float, float]
+    stretch: float
+
+
+def encoder_schedules(optimizer: str, own: Rates) -> dict[str, Schedule]:
+    """Learning rate, weight decay and the slow target's "momentum", over steps of `optimizer`."""
+    first, last = own.momentum
+    return {
+        f"{optimizer}.lr": Stretched(
+            "cosine", own.start_lr, own.lr, own.final_lr, own.warmup, stretch=own.stretch, ahead=1
+        ),
+        f"{optimizer}.weight_decay": Stretched(
+            "cosine", own.weight_decay, end=own.final_weight_decay, stretch=own.stretch, ahead=1
+        ),
+        "momentum": Stretched("linear", first, end=last, stretch=own.stretch),
+    }
