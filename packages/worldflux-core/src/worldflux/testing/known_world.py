@@ -29,6 +29,7 @@ Specs = Mapping[str, TensorSpec]
 
 def check_learns_known_world(learner: Learner, updates: int = 300, rows: int = 16) -> None:
     """Within `updates` of each phase, reward, continue and observation predictions come true."""
+    learner.total = {**dict.fromkeys(learner.optimizers, updates), **learner.total}  # schedules
     for phase in learner.training_plan().phases:
         for step in range(updates):
             learner.update(world_batch(learner, phase, rows, seed=step), phase.name)

@@ -47,6 +47,7 @@ def check_learns_shapes(learner: Learner, updates: int = 300, rows: int = 16) ->
 
     A generator may be done earlier; a representation may collapse late, so that it may not.
     """
+    learner.total = {**dict.fromkeys(learner.optimizers, updates), **learner.total}  # schedules
     early = learner.world_model.starts_anew
     for phase in learner.training_plan().phases:
         for step in range(updates):
