@@ -24,6 +24,8 @@ class ViTConfig(Config):
     """Hidden units of a block's MLP over the width."""
     patch: PositiveInt | None = None
     """Pixels along a patch's edge; None: 16, or an eighth of images of less than 112 pixels."""
+    grid: PositiveInt | None = None
+    """Patches along an image's edge, where `patch` is None; it takes the place of that rule."""
     class_token: bool = False
     """Whether one more token stands for the whole image, which is then all that is given."""
 
@@ -35,7 +37,9 @@ class ViTConfig(Config):
 
     def patch_for(self, height: int) -> int:
         """Pixels along a patch's edge for images of this height."""
-        return self.patch or (16 if height >= LARGE_IMAGE else max(1, height // 8))
+        if self.patch is None and self.grid is None:
+            return 16 if height >= LARGE_IMAGE else max(1, height // 8)
+        return self.patch or max(1, height // (self.grid or 1))
 
 
 VIT = {

@@ -64,7 +64,8 @@ class ModelConfig(Config):
     predictor: PredictorConfig = PredictorConfig()
     """What predicts the next tokens."""
     proprio: str | None = None
-    """Key of the vector observation that tells the body's state, a token of each frame."""
+    """Key of the vector observation that tells the body's state, a token of each frame; "auto" is
+    the only vector there is, or none."""
     proprio_next: Literal["add", "predict"] = "add"
     """The next state: this one and the actions' sum (V-JEPA 2-AC), or predicted."""
     window: PositiveInt = 8
@@ -144,7 +145,7 @@ def _blocks(horizon: int, candidates: int, elites: int, iterations: int, execute
 PRESETS = {
     "small": JEPAWMConfig(  # ours: learns two-room from 32 x 32 images on a CPU
         model=ModelConfig(
-            encoder=ViTConfig(width=48, depth=2, heads=3, patch=16),
+            encoder=ViTConfig(width=48, depth=2, heads=3, grid=2),
             frozen=False,
             normalise=False,
             predictor=PredictorConfig(width=64, depth=2, heads=2, mlp_ratio=2.0,
@@ -178,6 +179,6 @@ PRESETS = {
         ),
     ),
     "vjepa2-ac": JEPAWMConfig(
-        model=ModelConfig(predictor=PredictorConfig(extrinsics=6), proprio="state"),
+        model=ModelConfig(predictor=PredictorConfig(extrinsics=6), proprio="auto"),
     ),
 }  # fmt: skip

@@ -50,7 +50,8 @@ class JEPAWorldModel(WorldModel):
         super().__init__(config, obs_spec, action_spec)
         self.loss_spans_batch = own.sigreg > 0
         single = self._single_action()
-        body = self._body_size()
+        self.body_key = self._body_key()
+        body = None if self.body_key is None else self.obs_spec[self.body_key].size
         expects: dict[str, tuple[int | None, ...]] = {REP: (None, None)}
         expects |= {} if body is None else {BODY: (body,)}
         self.fill("observation_encoder", self._encoder, expects=expects)
@@ -77,8 +78,11 @@ class JEPAWorldModel(WorldModel):
             )
         return single
 
-    def _body_size(self) -> int | None:
+    def _body_key(self) -> str | None:
         key = self.own_config.proprio
+        if key == "auto":
+            vectors = [name for name, spec in self.obs_spec.items() if len(spec.shape) == 1]
+            return vectors[0] if len(vectors) == 1 else None
         if key is None:
             return None
         if key not in self.obs_spec or len(self.obs_spec[key].shape) != 1:
@@ -87,11 +91,11 @@ class JEPAWorldModel(WorldModel):
                 f"model.proprio={key!r} is no vector among the observations ({has}): name one, or "
                 "set model.proprio to null."
             )
-        return self.obs_spec[key].size
+        return key
 
     def _encoder(self) -> ImageTokens:
         own, key = self.own_config, image_key(self.obs_spec, "A JEPA world model")
-        return ImageTokens(own.encoder, key, self.obs_spec[key], own.proprio)
+        return ImageTokens(own.encoder, key, self.obs_spec[key], self.body_key)
 
     def state_spec(self) -> StateSpec:
         initial = self.slot("dynamics_model").initial(1, torch.device("cpu"))
