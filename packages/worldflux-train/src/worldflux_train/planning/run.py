@@ -60,13 +60,22 @@ def plan_run(
         )  # fmt: skip
     planner = type(clock.planner).__name__
     found = PlanResult(played, clock.plans, clock.seconds, planner)
-    at = step if step is not None else run.best_tick() or 0
+    at = _tick(run, step)
     write_json(run.path / f"plan-{at:010d}.json", found.to_json())
     frames = planning_frames(played)
     if frames is None:
         logger.info("the environment draws no pictures: there is no video")
         return found, None
     return found, write_video(run.videos_path / f"plan-{at:010d}.{kind}", frames, FPS)
+
+
+def _tick(run: Run, step: int | None) -> int:
+    """That of the checkpoint that was loaded: `step`, the best one, or the newest."""
+    if step is not None:
+        return step
+    newest = max(int(folder.name) for folder in run.intact_checkpoints())
+    best = run.best_tick()
+    return newest if best is None else best
 
 
 def _maker(
