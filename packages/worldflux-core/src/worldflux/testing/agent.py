@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from worldflux.core.agent import Agent, Learner, Mode
-from worldflux.core.observations import image_or_first
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.specs import Capability
-from worldflux.testing.batches import random_obs
+from worldflux.testing.batches import acting_obs
 from worldflux.testing.inputs import randomise
 from worldflux.testing.loss_parts import check_loss_parts
 from worldflux.testing.mixed_precision import check_bf16_agrees
@@ -113,15 +111,6 @@ def check_replay_writes(learner: Learner) -> None:
             assert key in learner.replay_spec, f"writes {key!r}, which is not in replay_spec"
             expected = (ROWS, batch.length - batch.context, *learner.replay_spec[key].shape)
             assert tuple(value.shape) == expected, f"{key!r}: {tuple(value.shape)} != {expected}"
-
-
-def acting_obs(agent: Agent, rows: int = ROWS, seed: int = 1) -> dict[str, Tensor]:
-    """Random observations (B, ...) to act on, with a goal where the model plans toward one."""
-    rand, spaces = Rand.seeded(seed), dict(agent.obs_spec)
-    key = image_or_first(spaces)
-    if key is not None and agent.world_model.supports(Capability.GOAL_CONDITIONED):
-        spaces.setdefault("goal", spaces[key])
-    return random_obs(spaces, (rows,), rand)
 
 
 def _act(agent: Agent, mode: Mode, rows: int = ROWS, obs_seed: int = 1) -> Tensor:

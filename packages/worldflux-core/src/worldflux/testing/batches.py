@@ -9,10 +9,12 @@ from torch import Tensor
 
 from worldflux.columns import ACTION, FLAGS, REWARD, STORED, Columns, parts, step_columns
 from worldflux.core.actions import no_actions
+from worldflux.core.agent import Agent
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
+from worldflux.core.observations import image_or_first
 from worldflux.core.rand import Rand, normal, randint, uniform
-from worldflux.specs import TensorSpec
+from worldflux.specs import Capability, TensorSpec
 
 
 def random_values(
@@ -64,6 +66,15 @@ def random_batch(
     """
     columns = step_columns(obs_spec, action_spec)
     return random_steps(columns, batch, length, boundary=boundary, seed=seed, stride=stride)
+
+
+def acting_obs(agent: Agent, rows: int = 3, seed: int = 1) -> dict[str, Tensor]:
+    """Random observations (B, ...) to act on, with a goal where the model plans toward one."""
+    rand, spaces = Rand.seeded(seed), dict(agent.obs_spec)
+    key = image_or_first(spaces)
+    if key is not None and agent.world_model.supports(Capability.GOAL_CONDITIONED):
+        spaces.setdefault("goal", spaces[key])
+    return random_obs(spaces, (rows,), rand)
 
 
 def batch_for(

@@ -17,7 +17,13 @@ from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.errors import WorldFluxError
 from worldflux.specs import TensorSpec
-from worldflux.testing.batches import random_actions, random_batch, random_obs
+from worldflux.testing.batches import (
+    acting_obs,
+    batch_for,
+    random_actions,
+    random_obs,
+    random_steps,
+)
 
 logger = logging.getLogger(__name__)
 _ROWS, _LENGTH = 3, 4
@@ -45,7 +51,7 @@ def check_takes_arrays(model: WorldModel) -> None:
             after = model.transition(state, action, deterministic=True, rand=Rand.seeded(1))
             again = model.transition(host, action.numpy(), deterministic=True, rand=Rand.seeded(1))
             assert _equal(after, again), "transition gives another State for arrays"
-    batch = random_batch(model.obs_spec, model.action_spec, _ROWS, _LENGTH)
+    batch = batch_for(model, _ROWS, _LENGTH)
     losses = [model.loss(given, rand=Rand.seeded(3)).loss for given in (batch, arrays(batch))]
     assert torch.equal(*losses), "loss is another for a batch of arrays than for one of tensors"
 
@@ -58,7 +64,7 @@ def check_act_refuses_wrong_inputs(learner: Learner) -> None:
         return
     for what, call in _acting(learner):
         _refused(what, call)
-    obs, first = random_obs(learner.obs_spec, (_ROWS,), Rand.seeded(0)), _firsts(_ROWS)
+    obs, first = acting_obs(learner, _ROWS, 0), _firsts(_ROWS)
     actions = [
         learner.act(seen, None, flags, "eval", rand=Rand.seeded(1))[0].primary()
         for seen, flags in ((obs, first), (arrays(obs), first.numpy()))
@@ -113,20 +119,20 @@ def _stepping(model: WorldModel) -> Iterator[Case]:
 
 
 def _learning(model: WorldModel) -> Iterator[Case]:
-    batch = random_batch(model.obs_spec, model.action_spec, _ROWS, _LENGTH)
+    batch = batch_for(model, _ROWS, _LENGTH)
     for what, wrong in _wrong_batches(batch):
         yield f"loss of {what}", lambda wrong=wrong: model.loss(wrong)
 
 
 def _updating(learner: Learner) -> Iterator[Case]:
-    batch = random_batch(learner.obs_spec, learner.action_spec, _ROWS, _LENGTH)
-    phase = learner.training_plan().phases[0].name
+    first = learner.training_plan().phases[0]
+    batch, phase = random_steps(learner.columns, _ROWS, _LENGTH, stride=first.stride), first.name
     for what, wrong in _wrong_batches(batch):
         yield f"update with {what}", lambda wrong=wrong: learner.update(wrong, phase)
 
 
 def _acting(agent: Agent) -> Iterator[Case]:
-    obs, first = random_obs(agent.obs_spec, (_ROWS,), Rand.seeded(0)), _firsts(_ROWS)
+    obs, first = acting_obs(agent, _ROWS, 0), _firsts(_ROWS)
     for what, wrong in _wrong_obs(agent.obs_spec, obs):
         yield f"act on {what}", lambda wrong=wrong: agent.act(wrong, None, first)
     yield "act with a flag too many", lambda: agent.act(obs, None, _firsts(_ROWS + 1))
