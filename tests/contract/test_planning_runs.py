@@ -71,7 +71,7 @@ def test_two_room_takes_goals_and_tells_the_place() -> None:
         env.step(np.array([1.0, 0.5], np.float32))
     goal, seen = inner.get_state(), inner.observation()["image"]
     inner.set_state(start)
-    np.testing.assert_allclose(inner._info()["position"], info["position"])
+    np.testing.assert_allclose(inner.info()["position"], info["position"])
     inner.set_goal(goal)
     assert np.array_equal(inner.observation()["goal"], seen)
     reached = [env.step(np.array([1.0, 0.5], np.float32)) for _ in range(8)]

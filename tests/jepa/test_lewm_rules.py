@@ -21,6 +21,7 @@ from worldflux.specs import TensorSpec
 from worldflux_jepa.goals import distance_to_goal
 from worldflux_jepa.lewm.agent import LeWMAgent
 from worldflux_jepa.lewm.config import PRESETS
+from worldflux_jepa.lewm.networks import Convolutions, strongest
 from worldflux_jepa.lewm.predictor import Dropout
 from worldflux_jepa.lewm.world_model import LeWorldModel
 from worldflux_jepa.sigreg import sigreg
@@ -29,7 +30,8 @@ IMAGE = {"image": TensorSpec((3, 16, 16), "uint8", low=0, high=255)}
 ACTION = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 SMALL = PRESETS["mini"].with_(
     **{
-        "model.conv": (4, 8), "model.embed": 12, "model.projector": 16, "model.stride": 2,
+        "model.conv": (4, 8), "model.history": 3, "model.embed": 12, "model.projector": 16,
+        "model.stride": 2,
         "model.predictor.depth": 2, "model.predictor.head_size": 8, "model.predictor.mlp": 16,
         "model.directions": 16, "agent.batch": 6,
         "agent.planner.candidates": 8, "agent.planner.elites": 2, "agent.planner.iterations": 2,
@@ -225,6 +227,26 @@ def test_actions_are_normalised_by_the_data_in_planning_too() -> None:
     plain = blocks(torch.zeros(1, 2, 2))
     blocks.mean.add_(1)
     assert not torch.allclose(plain, blocks(torch.zeros(1, 2, 2)))
+
+
+def test_a_small_thing_that_moves_is_seen_before_large_ones_that_stay() -> None:
+    """Each pixel is normalised by its own statistics, which the model keeps."""
+    pictures = torch.full((200, 3, 16, 16), 240, dtype=torch.uint8)
+    pictures[:, :, 8:] = 90  # a wall, the same in all
+    pictures[torch.arange(200), :, torch.randint(8, (200,)), torch.randint(16, (200,))] = 80
+    trunk = Convolutions((4,), "image", IMAGE["image"])
+    trunk.fit(pictures)
+    seen: list[Tensor] = []
+    trunk.layers[0].register_forward_hook(lambda m, given, out: seen.append(given[0]))
+    trunk({"image": pictures})
+    assert seen[0][:, :, 8:].abs().max() < 1e-5 and seen[0][:, :, :8].abs().max() > 3
+    assert {"mean", "std"} <= set(trunk.state_dict())
+
+
+def test_the_strongest_place_of_a_map() -> None:
+    maps = torch.zeros(2, 1, 5, 9)
+    maps[0, 0, 4, 0], maps[1, 0, 2, 8] = 50, 50
+    torch.testing.assert_close(strongest(maps), torch.tensor([[-1.0, 1.0], [1.0, 0.0]]))
 
 
 def test_a_block_keeps_the_order_of_its_actions() -> None:

@@ -39,7 +39,7 @@ class WfEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(2**31)) if seed is None else seed
-        return _row(self.rows.reset(torch.tensor([chosen]))), self._info()
+        return _row(self.rows.reset(torch.tensor([chosen]))), self.info()
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         rows = self.rows
@@ -47,7 +47,7 @@ class WfEnv(gymnasium.Env[Any, Any]):
             rows.state, torch.as_tensor(np.asarray(action))[None]
         )
         obs = _row(self.game.observe(rows.state, rows.obs, rows.size))
-        return obs, float(reward[0]), bool(terminated[0]), bool(truncated[0]), self._info()
+        return obs, float(reward[0]), bool(terminated[0]), bool(truncated[0]), self.info()
 
     def observation(self) -> dict[str, np.ndarray]:
         """What is observed in the present state."""
@@ -58,7 +58,7 @@ class WfEnv(gymnasium.Env[Any, Any]):
         at = {key: torch.from_numpy(np.array(x)) for key, x in state.items()}
         self.rows.state = self.game.aimed(self.rows.state, at)
 
-    def _info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         """ "position", where the player is in the picture, (x, y) in [0, 1]."""
         found = self.game.position(self.rows.state)
         return {} if found is None else {"position": found[0].numpy().astype(np.float32)}

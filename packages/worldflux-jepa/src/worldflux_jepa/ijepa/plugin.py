@@ -23,6 +23,7 @@ def worldflux_models() -> list[ModelSpec]:
             {"model.encoder.depth": 1, "model.encoder.width": 48, "model.predictor.depth": 1},
             preset="mini",
             updates=60,
+            image=32,
         ),
     )
     return [spec]

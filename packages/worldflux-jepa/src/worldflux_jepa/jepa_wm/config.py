@@ -158,7 +158,7 @@ PRESETS = {
             distance="squared",
         ),
         agent=JEPAWMAgentConfig(
-            planner=_blocks(5, 200, 20, 5, 1), lr=1e-3, start_lr=1e-4, weight_decay=1e-3, batch=64,
+            planner=_blocks(5, 128, 12, 4, 1), lr=1e-3, start_lr=1e-4, weight_decay=1e-3, batch=64,
             length=4,
         ),
     ),

@@ -19,6 +19,6 @@ def worldflux_models() -> list[ModelSpec]:
         paper="Assran et al., V-JEPA 2, 2025; Zhou et al., DINO-WM, 2024",
         aliases=("jepa_wm", "vjepa2-ac"),
         capabilities=frozenset({Capability.PLANNING, Capability.GOAL_CONDITIONED}),
-        check=CheckSettings({"model.stride": 1, "model.window": 8}, preset="small"),
+        check=CheckSettings({"model.stride": 1, "model.window": 8}, preset="small", image=32),
     )
     return [spec]

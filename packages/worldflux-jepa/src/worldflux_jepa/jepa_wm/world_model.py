@@ -118,7 +118,7 @@ class JEPAWorldModel(WorldModel):
         action = action.unflatten(0, pairs.valid.shape)  # (B, T - 1, A')
         body = seen[BODY][:, :-1] if BODY in seen else None
         if not isinstance(dynamics, TokenDynamics) or action.shape[1] > own.window:
-            return self._stepwise(batch, seen, action)
+            return self._stepwise(batch, seen, action, rand)
         pose = batch.extra.get("extrinsics")
         pose = None if pose is None or not own.predictor.use_extrinsics else pose[:, :-1].float()
         first = batch.is_first[:, :-1]
@@ -140,7 +140,7 @@ class JEPAWorldModel(WorldModel):
         """The frames to predict (B, T - 1, N, D); of a frozen encoder they take no gradient."""
         return rep[:, 1:].detach() if self.own_config.frozen else rep[:, 1:]
 
-    def _stepwise(self, batch: Batch, seen: State, action: Tensor) -> LossOutput:
+    def _stepwise(self, batch: Batch, seen: State, action: Tensor, rand: Rand | None) -> LossOutput:
         """The loss along sequences longer than the window, or through a caller's dynamics."""
         dynamics, pairs = self.slot("dynamics_model", "loss"), batch.transitions()
         zero = torch.zeros_like(action[:, :1])
@@ -159,7 +159,7 @@ class JEPAWorldModel(WorldModel):
         if BODY in seen and self.own_config.proprio_next == "predict":
             said = after[BODY].unflatten(0, pairs.valid.shape)
             parts["proprio"] = mean((said - seen[BODY][:, 1:]).square().mean(-1), pairs.valid)
-        return self._with_sigreg(seen[REP], parts, None)
+        return self._with_sigreg(seen[REP], parts, rand)
 
     def _with_sigreg(self, rep: Tensor, parts: dict[str, Tensor], rand: Rand | None) -> LossOutput:
         own = self.own_config

@@ -105,17 +105,18 @@ PRESETS = {
     "mini": LeWMConfig(  # ours: learns two-room from 32 x 32 images in a minute of a CPU
         model=ModelConfig(
             encoder="conv",
-            embed=32,
+            embed=16,
             projector=128,
+            history=1,
             predictor=PredictorConfig(depth=2, heads=2, head_size=32, mlp=128, dropout=0.0),
-            directions=256,
+            directions=64,
         ),
         agent=LeWMAgentConfig(
             planner=CEMConfig(
-                horizon=5, candidates=200, elites=20, iterations=5, execute=1, warm_start=True,
+                horizon=5, candidates=128, elites=12, iterations=4, execute=1, warm_start=True,
                 score=ScoreConfig(goal_key="rep"),
             ),
-            lr=1e-3,
+            lr=2e-3,
             batch=64,
         ),
     ),

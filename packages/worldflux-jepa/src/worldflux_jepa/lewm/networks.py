@@ -49,8 +49,10 @@ class Projected(ObservationEncoder):
 class Convolutions(nn.Module):
     """Images to vectors (B, E), by convolutions that halve them.
 
-    Each pixel is normalised by its own mean and deviation in the data (`fit`): what rarely changes,
-    such as walls, would else hide a small thing that moves.
+    The vector holds the last map, and for each channel of all maps where it is strongest: the mean
+    place (x, y) under a softmax over the map (spatial softmax, 1509.06113). Each pixel is
+    normalised by its own mean and deviation in the data (`fit`): what rarely changes, such as
+    walls, would else hide a small thing that moves.
     """
 
     mean: Tensor
@@ -59,20 +61,25 @@ class Convolutions(nn.Module):
     def __init__(self, channels: Sequence[int], key: str, spec: TensorSpec) -> None:
         super().__init__()
         self.key = key
-        sizes, layers = [spec.shape[0], *channels], list[nn.Module]()
-        for before, after in itertools.pairwise(sizes):
-            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(1, after), nn.GELU()]
-        self.net = nn.Sequential(*layers, nn.Flatten())
-        side = [size for size in spec.shape[1:]]
+        sizes = [spec.shape[0], *channels]
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(1, after), nn.GELU())
+            for before, after in itertools.pairwise(sizes)
+        )
+        side = list(spec.shape[1:])
         for _ in channels:
             side = [(size + 1) // 2 for size in side]
-        self.size = channels[-1] * side[0] * side[1]
+        self.size = channels[-1] * side[0] * side[1] + 2 * sum(channels)
         self.register_buffer("mean", torch.zeros(spec.shape))
         self.register_buffer("std", torch.ones(spec.shape))
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """Images (B, C, Y, X) by key -> (B, E)."""
-        return self.net((normalised(obs[self.key]) - self.mean) / self.std)
+        x, found = (normalised(obs[self.key]) - self.mean) / self.std, []
+        for layer in self.layers:
+            x = layer(x)
+            found.append(strongest(x))
+        return torch.cat([x.flatten(1), *found], 1)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
@@ -80,6 +87,14 @@ class Convolutions(nn.Module):
         found = normalised(images)
         self.mean.copy_(found.mean(0))
         self.std.copy_(found.std(0, correction=0).clamp(min=LEAST_STD))
+
+
+def strongest(x: Tensor) -> Tensor:
+    """The mean places (B, 2 C) of channels of maps (B, C, Y, X), in [-1, 1]; x first, then y."""
+    weight = x.flatten(2).softmax(-1).view_as(x)
+    row = torch.linspace(-1, 1, x.shape[2], device=x.device)
+    column = torch.linspace(-1, 1, x.shape[3], device=x.device)
+    return torch.cat([(weight.sum(2) * column).sum(2), (weight.sum(3) * row).sum(2)], 1)
 
 
 class BlockEncoder(ActionConditioner):

@@ -20,6 +20,6 @@ def worldflux_models() -> list[ModelSpec]:
         "Architecture from Pixels, 2026",
         aliases=("leworldmodel", "le-wm"),
         capabilities=frozenset({Capability.PLANNING, Capability.GOAL_CONDITIONED}),
-        check=CheckSettings({"model.stride": 1}, preset="mini", updates=200),
+        check=CheckSettings({"model.stride": 1}, preset="mini", updates=200, image=32),
     )
     return [spec]

@@ -24,6 +24,7 @@ def worldflux_models() -> list[ModelSpec]:
              "model.predictor.depth": 1},
             preset="tiny",
             updates=60,
+            image=32,
         ),
     )  # fmt: skip
     return [spec]

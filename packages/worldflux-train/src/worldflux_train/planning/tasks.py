@@ -38,7 +38,7 @@ def begin(env: Any, seed: int, offset: int | None) -> tuple[dict[str, Any], dict
     goal = inner.get_state()
     inner.set_state(start)
     inner.set_goal(goal)
-    told = getattr(inner, "_info", dict)()
+    told: dict[str, Any] = getattr(inner, "info", dict)()
     return dict(inner.observation()), dict(told)
 
 
