@@ -30,11 +30,12 @@ from worldflux.core.windows import (
 from worldflux.episodes import Episode, rows_of
 from worldflux.errors import ContractError, StorageError
 from worldflux.recorded import Augment, KeptStatistics, Recorded
-from worldflux.specs import TensorSpec
 from worldflux.training import Phase
 
 FILE = "source.json"
 _TRIES = 16
+Targets = Mapping[str, tuple[NDArray[np.generic], int, int, int]]
+"""The array (B, rows, ...) that a column is read into, and which rows (see `steps_to_read`)."""
 logger = logging.getLogger(__name__)
 
 
@@ -100,18 +101,25 @@ class EpisodeSource:
 
     def read(self, segments: Segments) -> Batch:
         phase, found = segments.phase, {}
+        filled = phase.stride == 1 and bool((segments.count == phase.total).all())
         for name, spec in self.columns.items():
             if name.startswith(STORED) and not phase.context:
                 continue
             steps = steps_to_read(phase, name)[2]
             dtype = getattr(torch, spec.dtype)
-            found[name] = torch.zeros((len(segments), steps, *spec.shape), dtype=dtype)
+            make = torch.empty if filled and name not in self._lacks else torch.zeros
+            found[name] = make((len(segments), steps, *spec.shape), dtype=dtype)
+        rows = {
+            name: (_array(value), *steps_to_read(phase, name))
+            for name, value in found.items()
+            if name not in self._lacks
+        }
         work = list(range(len(segments)))
         if self._pool is None:
             for b in work:
-                self._read_or_replace(segments, b, found)
+                self._read_or_replace(segments, b, rows)
         else:
-            list(self._pool.map(lambda b: self._read_or_replace(segments, b, found), work))
+            list(self._pool.map(lambda b: self._read_or_replace(segments, b, rows), work))
         moved = {name: value.to(self.device) for name, value in found.items()}
         nothing = torch.full((len(segments), phase.total), -1, device=self.device)
         return batch_of(phase, segments, moved, nothing)
@@ -164,7 +172,7 @@ class EpisodeSource:
         """Lengths of the runs that windows lie in: the episodes, or all of them end to end."""
         return self.lengths if phase.boundary == "within" else np.array([self._rows])
 
-    def _read_row(self, segments: Segments, b: int, found: Mapping[str, Tensor]) -> None:
+    def _read_row(self, segments: Segments, b: int, found: Targets) -> None:
         at, left = int(segments.start[b]), int(segments.count[b])
         step, number = int(segments.padding[b]), int(segments.episode[b])
         while left:
@@ -173,7 +181,7 @@ class EpisodeSource:
             self._copy(segments, b, number, first, count, step, found)
             at, left, step, number = at + count, left - count, step + count, number + 1
 
-    def _read_or_replace(self, segments: Segments, b: int, found: Mapping[str, Tensor]) -> None:
+    def _read_or_replace(self, segments: Segments, b: int, found: Targets) -> None:
         """Row b of a batch; with `skip_damaged` another one of the phase, where it is damaged."""
         for attempt in range(1, _TRIES + 1):
             try:
@@ -182,7 +190,7 @@ class EpisodeSource:
                 if attempt == _TRIES:
                     raise
                 self._note(int(segments.episode[b]), error)
-            for value in found.values():
+            for value, *_ in found.values():
                 value[b] = 0
             segments = self._replaced(segments, b, attempt)
 
@@ -217,23 +225,21 @@ class EpisodeSource:
 
     def _copy(
         self, segments: Segments, b: int, number: int, first: int, count: int, step: int,
-        found: Mapping[str, Tensor],
+        found: Targets,
     ) -> None:  # fmt: skip
         """Rows `first` to `first + count` of an episode to the window's rows from `step` on."""
         phase = segments.phase
         key = (self.seed, phase_number(phase), segments.update, int(segments.row[b]))
-        for name, target in found.items():
-            if name in self._lacks:
-                continue
-            begin, every, steps = steps_to_read(phase, name)
+        for name, (target, begin, every, steps) in found.items():
             low = max(0, -(-(step - begin) // every))  # its first step at or after `step`
             high = min(steps, -(-(step + count - begin) // every))
             if low < high:
                 row = first + begin + low * every - step
                 index = slice(row, row + (high - low - 1) * every + 1, every)
                 rows = self._rows_of(number, name, index, key)
-                self._check_shape(number, name, rows)
-                target[b, low:high] = _tensor(rows, self.columns[name])
+                if rows.shape[1:] != target.shape[2:]:
+                    raise self._wrong_shape(number, name, rows)
+                np.copyto(target[b, low:high], rows, casting="unsafe")
 
     def _rows_of(
         self, number: int, name: str, index: slice, key: tuple[int, ...]
@@ -246,10 +252,8 @@ class EpisodeSource:
             rows = self.episodes[own][name][index]
         return rows if self.augment is None else self.augment.apply(name, rows, key)
 
-    def _check_shape(self, number: int, name: str, rows: NDArray[np.generic]) -> None:
+    def _wrong_shape(self, number: int, name: str, rows: NDArray[np.generic]) -> ContractError:
         expected = self.columns[name].shape
-        if rows.shape[1:] == expected:
-            return
         own = int(self.numbers[number])
         about = {} if self._recorded is None else self._recorded.about(own)
         remedy = (
@@ -258,7 +262,7 @@ class EpisodeSource:
             if self.columns[name].image
             else ""
         )
-        raise ContractError(
+        return ContractError(
             f"{about.get('file', f'Episode {own}')}: {name!r} has the shape {rows.shape[1:]}, "
             f"expected {expected}.{remedy}"
         )
@@ -283,7 +287,10 @@ class EpisodeSource:
         return np.array([rows_of(self.episodes[int(n)]) for n in self.numbers], np.int64)
 
 
-def _tensor(rows: np.ndarray, spec: TensorSpec) -> Tensor:
-    if spec.dtype == "bfloat16":
-        return torch.from_numpy(np.array(rows).view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.array(rows))
+def _array(tensor: Tensor) -> NDArray[np.generic]:
+    """A tensor's memory as an array in the type its column is stored in; bfloat16 as 16 bits."""
+    if tensor.dtype == torch.bfloat16:
+        bits: NDArray[np.generic] = tensor.view(torch.int16).numpy().view(np.uint16)
+        return bits
+    array: NDArray[np.generic] = tensor.numpy()
+    return array

@@ -52,8 +52,8 @@ class Opened:
         """What is trained on, as steps of a learner that needs `columns`."""
         return EpisodeSource(
             self.episodes, columns, seed=self.seed, numbers=self.numbers, device=device,
-            workers=self.workers, augment=self.augment if self.augment.steps else None,
-            skip_damaged=self.skip_damaged,
+            workers=self._threads(self.episodes),
+            augment=self.augment if self.augment.steps else None, skip_damaged=self.skip_damaged,
             kept=Kept(self.path, self.episodes, self.numbers, self.augment),
         )  # fmt: skip
 
@@ -63,9 +63,14 @@ class Opened:
             return None
         return EpisodeSource(
             self.held_out, columns, seed=self.seed, name="validation",
-            numbers=self.held_out_numbers, device=device, workers=self.workers,
+            numbers=self.held_out_numbers, device=device,
+            workers=self._threads(self.held_out),
             augment=self.fixed if self.fixed.steps else None, skip_damaged=self.skip_damaged,
         )  # fmt: skip
+
+    def _threads(self, data: Recorded) -> int:
+        """Threads that read `data`: none where it is copied from memory as it is."""
+        return self.workers if self.augment.steps or getattr(data, "threads", True) else 0
 
     def shown(self, number: int, most_rows: int, held_out: bool = True) -> Episode:
         """The first rows of an episode, in memory of their own, without chance."""

@@ -35,6 +35,8 @@ class DataFormat(ABC):
 
     Options: ClassVar[type[FormatOptions]] = FormatOptions
     """The settings this format takes."""
+    threads: bool = True
+    """Whether reading gains by several threads: where it decodes or waits, not where it copies."""
     held_out: DataFormat | None = None
     """The set's own part for validation, where it has one."""
     columns: Columns

@@ -26,6 +26,7 @@ class EpisodeStore(DataFormat):
     """The finished episodes of a folder that an `EpisodeWriter` wrote; memory-mapped."""
 
     Options = EpisodeOptions
+    threads = False
 
     @classmethod
     def finds(cls, path: Path) -> bool:
