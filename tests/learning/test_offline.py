@@ -12,17 +12,23 @@ from worldflux_train.data.collecting import collect
 
 pytestmark = pytest.mark.slow
 RECORDED, UPDATES = 20_000, 1_200
-OVERRIDES = {
+SMALL = {
+    "model.deter": 64, "model.hidden": 64, "model.units": 64, "model.stoch": 8, "model.classes": 8,
+    "model.layers": 1, "model.blocks": 1, "model.horizon": 20, "agent.policy_layers": 1,
+    "agent.value_layers": 1, "agent.imag_length": 9, "agent.imag_last": 2, "agent.batch": 16,
+    "agent.length": 8, "agent.train_ratio": 128, "agent.lr": 1e-3, "agent.warmup": 50,
+}  # fmt: skip
+RUN = {
     "train.collect": False, "train.round": 20, "train.threads": 1, "train.device": "cpu",
     "train.eval_first": False, "train.eval_every": 0, "train.eval_episodes": 50,
-    "train.log_every": 100, "agent.length": 12, "agent.train_ratio": 192,
+    "train.log_every": 100,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_catch_from_20k_random_steps(seed: int, tmp_path: Path) -> None:
     collect("wf/catch", tmp_path / "data", RECORDED, envs=16, seed=seed)
-    overrides = {**OVERRIDES, "data.path": str(tmp_path / "data"), "train.seed": seed}
+    overrides = {**SMALL, **RUN, "data.path": str(tmp_path / "data"), "train.seed": seed}
     config = resolve(
         config="dreamerv3-cartpole", env_id="wf/catch", overrides=overrides, steps=UPDATES
     )
