@@ -110,6 +110,12 @@ def test_minari_as_it_is_on_disk(tmp_path: Path) -> None:
     assert found.lengths.tolist() == [6, 4]
     check_counted(found, 0, 6, 0, terminal=False)
     check_counted(found, 1, 4, 100, terminal=True)
+    space = {"type": "Box", "low": [0.0, -0.5], "high": [0.1, 0.5], "shape": [2]}
+    about = json.dumps({"action_space": json.dumps(space)})
+    (tmp_path / "data" / "metadata.json").write_text(about)
+    scaled = open_recorded(tmp_path)[0]["action"][:-1]
+    raw = (np.arange(5) + 1) / 100
+    np.testing.assert_allclose(scaled, np.stack([raw * 20 - 1, raw * 2], 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("channels_first", [False, True])

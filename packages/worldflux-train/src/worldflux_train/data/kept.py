@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,17 @@ class Kept:
         self, path: Path, data: Recorded, numbers: Sequence[int], augment: Augmentations
     ) -> None:
         self.file = path / FILE if path.is_dir() else path.with_name(f".{path.name}{FILE}")
+        self._of = (path, data, numbers, augment)
+
+    @cached_property
+    def key(self) -> str:
+        """What the statistics are of; looked at when some are asked for."""
+        path, data, numbers, augment = self._of
         own = hashlib.sha256(np.asarray(numbers, np.int64).tobytes())
         own.update(np.asarray(data.lengths, np.int64).tobytes())
         own.update(repr([step.to_json() for step in augment.steps]).encode())
         own.update(repr(_stamps(path)).encode())
-        self.key = own.hexdigest()[:32]
+        return own.hexdigest()[:32]
 
     def get(self, column: str) -> Statistics | None:
         found = self._all().get(f"{self.key}/{column}")

@@ -129,9 +129,9 @@ class ArrayFormat(StepFormat):
         return {"file": f"{self.files[place.file]} {inside}".strip()}
 
     def _scaled(self, part: Part) -> Part:
-        low, high = self.fields.low, self.fields.high
-        if low is None or high is None:
+        if self.fields.low is None or self.fields.high is None:
             return part
+        low, high = (np.asarray(x, np.float32) for x in (self.fields.low, self.fields.high))
         return lambda index: (part(index).astype(np.float32) - low) / (high - low) * 2 - 1
 
     # Opening

@@ -38,9 +38,9 @@ class Fields(Config):
     """Further columns: key -> name."""
     choices: PositiveInt | None = None
     """Number of different actions, where they are whole numbers; None: as many as there are."""
-    low: float | None = None
+    low: float | tuple[float, ...] | None = None
     """Lowest action in the file: scaled to -1. None: actions lie within [-1, 1] already."""
-    high: float | None = None
+    high: float | tuple[float, ...] | None = None
     """Highest action in the file: scaled to 1."""
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from worldflux.atomic import read_text
 from worldflux.columns import Columns, to_json
 from worldflux.episodes import Episode
 from worldflux.errors import StorageError
-from worldflux_train.data.formats.arrays import ArrayFormat
+from worldflux_train.data.formats.arrays import ArrayFormat, ArrayOptions
 from worldflux_train.data.formats.base import FormatOptions
-from worldflux_train.data.formats.fields import Arrays
+from worldflux_train.data.formats.fields import Arrays, Fields
 
 SUFFIXES = frozenset({".h5", ".hdf5", ".hdf"})
 ABOUT = "worldflux_columns"
@@ -38,6 +39,15 @@ class Hdf5(ArrayFormat):
         if inside.is_file():
             return [inside]
         return sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES)
+
+    def _fields(self, options: ArrayOptions) -> Fields:
+        """Those of the layout; in Minari's sets with the bounds of the actions it recorded."""
+        found = super()._fields(options)
+        about = self.files[0].with_name("metadata.json")
+        if options.fields is not None or not about.is_file():
+            return found
+        bounds = _bounds(json.loads(read_text(about)).get("action_space"))
+        return found if bounds is None else found.with_(low=bounds[0], high=bounds[1])
 
     def arrays(self, file: int) -> Arrays:
         return self._opened(file)[1]
@@ -93,6 +103,17 @@ def _datasets(path: Path) -> tuple[Any, dict[str, Any]]:
             f"{path} cannot be read as HDF5: {error}. Restore it from a copy."
         ) from error
     return file, found
+
+
+def _bounds(space: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Lowest and highest actions of a Box space as Minari writes it, where they are finite."""
+    space = json.loads(space) if isinstance(space, str) else space
+    if not isinstance(space, dict) or space.get("type") != "Box":
+        return None
+    low, high = (np.asarray(space.get(key), np.float64).ravel() for key in ("low", "high"))
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
+        return None
+    return tuple(low.tolist()), tuple(high.tolist())
 
 
 def _h5py() -> Any:
