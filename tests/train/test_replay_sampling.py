@@ -102,12 +102,12 @@ def can(replay: Replay, length: int, context: int = 0, boundary: str = "cross") 
     return replay.ready(Phase("sampled", 1, length, context=context, **OPTIONS[boundary]))
 
 
-def starts(streams: list[Stream], slots: int, total: int, boundary: str, least: int) -> set[int]:
+def starts(streams: list[Stream], size: int, total: int, boundary: str, least: int) -> set[int]:
     """Names of all rows at which a sequence may start, by brute force."""
     found = set()
     for stream in streams:
         steps = stream.steps
-        oldest = max(0, len(steps) - slots)
+        oldest = max(0, len(steps) - size)
         for start in range(oldest, len(steps)):
             need = least if boundary == "pad" else total
             part = steps[start : start + need]
@@ -117,7 +117,7 @@ def starts(streams: list[Stream], slots: int, total: int, boundary: str, least: 
     return found
 
 
-def check(batch: Batch, streams: list[Stream], slots: int, boundary: str) -> None:
+def check(batch: Batch, streams: list[Stream], size: int, boundary: str) -> None:
     """Every row of the batch is the row it names, and rows follow each other."""
     batch.validate()
     assert batch.index is not None
@@ -134,7 +134,7 @@ def check(batch: Batch, streams: list[Stream], slots: int, boundary: str) -> Non
             assert batch.mask[b].tolist() == [t < real for t in range(len(names))]
         else:
             assert batch.mask is None
-        assert first >= max(0, len(steps) - slots)
+        assert first >= max(0, len(steps) - size)
         for t, name in enumerate(names):
             if t >= real:
                 assert name == -1
@@ -162,7 +162,7 @@ def check_row(batch: Batch, b: int, t: int, step: dict[str, Any]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     script=SCRIPTS,
-    slots=st.integers(2, 13),
+    size=st.integers(2, 13),
     length=st.integers(1, 6),
     context=st.integers(0, 2),
     spare=st.integers(0, 1),
@@ -171,17 +171,17 @@ def test_sequences_are_what_was_recorded(
     storage: str,
     boundary: str,
     script: list[list[str]],
-    slots: int,
+    size: int,
     length: int,
     context: int,
     spare: int,
 ) -> None:
     envs = len(script[0])
-    capacity = slots * envs + spare * (envs - 1)
+    capacity = size * envs + spare * (envs - 1)
     replay = Replay(COLUMNS, capacity=capacity, num_envs=envs, storage=storage)
     streams = fill(replay, script)
-    assert len(replay) == sum(min(slots, len(stream.steps)) for stream in streams)
-    valid = starts(streams, slots, context + length, boundary, context + 1)
+    assert len(replay) == sum(min(size, len(stream.steps)) for stream in streams)
+    valid = starts(streams, size, context + length, boundary, context + 1)
     assert can(replay, length, context, boundary) == bool(valid)
     if not valid:
         with pytest.raises(ContractError, match=r"The replay holds no \d+ consecutive rows"):
@@ -192,7 +192,7 @@ def test_sequences_are_what_was_recorded(
     assert {key: tuple(v.shape[:2]) for key, v in small.stored.items()} == (
         {"deter": (5, context), "code": (5, context)} if context else {}
     )
-    check(small, streams, slots, boundary)
+    check(small, streams, size, boundary)
     many = sampled(replay, 1500, length, context, **OPTIONS[boundary])
     assert many.index is not None
     assert set(many.index[:, 0].tolist()) == valid
@@ -217,13 +217,13 @@ def test_every_start_is_equally_likely(boundary: str) -> None:
 
 @pytest.mark.parametrize("storage", STORAGES)
 @settings(max_examples=80, deadline=None)
-@given(before=SCRIPTS, after=SCRIPTS, slots=st.integers(3, 9), context=st.integers(0, 1))
+@given(before=SCRIPTS, after=SCRIPTS, size=st.integers(3, 9), context=st.integers(0, 1))
 def test_written_values_return_and_stale_rows_are_skipped(
-    storage: str, before: list[list[str]], after: list[list[str]], slots: int, context: int
+    storage: str, before: list[list[str]], after: list[list[str]], size: int, context: int
 ) -> None:
     envs = len(before[0])
     after = [(events * envs)[:envs] for events in after]
-    replay = Replay(COLUMNS, capacity=slots * envs, num_envs=envs, storage=storage)
+    replay = Replay(COLUMNS, capacity=size * envs, num_envs=envs, storage=storage)
     streams = fill(replay, before)
     if not can(replay, 2, context, "pad"):
         return
@@ -242,7 +242,7 @@ def test_written_values_return_and_stale_rows_are_skipped(
                 step["stored.code"] = np.full(2, name % 200, np.uint8)
     rows = sampled(replay, 300, 1, 1) if can(replay, 1, 1) else None
     if rows is not None:
-        check(rows, streams, slots, "cross")
+        check(rows, streams, size, "cross")
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -266,13 +266,13 @@ def test_padding_at_both_ends_is_cleared(storage: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(script=SCRIPTS, slots=st.integers(2, 13), stop=st.integers(0, 45))
+@given(script=SCRIPTS, size=st.integers(2, 13), stop=st.integers(0, 45))
 def test_the_list_of_episodes_is_that_of_the_rows_and_of_a_restored_replay(
-    script: list[list[str]], slots: int, stop: int
+    script: list[list[str]], size: int, stop: int
 ) -> None:
     envs = len(script[0])
-    lanes, again = (Replay(COLUMNS, capacity=slots * envs, num_envs=envs).lanes for _ in range(2))
-    replay = Replay(COLUMNS, capacity=slots * envs, num_envs=envs)
+    lanes, again = (Replay(COLUMNS, capacity=size * envs, num_envs=envs).lanes for _ in range(2))
+    replay = Replay(COLUMNS, capacity=size * envs, num_envs=envs)
     streams = [Stream(env) for env in range(envs)]
     for t, events in enumerate(script):
         play(replay, streams, [events])
@@ -281,7 +281,7 @@ def test_the_list_of_episodes_is_that_of_the_rows_and_of_a_restored_replay(
     lanes = replay.lanes
     expected = []
     for stream in streams:
-        serial, oldest = 0, max(0, len(stream.steps) - slots)
+        serial, oldest = 0, max(0, len(stream.steps) - size)
         for episode in stream.episodes:
             stop_at = serial + len(episode)
             if stop_at > oldest:
@@ -338,12 +338,12 @@ def test_a_replay_reads_strides_as_episodes_do() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(script=SCRIPTS, slots=st.integers(4, 13), total=st.integers(1, 5), every=st.integers(1, 7))
+@given(script=SCRIPTS, size=st.integers(4, 13), total=st.integers(1, 5), every=st.integers(1, 7))
 def test_the_online_queue_delivers_new_rows_once_and_in_order(
-    script: list[list[str]], slots: int, total: int, every: int
+    script: list[list[str]], size: int, total: int, every: int
 ) -> None:
     envs = len(script[0])
-    replay = Replay(COLUMNS, capacity=slots * envs, num_envs=envs, online=True)
+    replay = Replay(COLUMNS, capacity=size * envs, num_envs=envs, online=True)
     streams = [Stream(env) for env in range(envs)]
     handed = [0] * envs
     for t, events in enumerate(script):
@@ -352,13 +352,13 @@ def test_the_online_queue_delivers_new_rows_once_and_in_order(
             continue
         expected = []
         for env, stream in enumerate(streams):
-            handed[env] = max(handed[env], len(stream.steps) - slots)
+            handed[env] = max(handed[env], len(stream.steps) - size)
             while len(stream.steps) - handed[env] >= total:
                 expected.append(handed[env] * envs + env)
                 handed[env] += total
         batch = sampled(replay, len(expected) + 2, total)
         assert batch.index is not None
-        check(batch, streams, slots, "cross")
+        check(batch, streams, size, "cross")
         assert sorted(batch.index[:-2, 0].tolist()) == sorted(expected)
 
 

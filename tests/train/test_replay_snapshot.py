@@ -221,7 +221,7 @@ def test_damage_is_named_and_an_older_save_still_loads(
     ("other", "text"),
     [
         (Replay(COLUMNS, capacity=100), "saved with lanes 2, this replay has 1"),
-        (make(capacity=60), "saved with slots 50, this replay has 30"),
+        (make(capacity=60), "saved with size 50, this replay has 30"),
         (Replay(dict(list(COLUMNS.items())[1:]), capacity=100, num_envs=2), "saved with columns"),
     ],
 )

@@ -72,7 +72,7 @@ def features_of(model: WorldModel, state: State, obs: dict[str, Tensor], first: 
 
 def _previous(model: WorldModel, batch: Batch, begin: int, end: int) -> Tensor:
     """Conditioned actions (B, end - begin, A') that led to steps `begin` to `end`."""
-    taken = _actions(model, batch)
+    taken = actions_of(model, batch)
     steps = slice(max(begin - 1, 0), end - 1)
     if begin:
         return _conditioned(model, batch, taken, steps)
@@ -82,8 +82,11 @@ def _previous(model: WorldModel, batch: Batch, begin: int, end: int) -> Tensor:
     return torch.cat([first, _conditioned(model, batch, taken, steps)], 1)
 
 
-def _actions(model: WorldModel, batch: Batch) -> Tensor:
-    """The batch's actions (B, T, ...); zeros for a model that takes none from data."""
+def actions_of(model: WorldModel, batch: Batch) -> Tensor:
+    """The batch's actions (B, T, ...); zeros of the model's own space where it has no data of them.
+
+    A model without actions gets zeros of no size, (B, T, 0).
+    """
     if batch.action is None and not model.action_spec:
         return no_actions(model.action, (batch.batch_size, batch.length), batch.is_first.device)
     return batch.require("action")

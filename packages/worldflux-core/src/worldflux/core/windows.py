@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 
 def random_for(seed: int, phase: Phase, update: int) -> np.random.Generator:
     """The randomness of one update's choice: of nothing but (seed, phase, update)."""
-    return np.random.Generator(np.random.PCG64(_Hashed((seed, phase.name, update))))
+    seeds = _Hashed((seed, phase.name, update))  # an ISeedSequence, which the stubs leave out
+    return np.random.Generator(np.random.PCG64(seeds))  # type: ignore[arg-type]
 
 
 class _Hashed(ISeedSequence):

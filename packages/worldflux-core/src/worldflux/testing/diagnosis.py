@@ -21,25 +21,26 @@ _NOTHING = 0.7
 
 
 def diagnosis(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[str]) -> str:
-    """The likely mistake, from what was missed (the worst first) and the names of what came true.
+    """The likely mistake, from all that was missed and the names of what came true.
 
+    What a single prediction shows (a sign, a shift) is looked for in each of them, the worst first.
     A reward alone that is missed has a mistake of its own; with the observations the action has.
     """
-    worst = missed[0]
     return (
         _zeroed_action(model)
-        or _flipped(worst)
-        or (_shifted(worst) if learnt else "")
-        or (
-            _shifted_action(model, worst)
-            if not {"reward", "position", *model.obs_spec} & set(learnt)
-            else ""
-        )
-        or _late_reward(worst)
+        or _first(_flipped, missed)
+        or (_first(_shifted, missed) if learnt else "")
+        or _shifted_action(model, missed, learnt)
+        or _late_reward(model, missed, learnt)
         or "Its own loss may know what `observe` and `transition` do not: look for a later "
         "observation in the State that the loss trains on. If it only learns slowly, give the "
         "family quicker settings in ModelSpec.check."
     )
+
+
+def _first(look: Callable[[Prediction], str], missed: Sequence[Prediction]) -> str:
+    """What `look` says of the first of the predictions that it says something of."""
+    return next((said for said in map(look, missed) if said), "")
 
 
 def _zeroed_action(model: WorldModel) -> str:
@@ -55,8 +56,11 @@ def _zeroed_action(model: WorldModel) -> str:
     return "The action is zeroed or left out in `loss`: other actions give the same loss."
 
 
-def _shifted_action(model: WorldModel, worst: Prediction) -> str:
-    if worst.ratio < _NOTHING or not model.action_spec:
+def _shifted_action(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[str]) -> str:
+    """Nothing that an action moves is learnt, and it is not for want of time."""
+    moved = {"reward", "position", *model.obs_spec}
+    ratios = [prediction.ratio for prediction in missed if prediction.name in moved]
+    if not model.action_spec or moved & {*learnt} or not ratios or max(ratios) < _NOTHING:
         return ""
     return (
         "Nothing that follows from the action is learnt: the action is off by one in `loss`. "
@@ -64,8 +68,11 @@ def _shifted_action(model: WorldModel, worst: Prediction) -> str:
     )
 
 
-def _late_reward(worst: Prediction) -> str:
-    if worst.name != "reward" or worst.ratio < _NOTHING:
+def _late_reward(model: WorldModel, missed: Sequence[Prediction], learnt: Sequence[str]) -> str:
+    """The observations are learnt, of the reward nothing is."""
+    nothing = any(p.name == "reward" and p.ratio >= _NOTHING for p in missed)
+    others = {p.name for p in missed} & {"position", *model.obs_spec}
+    if not nothing or others or not learnt:
         return ""
     return (
         "Observations are learnt, the reward is not: it is off by one in `loss`. reward[t] arrived "

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldflux.core.actions import no_actions
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
+from worldflux.core.sequence import actions_of
 from worldflux.core.state import CACHE, State
 from worldflux.testing.line_world import line_world
 
@@ -77,7 +77,7 @@ def _prediction(name: str, ahead: Tensor, truth: Tensor, valid: Tensor, lag: int
 def _ahead(model: WorldModel, batch: Batch) -> list[State]:
     """For every step t but the last, the State predicted for t + 1 from what was seen up to t."""
     state: State | None = None
-    action = no_actions(None, (_ROWS, _LENGTH)) if batch.action is None else batch.action
+    action = actions_of(model, batch)
     ahead = []
     for t in range(_LENGTH - 1):
         obs = {key: value[:, t] for key, value in batch.obs.items()}

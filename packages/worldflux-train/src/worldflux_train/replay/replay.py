@@ -99,7 +99,7 @@ class Replay:
     @property
     def capacity(self) -> int:
         """Steps it can hold; a multiple of the number of environments."""
-        return self.lanes.lanes * self.lanes.slots
+        return self.lanes.lanes * self.lanes.size
 
     def __len__(self) -> int:
         """Steps it holds."""
@@ -126,7 +126,7 @@ class Replay:
         _check_flags(values)
         first, last = values["is_first"].astype(bool), values["is_last"].astype(bool)
         cut = self.lanes.newest(self.lanes.abandoned(lane, first))
-        row = lane * self.lanes.slots + self.lanes.advance(lane, first, last)
+        row = lane * self.lanes.size + self.lanes.advance(lane, first, last)
         if cut.size:
             self._end(cut)
         if last.any() and ACTION in values:
@@ -153,10 +153,10 @@ class Replay:
         cut = self.lanes.newest(lane[~self.lanes.ended[lane]])
         if cut.size:
             self._end(cut)
-        slots = self.lanes.extend(env, length)
-        row = env * self.lanes.slots + slots
+        places = self.lanes.extend(env, length)
+        row = env * self.lanes.size + places
         values = {
-            name: stored_form(name, filled[name][-slots.size :], spec, slots.size)
+            name: stored_form(name, filled[name][-places.size :], spec, places.size)
             for name, spec in self.columns.items()
         }
         self._storage.put(row, values)
@@ -296,7 +296,7 @@ class Replay:
     def _pieces(self, column: str) -> Iterator[Rows]:
         names = [column, *FLAGS]
         for lane, filled in enumerate(self.lanes.filled.tolist()):
-            base = lane * self.lanes.slots
+            base = lane * self.lanes.size
             for first in range(0, filled, _PIECE):
                 yield self._storage.block(base + first, base + min(first + _PIECE, filled), names)
 

@@ -34,7 +34,7 @@ _SUFFIX = ".safetensors"
 class Snapshot:
     """Which blocks of a replay are already in the shared folder, and how to write the others.
 
-    A block is `block_rows` slots of one lane. Recorded columns never change, stored latents are
+    A block is `block_rows` places of one lane. Recorded columns never change, stored latents are
     written back all the time: they are separate blocks.
     """
 
@@ -43,8 +43,8 @@ class Snapshot:
         stored = [name for name in columns if name.startswith(STORED)]
         recorded = [name for name in columns if name not in stored]
         self.groups = {"recorded": recorded} | ({"stored": stored} if stored else {})
-        self.block_rows = min(lanes.slots, max(1, _BLOCK_BYTES // row_bytes(columns)))
-        shape = (lanes.lanes, -(-lanes.slots // self.block_rows))
+        self.block_rows = min(lanes.size, max(1, _BLOCK_BYTES // row_bytes(columns)))
+        shape = (lanes.lanes, -(-lanes.size // self.block_rows))
         self.clean: dict[str, Bools] = {group: np.zeros(shape, bool) for group in self.groups}
         self.names: dict[str, list[list[str]]] = {
             group: [[""] * shape[1] for _ in range(shape[0])] for group in self.groups
@@ -57,8 +57,8 @@ class Snapshot:
             if rows is None:
                 self.clean[group][:] = False
             else:
-                lane, slot = np.divmod(rows, self.lanes.slots)
-                self.clean[group][lane, slot // self.block_rows] = False
+                lane, place = np.divmod(rows, self.lanes.size)
+                self.clean[group][lane, place // self.block_rows] = False
 
     def save(
         self, path: Path, shared: Path | None, storage: Storage, about: dict[str, Any]
@@ -122,7 +122,7 @@ class Snapshot:
             "version": VERSION,
             "columns": to_json(self.columns),
             "lanes": self.lanes.lanes,
-            "slots": self.lanes.slots,
+            "size": self.lanes.size,
             "block_rows": self.block_rows,
         }
 
@@ -137,7 +137,7 @@ class Snapshot:
     def _blocks(self) -> Iterator[tuple[str, int, int, int, int]]:
         # (group, lane, block, first row, row after the last) of all blocks that hold rows.
         for lane, filled in enumerate(self.lanes.filled.tolist()):
-            base = lane * self.lanes.slots
+            base = lane * self.lanes.size
             for block, first in enumerate(range(0, filled, self.block_rows)):
                 last = min(first + self.block_rows, filled)
                 for group in self.groups:

@@ -23,7 +23,7 @@ _NARROW = 64
 
 
 class Storage(Protocol):
-    """Columns of `lanes * slots` rows each; a row is addressed by `lane * slots + slot`."""
+    """Columns of `lanes * size` rows each; a row is addressed by `lane * size + place`."""
 
     def put(self, rows: Ints, values: Mapping[str, Array]) -> None:
         """Write one value per row."""
@@ -63,8 +63,8 @@ class HostStorage:
             self.arrays[name][rows] = value
 
     def write_back(self, lanes: Lanes, index: Tensor, values: Mapping[str, Tensor]) -> Ints:
-        lane, slot, held = lanes.locate(index.cpu().numpy())
-        rows: Ints = lane * lanes.slots + slot
+        lane, place, held = lanes.locate(index.cpu().numpy())
+        rows: Ints = lane * lanes.size + place
         for name, value in values.items():
             array = view_array(value.cpu().contiguous())
             if held.all():
@@ -171,7 +171,7 @@ class DeviceStorage:
         index = index.to(self.device)
         lane, serial = index % lanes.lanes, index.div(lanes.lanes, rounding_mode="floor")
         held = (index >= 0) & (serial >= oldest[lane])
-        row = torch.where(held, lane * lanes.slots + serial % lanes.slots, lanes.position.size)
+        row = torch.where(held, lane * lanes.size + serial % lanes.size, lanes.position.size)
         for name, value in values.items():
             self.tensors[name][row] = value.to(self.device)
 
@@ -209,9 +209,9 @@ def _contiguous(lanes: Lanes, slices: Slices) -> list[tuple[int, int, int, int]]
     copies = []
     runs = zip(*(part.tolist() for part in slices.parts()), strict=True)
     for sequence, (lane, start, offset, count) in enumerate(runs):
-        slot = start % lanes.slots
-        head = min(count, lanes.slots - slot)
-        copies.append((sequence, offset, lane * lanes.slots + slot, head))
+        place = start % lanes.size
+        head = min(count, lanes.size - place)
+        copies.append((sequence, offset, lane * lanes.size + place, head))
         if head < count:
-            copies.append((sequence, offset + head, lane * lanes.slots, count - head))
+            copies.append((sequence, offset + head, lane * lanes.size, count - head))
     return copies
