@@ -38,7 +38,7 @@ class PairEncoder(nn.Module):
 class RewardEnd(nn.Module):
     """Pairs of frames (C, Y, X) and the action (A,) between them, to classes of reward and end."""
 
-    def __init__(self, config: RewardEndConfig, image: tuple[int, int, int], action: int) -> None:
+    def __init__(self, config: RewardEndConfig, image: tuple[int, ...], action: int) -> None:
         super().__init__()
         c, (channels, *sides) = config, image
         for _ in c.channels[1:]:
