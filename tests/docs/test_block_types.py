@@ -21,7 +21,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"# (\S+/src/(\S+\.py))\n")
+FILE = re.compile(r"# (?:\S+/src/)?(\S+/\S+\.py)\n")
 
 
 def write_module(page: Path, folder: Path) -> bool:
@@ -32,7 +32,7 @@ def write_module(page: Path, folder: Path) -> bool:
         if language != "python":
             continue
         if named := FILE.match(code):
-            path = folder / named[2]
+            path = folder / named[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(code)
             (path.parent / "py.typed").touch()

@@ -265,5 +265,5 @@ def test_images_are_rendered():
     assert env.render().shape == (8, 8, 3)
     plain = WorldModelEnv(TinyModel(TinyConfig(), {"state": TensorSpec((5,))}, DISCRETE))
     plain.reset(seed=0)
-    with pytest.raises(EnvError, match="imagines no image to render"):
+    with pytest.raises(NotImplementedError, match="imagines no image to render"):
         plain.render()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from worldflux.episodes import Episode
 from worldflux.errors import ConfigError, StorageError
 from worldflux.hub import load_into
 from worldflux.runs import AGENT, Run
+from worldflux.slots import plain_slots
 from worldflux.trust import Trust
 from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
 from worldflux_train.changed_config import require_unchanged
@@ -49,8 +52,20 @@ class Result:
     step: int
 
 
-def train(config: RunConfig, out: str | Path, *, console: Console | None = None) -> Result:
-    """Train in the new folder `out`; `console` shows progress."""
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    slots: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Train in the new folder `out`; `console` shows progress.
+
+    `slots` are parts of yours in place of the configuration's: a class, `"module:Class"`, or
+    `{"class": ..., **options}`, by slot.
+    """
+    if slots:
+        config = replace(config, slots={**config.slots, **plain_slots(slots)})
     run = Run.create(out)
     write_file(run.config_path, config.to_yaml().encode())
     with logged(run, console):

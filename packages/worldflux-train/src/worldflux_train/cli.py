@@ -16,7 +16,7 @@ from worldflux.trust import options
 from worldflux_train import completion
 from worldflux_train.comparison.cli import compare
 from worldflux_train.data_cli import app as data_commands
-from worldflux_train.options import Changed, Device, Trust, asking_for_trust, say
+from worldflux_train.options import Changed, Device, Trust, asking_for_trust, find_here, say
 from worldflux_train.plan_cli import plan
 
 if TYPE_CHECKING:
@@ -134,11 +134,13 @@ def _started(
 
     from worldflux_train.config import resolve
     from worldflux_train.nested import parse_overrides
+    from worldflux_train.trust import names_in
 
     resolved = resolve(
         model, env, config=config, overrides={**parse_overrides(pairs), **own}, steps=steps,
         trust=trust,
     )  # fmt: skip
+    find_here(names_in(resolved.to_dict()))
     from worldflux_train import api
 
     console = Console()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +43,21 @@ Device = Annotated[
 ]
 
 
+def find_here(names: Iterable[str]) -> None:
+    """Let modules of the caller's that lie in the folder of the command be imported from there.
+
+    Only such as the caller named, and only where no installed one has the name.
+    """
+    here = os.getcwd()
+    for name in names:
+        top = name.partition(".")[0]
+        beside = any(os.path.exists(os.path.join(here, found)) for found in (top, f"{top}.py"))
+        if top.isidentifier() and beside and find_spec(top) is None:
+            sys.path.append(here)
+            importlib.invalidate_caches()
+            return
+
+
 def say(console: Console, text: str, style: str | None = None) -> None:
     """One line as it is: names may hold what the console would read as markup, such as [/x]."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -46,7 +65,11 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 @contextmanager
 def asking_for_trust(context: typer.Context) -> Iterator[None]:
-    """Ends a `TrustError` with the whole command that was typed, and the words it lacks."""
+    """Ends a `TrustError` with the whole command that was typed, and the words it lacks.
+
+    In here the modules that `--trust` names are also found in the command's folder.
+    """
+    find_here(context.params.get("trust") or ())
     try:
         yield
     except TrustError as error:

@@ -16,6 +16,7 @@ from worldflux.hub import load_into
 from worldflux.runs import AGENT
 from worldflux.training import Phase
 from worldflux_train.meters import Meters
+from worldflux_train.part_warnings import UntrainedParts
 from worldflux_train.parts import generator_of, read_tensors, write_tensors
 
 Metrics = Mapping[str, Tensor | float]
@@ -37,6 +38,7 @@ class Updater:
         self.rand = rand
         self.device = device
         self.meters = Meters()
+        self._untrained = UntrainedParts(agent)
 
     def learn(
         self, phase: Phase, done: int, updates: int, after: Callable[[Metrics], None]
@@ -48,6 +50,7 @@ class Updater:
         for update in range(done, done + updates):
             batch = self.source.read(self.source.choose(phase, update))
             result = self.agent.update(batch, phase.name, rand=self.rand)
+            self._untrained.after(phase.name)
             if result.replay_writes and batch.index is not None:
                 self.source.write(batch.index[:, phase.context :], result.replay_writes)
             self.meters.add(result.metrics)

@@ -148,9 +148,9 @@ class AgentConfig(Config):
     """Largest gradient norm relative to the parameter's norm, per tensor; 0 is off (`opt.agc`)."""
     pmin: PositiveFloat = 1e-3
     """Least parameter norm for that ratio (`opt.py:clip_by_agc`)."""
-    beta1: Probability = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the momentum (`opt.beta1`)."""
-    beta2: Probability = 0.999
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the squared gradients (`opt.beta2`)."""
     eps: NonNegativeFloat = 1e-20
     """Added to the root of the squared gradients (`opt.eps`)."""
@@ -172,6 +172,10 @@ class AgentConfig(Config):
         if self.retnorm_high < self.retnorm_low:
             raise ValueError(
                 f"retnorm_high={self.retnorm_high} is below retnorm_low={self.retnorm_low}"
+            )
+        if self.imag_last == 1:
+            raise ValueError(
+                "imag_last=1 leaves the critic no pair of replayed steps: use 0 (all) or at least 2"
             )
         if self.context > self.length:
             raise ValueError(

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldflux.errors import ContractError
+from worldflux.errors import ConfigError, ContractError
 from worldflux.nn.init import trunc_normal_in_
 from worldflux.nn.norms import RMSNormSiLU
 from worldflux_dreamer.dreamerv3.config import ModelConfig
@@ -137,6 +137,12 @@ class ImageDecoder(nn.Module):
         depths = [config.depth * mult for mult in config.mults]
         self.map = (*least_resolution(shape, len(depths)), depths[-1])
         self.blocks = config.decoder_blocks
+        if depths[-1] % self.blocks:
+            raise ConfigError(
+                f"model.decoder_blocks={self.blocks} does not divide the {depths[-1]} channels of "
+                f"the last image stage, model.depth={config.depth} times {config.mults[-1]} of "
+                "model.mults: change one of the three."
+            )
         size, stoch = math.prod(self.map), config.stoch * config.classes
         self.from_deter = BlockLinear(config.deter, size, self.blocks)
         self.from_stoch = Dense(stoch, 2 * config.units, config.norm_eps)

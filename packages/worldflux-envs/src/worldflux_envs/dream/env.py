@@ -59,8 +59,9 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         return self._last, float(found.reward[0]), terminated, truncated, info
 
     def render(self) -> np.ndarray:
-        """The imagined image (Y, X, C)."""
+        """The imagined image (Y, X, C); `NotImplementedError` of a model that imagines none."""
         images = [x for x in self._last.values() if x.ndim == 3]
         if not images:
-            raise EnvError(f"{type(self.dreams.model).__name__} imagines no image to render.")
+            name = type(self.dreams.model).__name__
+            raise NotImplementedError(f"{name} imagines no image to render.")
         return np.ascontiguousarray(images[0].transpose(1, 2, 0))

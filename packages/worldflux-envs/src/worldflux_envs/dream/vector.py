@@ -48,9 +48,9 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Begin every dream; one seed, since one generator serves all of them."""
+        """Begin every dream. One generator serves all of them: a list of seeds is one seed."""
         if isinstance(seed, list):
-            raise EnvError("All dreams share one generator: give one seed, not a list.")
+            seed = _one_seed(seed)
         self._t.zero_()
         self._ended.zero_()
         obs, nothing = _arrays(self.dreams.begin(seed)), np.zeros(self.num_envs)
@@ -76,6 +76,14 @@ class WorldModelVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _where(self, i: int) -> str:
         return f"Dream {i} of {type(self.dreams.model).__name__}, step {int(self._t[i])}"
+
+
+def _one_seed(seeds: list[int | None]) -> int | None:
+    """A seed that each of `seeds` has a part in; None where one of them is."""
+    given = [seed for seed in seeds if seed is not None]
+    if len(given) < len(seeds):
+        return None
+    return int(np.random.SeedSequence(given).generate_state(1)[0])
 
 
 def _arrays(obs: dict[str, Tensor]) -> dict[str, np.ndarray]:

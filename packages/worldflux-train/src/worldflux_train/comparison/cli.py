@@ -9,7 +9,7 @@ import typer
 
 from worldflux.errors import ConfigError
 from worldflux_train import completion
-from worldflux_train.options import Trust, asking_for_trust
+from worldflux_train.options import Trust, asking_for_trust, find_here
 
 Models = Annotated[
     list[str],
@@ -73,15 +73,17 @@ def compare(
 
     from worldflux_train.comparison.entries import plan
     from worldflux_train.nested import parse_overrides
+    from worldflux_train.trust import names_in
 
     console = Console()
     own = {} if data is None else {"data.path": str(data.resolve())}
     overrides = {**parse_overrides(set_ or []), **own}
     with asking_for_trust(typed):
-        plan(  # every id and key is looked at before torch is imported
+        entries = plan(  # every id and key is looked at before torch is imported
             models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
             overrides=overrides, trust=trust or (), budgets=False,
         )  # fmt: skip
+        find_here(name for entry in entries for name in names_in(entry.config.to_dict()))
         from worldflux_train.comparison.compare import compare as run
 
         found = run(

@@ -52,6 +52,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     configs: Mapping[str, Source] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    slots: Mapping[str, Mapping[str, Any]] | None = None,
     target: float | None = None,
     trust: Trust = (),
     console: Console | None = None,
@@ -60,9 +61,16 @@ def compare(
 
     The same call again continues: finished runs are kept, an unfinished one is resumed. `target`
     is the score that counts as optimal (default: 1 for Atari 100k, else the best final score).
+    `slots` are parts of yours by the name of a model and slot, as for `train`.
     `trust` holds the modules that the files of `configs` may name.
     """
     numbers = range(seeds) if isinstance(seeds, int) else seeds
+    parts = {
+        f"{label}/slots.{slot}": part
+        for label, own in (slots or {}).items()
+        for slot, part in own.items()
+    }
+    overrides = {**(overrides or {}), **parts}
     entries = plan(
         models, env, seeds=numbers, steps=steps, configs=configs, overrides=overrides, trust=trust
     )
