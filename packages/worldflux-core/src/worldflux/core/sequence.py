@@ -64,7 +64,7 @@ def features_of(model: WorldModel, state: State, obs: dict[str, Tensor], first: 
     """The encoder's features (B, T, ...) of observations (B, T, ...) that follow on a State."""
     encoder, lead = model.slot("observation_encoder", "observe"), tuple(first.shape)
     rows = model.observations({key: value.flatten(0, 1) for key, value in obs.items()})
-    if not encoder.sees_history:
+    if not getattr(encoder, "sees_history", False):  # a part may be any module
         features: State = encoder(rows)
         return features.unflat(lead)
     return encoder.sequence(state, {k: v.unflatten(0, lead) for k, v in rows.items()}, first)
