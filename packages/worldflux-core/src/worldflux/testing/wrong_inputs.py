@@ -81,7 +81,7 @@ def _refused(what: str, call: Callable[[], Any]) -> None:
         logger.debug("%s: %s", what, text)
         assert len(text) > 30 and "\n" not in text, f"{what}: {text!r} is no sentence"
         return
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever came in place of a sentence
         raise AssertionError(
             f"{what} ends in {type(error).__name__}: {error!s:.100}. It is entered without the "
             "checks of worldflux.core.seam"
