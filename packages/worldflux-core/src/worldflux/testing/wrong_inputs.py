@@ -73,6 +73,7 @@ def check_act_refuses_wrong_inputs(learner: Learner) -> None:
 
 
 def _refused(what: str, call: Callable[[], Any]) -> None:
+    fault: Exception | None = None
     try:
         with torch.no_grad():
             call()
@@ -82,11 +83,12 @@ def _refused(what: str, call: Callable[[], Any]) -> None:
         assert len(text) > 30 and "\n" not in text, f"{what}: {text!r} is no sentence"
         return
     except Exception as error:  # noqa: BLE001 - whatever came in place of a sentence
-        raise AssertionError(
-            f"{what} ends in {type(error).__name__}: {error!s:.100}. It is entered without the "
-            "checks of worldflux.core.seam"
-        ) from error
-    raise AssertionError(f"{what} is taken without a word")
+        fault = error
+    assert fault is not None, f"{what} is taken without a word"
+    raise AssertionError(
+        f"{what} ends in {type(fault).__name__}: {fault!s:.100}. It is entered without the checks "
+        "of worldflux.core.seam"
+    ) from fault
 
 
 def _encoding(model: WorldModel) -> Iterator[Case]:
