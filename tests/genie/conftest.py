@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "model.tokenizer.patch": 4,
     "model.tokenizer.quantizer": {"kind": "vq", "codes": 24, "dim": 6, "reset": 3},
     "model.latent_action.patch": 8,
-    "model.latent_action.quantizer": {"codes": 5, "dim": 6, "reset": 3},
+    "model.latent_action.quantizer": {"codes": 5, "dim": 6, "reset": 3, "open": 0},
     "model.dynamics.steps": 4,
     **{
         f"model.{part}": {"dim": 16, "ffn": 24, "blocks": 2, "heads": 2}

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from worldflux.core.batch import Batch
 from worldflux.core.rand import Rand
+from worldflux.nn.vector_quantizer import Quantized
 from worldflux_genie import maskgit
 from worldflux_genie.config import DynamicsConfig
 from worldflux_genie.dynamics import KEYS
@@ -18,6 +19,7 @@ from worldflux_genie.patches import patchify, unpatchify
 from worldflux_genie.quantize import CodeBook
 
 IMAGE = (3, 16, 12)
+KINDS = [("maskgit", "prepend"), ("maskgit", "add"), ("causal", "prepend")]
 
 
 def video(rows: int = 2, frames: int = 5, shape: tuple[int, ...] = IMAGE) -> Tensor:
@@ -76,11 +78,8 @@ def test_the_next_frame_is_told_by_the_action_alone(small: Any) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["maskgit", "causal"])
-@pytest.mark.parametrize("actions", ["prepend", "add"])
+@pytest.mark.parametrize(("kind", "actions"), KINDS)
 def test_logits_use_actions_up_to_their_own_frame(small: Any, kind: str, actions: str) -> None:
-    if (kind, actions) == ("causal", "add"):
-        pytest.skip("the causal kind reads a frame's first token from its action's place")
     dynamics = small(
         **{"model.dynamics.kind": kind, "model.dynamics.actions": actions}
     ).world_model.dynamics_model
@@ -185,11 +184,17 @@ def test_the_dynamics_learns_nothing_of_what_it_builds_on(small: Any) -> None:
 # Codes: none stays idle
 
 
+def chosen(index: Tensor) -> Quantized:
+    """A batch whose features (N, 6) chose rows `index` (N,)."""
+    features = torch.randn(len(index), 6)
+    return Quantized(features, index, features, features)
+
+
 def test_idle_codes_begin_anew_as_codes_in_use(small: Any) -> None:
     codes = small().world_model.action_conditioner.quantizer
     assert isinstance(codes, CodeBook) and codes.config.reset == 3
     index, before = torch.tensor([1, 4, 4, 4]), codes.codebook.detach().clone()
-    revived = [int(codes.revive(index, Rand.seeded(i))) for i in range(3)]
+    revived = [int(codes.revive(chosen(index), Rand.seeded(i))) for i in range(3)]
     assert revived == [0, 0, 3]  # not before the third update
     used = before[[1, 4]]
     for row in (0, 2, 3):
@@ -203,9 +208,29 @@ def test_revived_codes_take_all_codes_in_use_alike(small: Any) -> None:
     for seed in range(300):
         codes.codebook.data.copy_(start)
         codes.idle.fill_(2)
-        codes.revive(torch.tensor([1, 4, 4, 4]), Rand.seeded(seed))
+        codes.revive(chosen(torch.tensor([1, 4, 4, 4])), Rand.seeded(seed))
         counts += torch.stack([(codes.codebook[0] == start[i]).all() for i in (1, 4)])
     assert (counts / 300 - 0.5).abs().max() < 0.1
+
+
+def test_codes_begin_at_the_centres_of_what_was_learned_without_them(small: Any) -> None:
+    learner = small(**{"model.latent_action.quantizer.open": 2})
+    learner.total = dict.fromkeys(learner.optimizers, 4)
+    part, batch = learner.world_model.action_conditioner, batch_of(video(3))
+    codes = part.quantizer
+    assert isinstance(codes, CodeBook) and codes.passing
+    free = codes.chosen(part.features(batch.obs["image"]))
+    assert torch.equal(free.output, free.inputs)  # no code in between
+    before = codes.codebook.detach().clone()
+    for number in range(2):
+        learner.update(batch, "latent_action", rand=Rand.seeded(number))
+    assert not codes.passing and int(codes.age) == 2
+    assert (codes.codebook.norm(dim=-1) - 1).abs().max() < 1e-5
+    assert (codes.codebook - before).abs().max() > 0.1
+    found = codes.chosen(part.features(batch.obs["image"]))
+    torch.testing.assert_close(found.output, codes.rows(found.index))
+    near = (found.inputs * found.chosen).sum(-1)
+    assert float(near.mean()) > 0.9  # centres of features lie among them
 
 
 # MaskGIT: exactly the scheduled number, in every row; the prompt stays
@@ -217,7 +242,10 @@ def test_every_row_commits_what_the_schedule_says(schedule: Any, steps: int) -> 
     config = DynamicsConfig(steps=steps, schedule=schedule, temperature=2.0)
     tokens, hidden = torch.zeros(4, 16, dtype=torch.int64), torch.ones(4, 16, dtype=torch.bool)
     scheduled = maskgit.committed(schedule, 16, steps)
-    assert scheduled == sorted(scheduled) and scheduled[-1] == 16
+    assert scheduled == sorted(scheduled) and scheduled[-1] == 16 and len(scheduled) == steps
+    made = {now.number: now.committed for now in maskgit.rounds(config, 16)}
+    if schedule != "exponential":  # which commits a sixteenth at least, sooner than it must
+        assert all(scheduled[number] == count for number, count in made.items())
     scale = torch.tensor([0.01, 1.0, 10.0, 100.0])[:, None, None]  # rows of other confidence
     for now in maskgit.rounds(config, 16):
         before, known = tokens, ~hidden
@@ -266,12 +294,9 @@ def test_the_past_is_never_overwritten(small: Any, kind: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["maskgit", "causal"])
-@pytest.mark.parametrize("actions", ["prepend", "add"])
+@pytest.mark.parametrize(("kind", "actions"), KINDS)
 def test_kept_keys_and_values_give_the_same_tokens(small: Any, kind: str, actions: str) -> None:
     """Rows of other lengths too, and on past the point where the oldest frame goes."""
-    if (kind, actions) == ("causal", "add"):
-        pytest.skip("there is no such kind")
     model = small(
         **{"model.dynamics.kind": kind, "model.dynamics.actions": actions}
     ).world_model.eval()
@@ -330,4 +355,4 @@ def test_padding_has_no_part_in_the_loss(small: Any) -> None:
     assert model.decode(model.encode(video(2, 1, spec.shape)[:, 0])).predictions["image"].shape == (
         2, *spec.shape
     )  # fmt: skip
-    assert torch.isfinite(loss) and set(parts) == {"mse", "code", "commitment", "index"}
+    assert torch.isfinite(loss) and set(parts) == {"mse", "code", "commitment", "index", "inputs"}

@@ -219,6 +219,8 @@ def test_presets_and_what_cannot_be() -> None:
         PRESETS["large"].with_(**{"model.dynamics.transformer.head_dim": None})
     with pytest.raises(ConfigError, match="mask_low"):
         GenieConfig().with_(**{"model.dynamics.mask_low": 0.9, "model.dynamics.mask_high": 0.5})
+    with pytest.raises(ConfigError, match="needs actions=prepend"):
+        GenieConfig().with_(**{"model.dynamics.kind": "causal", "model.dynamics.actions": "add"})
     with pytest.raises(ConfigError, match="could be a choice among them or a code"):
         GenieConfig().with_(**{"model.latent_action.quantizer.codes": 32})
     with pytest.raises(ConfigError, match="there are 8 latent actions"):

@@ -14,7 +14,7 @@ from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Schedule
 from worldflux.core.source import Source
-from worldflux.nn.vector_quantizer import perplexity
+from worldflux.nn.vector_quantizer import Quantized, perplexity
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
 from worldflux_genie.config import GenieConfig, PhaseConfig
@@ -81,14 +81,18 @@ class GenieLearner(Learner):
             Phase(
                 name, phase.batch, length, updates_per_step=1, start=start, end=end,
                 boundary="within", trains=(name,),
-                follows=(f"{_CODES[name]}.idle",) if self._counts_idle(name) else (),
+                follows=self._follows(name),
             )
             for name, (phase, start, end) in spans.items()
         ]  # fmt: skip
         return TrainingPlan(phases, collect_until=0)
 
-    def _counts_idle(self, name: str) -> bool:
-        return name in _CODES and f"{_CODES[name]}.idle" in self.state_dict(keep_vars=True)
+    def _follows(self, name: str) -> tuple[str, ...]:
+        """The counters of a phase's code-book, where it has one."""
+        if name not in _CODES:
+            return ()
+        counters = tuple(f"{_CODES[name]}.{own}" for own in ("idle", "age"))
+        return counters if counters[0] in self.state_dict(keep_vars=True) else ()
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """One step of the phase's optimiser; then codes that were idle too long begin anew."""
@@ -98,8 +102,9 @@ class GenieLearner(Learner):
         compute = model.tokenizer_loss if phase == "tokenizer" else model.latent_action_loss
         found = self.step(phase, compute, batch, rand)
         codes = self._quantizer(phase)
-        index = found.pop("index")
-        revived = codes.revive(index, rand.under("codes/"))
+        index, inputs = found.pop("index"), found.pop("inputs")
+        chosen = Quantized(inputs, index, inputs, inputs)
+        revived = codes.revive(chosen, rand.under("codes/"))
         used = {"codes_used": perplexity(index, codes.codes), "codes_revived": revived.float()}
         return UpdateResult(metrics({**found, **used}))
 

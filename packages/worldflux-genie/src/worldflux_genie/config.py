@@ -63,6 +63,10 @@ class QuantizerConfig(Config):
     """Weight of the commitment loss (vq; jasmine `vq_beta`)."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the similarities that training sets to 0 (vq; jasmine `codebook_dropout`)."""
+    open: NonNegativeInt = 0
+    """Updates at the start in which features pass as they are; then the code-book begins at the
+    centres (k-means) of those of one batch (vq). Ours: with few updates a code-book that begins at
+    random is hardly used."""
     reset: NonNegativeInt = 0
     """Updates in a row without being chosen after which a code becomes a copy of one in use (vq;
     jasmine `vq_reset_thresh`); 0: never."""
@@ -134,6 +138,11 @@ class DynamicsConfig(Config):
 
     @model_validator(mode="after")
     def _range(self) -> Self:
+        if self.kind == "causal" and self.actions != "prepend":
+            raise ValueError(
+                "kind=causal reads a frame's first token where its action went in: it needs "
+                "actions=prepend"
+            )
         if self.mask_low > self.mask_high or self.mask_high == 0:
             raise ValueError(
                 f"mask_low={self.mask_low} and mask_high={self.mask_high}: the first must not be "
@@ -284,7 +293,7 @@ PRESETS = {
                 encoder=_TINY,
                 decoder=_TINY,
                 residual=True,
-                quantizer=QuantizerConfig(codes=6, dim=8, reset=20),
+                quantizer=QuantizerConfig(codes=6, dim=8, open=150),
             ),
             dynamics=DynamicsConfig(transformer=_TINY, steps=8, temperature=1.0),
         ),

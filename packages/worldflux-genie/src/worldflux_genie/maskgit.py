@@ -30,36 +30,29 @@ def share(schedule: str, step: int, steps: int) -> float:
         return 1 - math.cos(math.pi * done / 2)
     if schedule == "linear":
         return done
-    return (math.exp(STEEPNESS * done) - 1) / (math.exp(STEEPNESS) - 1)
+    return math.expm1(STEEPNESS * step / steps) / math.expm1(STEEPNESS)
 
 
 def committed(schedule: str, tokens: int, steps: int) -> list[int]:
-    """How many of `tokens` tokens are committed after each of `steps` rounds; at the end all.
-
-    The exponential schedule rounds up and commits at least a sixteenth in every round, as
-    tinyworlds does.
-    """
-    counts, before = [], 0
-    for step in range(steps):
-        whole = tokens * share(schedule, step, steps)
-        if schedule == "exponential":
-            count = max(math.ceil(whole - 1e-9), before + max(tokens // 16, 1))
-        else:
-            count = round(whole)
-        before = tokens if step == steps - 1 else min(count, tokens)
-        counts.append(before)
-    return counts
+    """How many of `tokens` tokens should be committed after each of `steps` rounds; at last all."""
+    up = math.ceil if schedule == "exponential" else round
+    counts = [up(tokens * share(schedule, step, steps)) for step in range(steps)]
+    return [*counts[:-1], tokens]
 
 
 def rounds(config: DynamicsConfig, tokens: int) -> Iterator[Round]:
     """The rounds that commit something, for frames of `tokens` tokens.
 
-    The others would change nothing: what is drawn in a round and not committed is drawn again.
+    The others would change nothing: what is drawn in a round and not committed is drawn again. The
+    exponential schedule commits at least a sixteenth in every round, as tinyworlds does.
     """
-    before = 0
-    for step, count in enumerate(committed(config.schedule, tokens, config.steps)):
+    before, least = 0, max(tokens // 16, 1) if config.schedule == "exponential" else 0
+    for step, scheduled in enumerate(committed(config.schedule, tokens, config.steps)):
+        count = min(max(scheduled, before + least), tokens)
         if count > before:
             part = share(config.schedule, step, config.steps)
+            if config.schedule == "exponential":
+                part = count / tokens
             yield Round(step, count, config.temperature * part)
         before = max(before, count)
 

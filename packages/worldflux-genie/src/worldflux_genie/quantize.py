@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 from worldflux import distributed
 from worldflux.core.rand import Rand, bernoulli, randint
-from worldflux.nn.vector_quantizer import Quantized, VectorQuantizer
+from worldflux.nn.vector_quantizer import Quantized, VectorQuantizer, kmeans
 from worldflux_genie.config import QuantizerConfig
+
+MOST = 4096
+"""Features that a code-book's first centres are of, at most."""
 
 
 class CodeBook(VectorQuantizer):
@@ -21,10 +24,12 @@ class CodeBook(VectorQuantizer):
     """
 
     idle: Tensor
+    age: Tensor
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__(config.codes, config.dim, "cosine")
         self.config = config
+        self.register_buffer("age", torch.zeros((), dtype=torch.int64))
         self.register_buffer("idle", torch.zeros(config.codes, dtype=torch.int64))
 
     def _start(self, codebook: Tensor) -> None:
@@ -35,12 +40,24 @@ class CodeBook(VectorQuantizer):
 
         Draw "keep" (B, T, ..., V): a similarity that is not kept becomes 0, the others grow.
         """
+        if self.passing:
+            return self._passed(x)
         rate = self.config.dropout
         if not (self.training and rate and torch.is_grad_enabled()):
             return cast("Quantized", self(x))
         shape = (*x.shape[:-1], self.codes)
         keep = (rand or Rand()).draw("keep", shape, bernoulli(1 - rate), device=x.device)
         return cast("Quantized", self(x, self.dropped(x, keep)))
+
+    def _passed(self, x: Tensor) -> Quantized:
+        """Features (..., L) that go on as they are, before there are codes."""
+        inputs, index = self.compared(x.float()), self.indices(x)
+        return Quantized(inputs.to(x.dtype), index, inputs, self.rows(index))
+
+    @property
+    def passing(self) -> bool:
+        """Whether features still pass as they are (`open`)."""
+        return bool(self.config.open) and int(self.age) < self.config.open
 
     @torch.no_grad()
     def dropped(self, x: Tensor, keep: Tensor) -> Tensor:
@@ -50,15 +67,23 @@ class CodeBook(VectorQuantizer):
 
     def losses(self, found: Quantized) -> dict[str, Tensor]:
         """Per feature (...): the row's distance, which moves rows, and the commitment."""
-        commitment = self.config.beta * found.commitment_loss()
+        beta = 0.0 if self.passing else self.config.beta
+        commitment = beta * found.commitment_loss()
         return {"code": found.codebook_loss(), "commitment": commitment}
 
     @torch.no_grad()
-    def revive(self, index: Tensor, rand: Rand | None = None) -> Tensor:
-        """After an update that chose `index` (...): a row idle for too long becomes one in use.
+    def revive(self, found: Quantized, rand: Rand | None = None) -> Tensor:
+        """After an update on `found` (...): a row idle for too long becomes one in use.
 
-        Draw "fresh" (V,): which of the rows in use, all alike. Returns how many (0-d).
+        Draw "fresh" (V,): which of the rows in use, all alike. Returns how many (0-d). After the
+        last update without codes all rows become the features' centres; draw "centres" (V,).
         """
+        index = found.index
+        self.age += 1
+        if int(self.age) <= self.config.open:
+            if int(self.age) == self.config.open:
+                self.codebook.copy_(self._centres(found.inputs, rand))
+            return index.sum() * 0
         active = self.counted(index) > 0
         self.idle.copy_(torch.where(active, 0, self.idle + 1))
         if not self.config.reset:
@@ -72,6 +97,12 @@ class CodeBook(VectorQuantizer):
         self.codebook.copy_(torch.where(dead[:, None], self.codebook[fresh], self.codebook))
         self.idle.masked_fill_(dead, 0)
         return dead.sum()
+
+    def _centres(self, inputs: Tensor, rand: Rand | None) -> Tensor:
+        """Directions (V, L) of the centres of features (..., L), some thousands of them."""
+        flat = distributed.gather(inputs.flatten(0, -2).float())
+        few = flat[:: max(1, len(flat) // MOST)]
+        return F.normalize(kmeans(few, self.codes, rand=rand), dim=-1)
 
     def counted(self, index: Tensor) -> Tensor:
         """How often each row (V,) is among `index` (...), on all ranks."""
@@ -114,9 +145,9 @@ class FiniteScalarQuantizer(nn.Module):
         """None: there is no code-book to move."""
         return {}
 
-    def revive(self, index: Tensor, rand: Rand | None = None) -> Tensor:
-        """No code is ever revived, whatever `index` (...) was chosen; 0."""
-        return index.sum() * 0
+    def revive(self, found: Quantized, rand: Rand | None = None) -> Tensor:
+        """No code is ever revived, whatever was `found` (...); 0."""
+        return found.index.sum() * 0
 
 
 Quantizer = CodeBook | FiniteScalarQuantizer

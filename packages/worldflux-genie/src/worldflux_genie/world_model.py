@@ -21,6 +21,7 @@ from worldflux.core.trajectory import Trajectory
 from worldflux.core.zeros import zeros_of
 from worldflux.distributed import mean
 from worldflux.errors import CapabilityError, ContractError
+from worldflux.nn.vector_quantizer import Quantized
 from worldflux.specs import Capability, TensorSpec
 from worldflux_genie import history, losses
 from worldflux_genie.config import GenieConfig
@@ -186,7 +187,7 @@ class GenieWorldModel(WorldModel):
         )
         terms = {"mse": mean(losses.reconstruction(found.video, video), batch.mask)}
         terms |= losses.code_terms(self.observation_encoder.quantizer, found.codes, batch.mask)
-        return _summed(terms), {**_detached(terms), "index": found.codes.index}
+        return _summed(terms), {**_detached(terms), **_chosen(found.codes)}
 
     def latent_action_loss(self, batch: Batch, rand: Rand | None = None) -> Computed:
         """Squared error of next frames, told by the frames before and the action alone."""
@@ -195,7 +196,7 @@ class GenieWorldModel(WorldModel):
         found = self.action_conditioner.explained(video, batch.is_first, rand)
         terms = {"mse": mean(losses.reconstruction(found.frames, video[:, 1:]), valid)}
         terms |= losses.code_terms(self.action_conditioner.quantizer, found.actions, valid)
-        return _summed(terms), {**_detached(terms), "index": found.actions.index}
+        return _summed(terms), {**_detached(terms), **_chosen(found.actions)}
 
     def dynamics_loss(self, batch: Batch, rand: Rand | None = None) -> Computed:
         """Cross-entropy of hidden tokens; tokenizer and latent actions are taken as they are."""
@@ -256,6 +257,10 @@ def _only_image(obs_spec: Mapping[str, TensorSpec]) -> tuple[str, TensorSpec]:
         f"Genie learns from one image, uint8 (C, Y, X), got: {found or 'nothing'}. Record the data "
         "with pixels alone."
     )
+
+
+def _chosen(codes: Quantized) -> dict[str, Tensor]:
+    return {"index": codes.index, "inputs": codes.inputs.detach()}
 
 
 def _summed(terms: Mapping[str, Tensor]) -> Tensor:
