@@ -22,7 +22,7 @@ BATCH, FRAMES, GENERATED = 4, 4, 8
 
 
 def config(frames: int) -> GenieConfig:
-    """The published sizes: width 32, four blocks, eight heads, patches of 4, FSQ of 4 levels x 5."""
+    """The published sizes: width 32, four blocks, eight heads, patches of 4, FSQ of 4 x 5."""
     net = {"dim": 32, "ffn": 128, "blocks": 4, "heads": 8}
     parts = ("tokenizer.encoder", "tokenizer.decoder", "latent_action.encoder",
              "latent_action.decoder", "dynamics.transformer")  # fmt: skip
