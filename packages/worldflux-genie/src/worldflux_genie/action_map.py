@@ -56,8 +56,8 @@ def fit_action_map(
     share = counts / counts.sum(0).clamp(min=1)  # of each latent action
     latent = tuple((share * (counts / counts.sum(1, keepdim=True))).argmax(1).tolist())
     model.with_actions(latent, tuple(labels))
-    agreed = counts[torch.arange(count), list(latent)].sum() / counts.sum()
-    return ActionMap(latent, counts, purity(counts), float(agreed))
+    agreed = int(counts[torch.arange(count), list(latent)].sum()) / len(taken)
+    return ActionMap(latent, counts, purity(counts), agreed)
 
 
 def pairs(model: GenieWorldModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,8 @@ def contingency(taken: Tensor, inferred: Tensor, actions: int, latent: int) -> T
 
 def purity(counts: Tensor) -> float:
     """The share of pairs (A, V) whose action is the commonest of their latent one."""
-    return float(counts.max(0).values.sum() / counts.sum().clamp(min=1))
+    commonest, total = int(counts.max(0).values.sum()), int(counts.sum())
+    return commonest / max(total, 1)
 
 
 def _each(batches: Batch | Iterable[Batch]) -> Iterable[Batch]:
