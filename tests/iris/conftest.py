@@ -87,6 +87,12 @@ def golden() -> Golden:
     return opened("iris")
 
 
+@pytest.fixture(scope="session")
+def delta_golden() -> Golden:
+    """Delta-IRIS's."""
+    return opened("delta_iris")
+
+
 @pytest.fixture(autouse=True)
 def _forked_rng() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
 
 
-def decaying(modules: Iterable[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the parameters of `modules`, in two groups."""
+def decaying(
+    modules: Iterable[nn.Module],
+    lr: float,
+    weight_decay: float,
+    without: Collection[int] = (),
+) -> torch.optim.AdamW:
+    """AdamW over the parameters of `modules`, in two groups; not those with an id in `without`."""
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    seen: set[int] = set()
+    seen = set(without)
     for part in (inner for module in modules for inner in module.modules()):
         for name, parameter in part.named_parameters(recurse=False):
             if id(parameter) in seen or not parameter.requires_grad:

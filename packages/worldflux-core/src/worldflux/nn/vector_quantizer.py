@@ -123,9 +123,11 @@ class MovingQuantizer(VectorQuantizer):
         self.moves += 1
 
     def entropy(self) -> Tensor:
-        """Entropy (0-d) of the usage, in bits."""
-        share = self.used / self.used.sum()
-        return -torch.xlogy(share, share).sum() / torch.log(share.new_tensor(2.0))
+        """Entropy (0-d) of the usage, in bits; right after a revival `used` sums to more than one.
+
+        As published it is not normalised then.
+        """
+        return -torch.xlogy(self.used, self.used).sum() / torch.log(self.used.new_tensor(2.0))
 
     def expired(self) -> Tensor:
         """Which rows (K,) are hardly used."""

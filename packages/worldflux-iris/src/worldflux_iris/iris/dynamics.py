@@ -12,6 +12,7 @@ from worldflux.core.state import State
 from worldflux.nn.cache import KeyValueCache
 from worldflux.nn.transformer import CausalTransformer
 from worldflux.specs import TensorSpec
+from worldflux_iris.heads import head, initialised, own_episode
 from worldflux_iris.iris.config import ModelConfig
 from worldflux_iris.sampling import noise_for, sampled
 
@@ -33,11 +34,6 @@ class ActionTokens(ActionConditioner):
         return found
 
 
-def head(dim: int, out: int) -> nn.Sequential:
-    """Linear, ReLU, Linear (world_model.py)."""
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
-
-
 class TokenTransformer(DynamicsModel):
     """Predicts the reward's sign, the end and the next frame's tokens, one token after another.
 
@@ -54,7 +50,7 @@ class TokenTransformer(DynamicsModel):
         window = c.max_blocks * (tokens + 1)
         self.transformer = CausalTransformer(c.layers, c.dim, c.heads, window, c.dropout)
         self.token, self.sign, self.end = (head(c.dim, n) for n in (c.vocab, SIGNS, ENDS))
-        self.apply(_initialised)
+        self.apply(initialised)
 
     def initial(self, batch_size: int, device: torch.device) -> State:
         like = self.words.weight.new_zeros(0, device=device)
@@ -146,7 +142,7 @@ class TokenTransformer(DynamicsModel):
         where one begins) are not seen.
         """
         x = torch.cat([self.words(tokens), action[:, :, None]], 2)  # (B, T, N + 1, D)
-        out = self.transformer(x.flatten(1, 2), mask=_own_episode(is_first, self.tokens + 1))
+        out = self.transformer(x.flatten(1, 2), mask=own_episode(is_first, self.tokens + 1))
         found: Tensor = out.unflatten(1, x.shape[1:3])
         return found
 
@@ -182,21 +178,3 @@ class TokenTransformer(DynamicsModel):
         kept = None if bool(full.all()) else KeyValueCache.of(cache.tensors())
         self._feed(again, state["tokens"][:, :-1])
         return again if kept is None else again.where(full, kept)
-
-
-def _own_episode(is_first: Tensor, size: int) -> Tensor | None:
-    """Which tokens see which (B, 1, L, L), None where a row is one episode: all earlier ones."""
-    if is_first.is_meta or not bool(is_first[:, 1:].any()):
-        return None
-    episode = is_first.cumsum(1).repeat_interleave(size, 1)
-    place = torch.arange(episode.shape[1], device=episode.device)
-    same = episode[:, :, None] == episode[:, None, :]
-    return (same & (place[:, None] >= place))[:, None]
-
-
-def _initialised(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, no biases (world_model.py, utils.py)."""
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from worldflux.errors import StorageError
+from worldflux_iris.published import Place, load
 
 _ENCODER, _DECODER = "world_model.observation_encoder.", "world_model.decoder_module."
 _DYNAMICS = "world_model.dynamics_model."
@@ -64,17 +63,6 @@ _THIRDS = {"q": 0, "query": 0, "k": 1, "key": 1, "v": 2, "value": 2}
 _THIRD = re.compile(r"\.(q|k|v|query|key|value)\.(weight|bias)$")
 
 
-class Place(NamedTuple):
-    """Where a published tensor is: under `name` of ours, as third `part` of its rows, if any."""
-
-    name: str
-    part: int | None
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """Their rows of our tensor (any shape)."""
-        return tensor if self.part is None else tensor.chunk(3)[self.part]
-
-
 def place(name: str, levels: int) -> Place:
     """Where their parameter is; `levels` are those of the tokenizer (their decoder counts back)."""
     conv = _CONV.fullmatch(name)
@@ -97,28 +85,12 @@ def place(name: str, levels: int) -> Place:
 
 def load_weights(agent: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put a checkpoint's weights into an `IRISAgent`; every name and shape must fit."""
-    own = dict(agent.named_parameters())
-    used = {name: value for name, value in weights.items() if not _UNUSED.match(name)}
     levels = 1 + max(
-        (int(m[1]) for m in (re.match(r"tokenizer\.encoder\.down\.(\d+)", n) for n in used) if m),
+        (
+            int(m[1])
+            for m in (re.match(r"tokenizer\.encoder\.down\.(\d+)", n) for n in weights)
+            if m
+        ),
         default=0,
     )
-    filled = dict.fromkeys(own, 0)
-    with torch.no_grad():
-        for name, value in used.items():
-            where = place(name, levels)
-            if where.name not in own:
-                raise StorageError(
-                    f"The agent has no {where.name!r} for the checkpoint's {name!r}."
-                )
-            target = where.of(own[where.name])
-            if target.shape != value.shape:
-                raise StorageError(
-                    f"{name!r} has shape {tuple(value.shape)} in the checkpoint and "
-                    f"{tuple(target.shape)} in the agent: choose the sizes it was trained with."
-                )
-            target.copy_(value)
-            filled[where.name] += value.numel()
-    missing = [name for name, count in filled.items() if count != own[name].numel()]
-    if missing:
-        raise StorageError(f"The checkpoint has nothing for {missing[0]!r}: it is of another kind.")
+    load(agent, weights, lambda name: None if _UNUSED.match(name) else place(name, levels))

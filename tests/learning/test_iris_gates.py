@@ -1,0 +1,134 @@
+"""What IRIS learns of catch from 2,000 random episodes, part by part, and what it must not.
+
+Frames say little by their error, as most pixels never change: ball and paddle are read from them
+by the nearest of the 225 states. The tokenizer and transformer of a seed are trained once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldflux import create_agent
+from worldflux.columns import ACTION, FLAGS, REWARD
+from worldflux.core.agent import Agent
+from worldflux.core.episode_source import EpisodeSource
+from worldflux.core.rand import Rand
+from worldflux.core.source import Source
+from worldflux.specs import TensorSpec
+from worldflux_envs.wf.catch import COLUMNS, ROWS, Catch
+
+pytestmark = pytest.mark.slow
+SIDE = 32
+OBS = {"image": TensorSpec((3, SIDE, SIDE), "uint8", 0, 255)}
+CHOICES = {"action": TensorSpec((), "int64", n=3)}
+GAME = Catch()
+
+
+class Learnt(NamedTuple):
+    """What a learner knows after tokenizer and transformer were trained."""
+
+    agent: Agent
+    source: Source
+    psnr: float
+    tokens: float
+
+
+def episodes(count: int, seed: int) -> list[dict[str, Any]]:
+    """Random episodes of catch, as a run would record them."""
+    own = torch.Generator().manual_seed(seed)
+    state = GAME.reset(torch.rand(count, GAME.chances, generator=own))
+    frames, rewards, taken = [GAME.picture(state, SIDE)], [torch.zeros(count)], []
+    for _ in range(ROWS - 1):
+        action = torch.randint(3, (count,), generator=own)
+        state, reward, _ = GAME.step(state, action)
+        frames.append(GAME.picture(state, SIDE))
+        rewards.append(reward)
+        taken.append(action)
+    taken.append(torch.zeros(count, dtype=torch.int64))
+    step = torch.arange(ROWS)
+    flags = (step == 0, step == ROWS - 1, step == ROWS - 1)
+    image, action, reward = (torch.stack(x, 1).numpy() for x in (frames, taken, rewards))
+    return [
+        {"obs.image": image[i], ACTION: action[i], REWARD: reward[i].astype("float32")}
+        | dict(zip(FLAGS, (flag.numpy() for flag in flags), strict=True))
+        for i in range(count)
+    ]
+
+
+def trained(agent: Agent, source: Source, phase: str, updates: int, seed: int) -> Agent:
+    """The agent after so many updates of a phase, as a run would do them."""
+    plan = agent.training_plan().phase(phase)
+    agent.begin(phase, source, Rand.seeded(seed))
+    rand = Rand.seeded(seed + 1)
+    for update in range(updates):
+        agent.update(source.read(source.choose(plan, update)), phase, rand=rand)
+    return agent
+
+
+def accuracy(agent: Agent, source: Source, phase: str, metric: str, batches: int = 5) -> float:
+    """Mean of a metric of the model's loss over batches that nobody trained on."""
+    plan, found = agent.training_plan().phase(phase), []
+    agent.eval()
+    with torch.no_grad():
+        for update in range(batches):
+            batch = source.read(source.choose(plan, update))
+            found.append(float(agent.world_model.loss(batch, phase).metrics[metric]))
+    agent.train()
+    return sum(found) / len(found)
+
+
+@torch.no_grad()
+def played(agent: Agent, count: int = 200, seed: int = 1) -> float:
+    """Mean return of the final policy in `count` episodes of catch."""
+    agent.eval()
+    rand = Rand.seeded(seed)
+    state = GAME.reset(torch.rand(count, GAME.chances, generator=rand.generator))
+    memory, first, total = None, torch.ones(count, dtype=torch.bool), torch.zeros(count)
+    for _ in range(ROWS - 1):
+        obs = {"image": GAME.picture(state, SIDE)}
+        action, memory = agent.act(obs, memory, first, "eval", rand=rand)
+        state, reward, _ = GAME.step(state, action.primary())
+        total, first = total + reward, torch.zeros_like(first)
+    agent.train()
+    return float(total.mean())
+
+
+def every_state() -> Tensor:
+    """Frames (225 or so, 3, SIDE, SIDE) of all states of catch."""
+    ball, row, paddle = torch.meshgrid(
+        torch.arange(COLUMNS), torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij"
+    )
+    state = {"ball": ball.flatten(), "row": row.flatten(), "paddle": paddle.flatten()}
+    return GAME.picture(state, SIDE)
+
+
+@torch.no_grad()
+def readable(agent: Agent) -> float:
+    """Share of all states whose reconstruction is nearest to their own frame."""
+    frames = every_state()
+    shown = agent.world_model.reconstructed(frames).flatten(1)
+    apart = torch.cdist(shown, frames.flatten(1).float() / 255)
+    return float((apart.argmin(1) == torch.arange(len(frames))).float().mean())
+
+
+@cache
+def learnt(model_id: str, seed: int) -> Learnt:
+    """The family after its tokenizer and transformer learned catch."""
+    torch.manual_seed(seed)
+    agent = create_agent(model_id, obs_spec=OBS, action_spec=CHOICES)
+    source = EpisodeSource(episodes(2000, seed), agent.columns, seed=seed)
+    held_out = EpisodeSource(episodes(200, seed + 100), agent.columns, seed=seed)
+    c = agent.config.agent
+    trained(agent, source, "tokenizer", c.tokenizer_updates, seed)
+    psnr = accuracy(agent, held_out, "tokenizer", "psnr")
+    trained(agent, source, "world_model", c.model_updates, seed)
+    return Learnt(agent, source, psnr, accuracy(agent, held_out, "world_model", "tokens_accuracy"))
+
+
+GATES: list[tuple[str, Callable[[Learnt], float], float]] = []
