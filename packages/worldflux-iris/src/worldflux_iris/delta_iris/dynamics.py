@@ -58,6 +58,8 @@ class DeltaTransformer(DynamicsModel):
         self.two_hot = c.two_hot_rewards
         self.tokenizer = DeltaTokenizer(c, image, choices)
         self.context = FrameEncoder(c.context, image.shape[0])
+        size = c.context.latent * (image.shape[1] // c.context.downscale) ** 2
+        self.context_fit = nn.Identity() if size == c.dim else nn.Linear(size, c.dim)
         self.context_norm = nn.LayerNorm(c.dim)
         self.actions, self.words = nn.Embedding(choices, c.dim), nn.Embedding(c.vocab, c.dim)
         window = c.max_blocks * (c.tokens + 2)
@@ -71,8 +73,8 @@ class DeltaTransformer(DynamicsModel):
     def predictors(self) -> tuple[nn.Module, ...]:
         """The parts that phase "world_model" trains: all but the tokenizer."""
         return (
-            self.context, self.context_norm, self.actions, self.words, self.transformer,
-            self.token, self.reward, self.end,
+            self.context, self.context_fit, self.context_norm, self.actions, self.words,
+            self.transformer, self.token, self.reward, self.end,
         )  # fmt: skip
 
     def initial(self, batch_size: int, device: torch.device) -> State:
@@ -93,8 +95,11 @@ class DeltaTransformer(DynamicsModel):
         }
 
     def frame_token(self, frame: Tensor) -> Tensor:
-        """Frames (N, C, Y, X), of bytes or in [0, 1], as tokens (N, D)."""
-        found: Tensor = self.context_norm(flat(self.context(unit(frame))))
+        """Frames (N, C, Y, X), of bytes or in [0, 1], as tokens (N, D).
+
+        The published sizes fit D as they are; others go through a linear layer.
+        """
+        found: Tensor = self.context_norm(self.context_fit(flat(self.context(unit(frame)))))
         return found
 
     def reward_mean(self, logits: Tensor) -> Tensor:

@@ -45,11 +45,18 @@ def started(agent: IRISAgent, batch: Batch) -> tuple[State, tuple[Tensor, Tensor
 
 
 class Player:
-    """The actor in a dream: what it made of each frame, with gradients, beside the States."""
+    """The actor in a dream: what it made of each frame beside the States, with gradients if it
+    learns."""
 
     def __init__(
-        self, agent: IRISAgent, memory: tuple[Tensor, Tensor], seen: Tensor, rand: Rand
+        self,
+        agent: IRISAgent,
+        memory: tuple[Tensor, Tensor],
+        seen: Tensor,
+        rand: Rand,
+        learns: bool = True,
     ) -> None:
+        self.learns = learns
         self.agent, self.memory, self.rand = agent, memory, rand
         self.logits: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -65,7 +72,7 @@ class Player:
         if t:
             shown = self.agent.world_model.decode(state, keys=(KEY,)).predictions[KEY]
             self.frames.append(self.agent.normal(shown).detach())
-        with torch.enable_grad():
+        with torch.set_grad_enabled(self.learns):
             self.memory = self.agent.actor(self.frames[-1], *self.memory)
             logits, value = self.agent.actor.heads(self.memory[0])
         self.logits.append(logits)
