@@ -25,6 +25,7 @@ ACTION = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 SIZES: dict[str, Any] = {
     "model.encoder.width": 12, "model.encoder.depth": 1, "model.encoder.patch": 8,
     "model.predictor.width": 24, "model.predictor.heads": 2, "model.stride": 2,
+    "model.cost": "last",
     "agent.batch": 4, "agent.planner.candidates": 8, "agent.planner.elites": 2,
     "agent.planner.iterations": 2,
 }  # fmt: skip

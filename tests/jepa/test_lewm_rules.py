@@ -31,7 +31,7 @@ ACTION = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 SMALL = PRESETS["mini"].with_(
     **{
         "model.conv": (4, 8), "model.history": 3, "model.embed": 12, "model.projector": 16,
-        "model.stride": 2,
+        "model.stride": 2, "model.cost": "last",
         "model.predictor.depth": 2, "model.predictor.head_size": 8, "model.predictor.mlp": 16,
         "model.directions": 16, "agent.batch": 6,
         "agent.planner.candidates": 8, "agent.planner.elites": 2, "agent.planner.iterations": 2,

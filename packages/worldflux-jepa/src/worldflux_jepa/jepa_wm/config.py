@@ -156,6 +156,7 @@ PRESETS = {
             exponent=2.0,
             sigreg=0.09,
             distance="squared",
+            cost="sum",
         ),
         agent=JEPAWMAgentConfig(
             planner=_blocks(5, 128, 12, 4, 1), lr=1e-3, start_lr=1e-4, weight_decay=1e-3, batch=64,

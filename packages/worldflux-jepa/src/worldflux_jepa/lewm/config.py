@@ -108,6 +108,7 @@ PRESETS = {
             embed=16,
             projector=128,
             history=1,
+            cost="sum",
             predictor=PredictorConfig(depth=2, heads=2, head_size=32, mlp=128, dropout=0.0),
             directions=64,
         ),
