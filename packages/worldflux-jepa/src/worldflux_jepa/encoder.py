@@ -30,10 +30,11 @@ class ViT(ObservationEncoder):
         channels, height, width = spec.shape
         self.key, self.patch = key, config.patch_for(height)
         self.grid = height // self.patch, width // self.patch
-        if min(self.grid) < 2:
+        least = 1 if config.class_token else 2
+        if min(self.grid) < least:
             raise CapabilityError(
                 f"An image of {height}x{width} has {self.grid[0]}x{self.grid[1]} patches of "
-                f"{self.patch} pixels: at least 2x2 are needed. Set model.encoder.patch."
+                f"{self.patch} pixels: at least {least}x{least} are needed. Set its patch."
             )
         size, count = config.width, self.grid[0] * self.grid[1]
         self.patch_embed = PatchEmbed(channels, self.patch, size)
