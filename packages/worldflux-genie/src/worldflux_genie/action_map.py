@@ -58,6 +58,7 @@ def fit_action_map(
     model.with_actions(latent, tuple(labels))
     agreed = int(counts[torch.arange(count), list(latent)].sum()) / len(taken)
     return ActionMap(latent, counts, purity(counts), agreed)
+    return ActionMap(latent, counts, purity(counts), agreed / len(taken))
 
 
 def pairs(model: GenieWorldModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -81,6 +82,7 @@ def contingency(taken: Tensor, inferred: Tensor, actions: int, latent: int) -> T
 def purity(counts: Tensor) -> float:
     """The share of pairs (A, V) whose action is the commonest of their latent one."""
     commonest, total = int(counts.max(0).values.sum()), int(counts.sum())
+    commonest, total = int(counts.amax(0).sum()), int(counts.sum())
     return commonest / max(total, 1)
 
 
