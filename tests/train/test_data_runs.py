@@ -29,7 +29,7 @@ from worldflux_train.cli import add_commands
 from worldflux_train.comparison.entries import plan
 from worldflux_train.config import resolve
 from worldflux_train.data import held_out_episodes, open_data
-from worldflux_train.pictures import newest_pictures, save_pictures
+from worldflux_train.evaluation_pictures import newest_pictures, save_pictures
 from worldflux_train.report import write_report
 
 CLIPS = step_columns({"state": TensorSpec((3,))}, extra={"label": TensorSpec((), "int64", n=2)})

@@ -13,8 +13,8 @@ from worldflux.episodes import Episode
 from worldflux.runs import Run
 from worldflux.specs import Capability, TensorSpec
 from worldflux.testing.dummies import TinyConfig, TinyModel
+from worldflux_train.imagination_frames import frames_of
 from worldflux_train.imagine import imagine
-from worldflux_train.picture import frames_of
 from worldflux_train.report import write_report
 
 LABEL = "wf.data.label"

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from worldflux.core.rollout import AutoregressiveRollout
 from worldflux.episodes import Episode
@@ -21,8 +21,9 @@ from worldflux.runs import Run
 from worldflux.specs import TensorSpec
 from worldflux.testing.dummies import TinyAgent, TinyConfig
 from worldflux_train import api, drawing, recording, report
+from worldflux_train.drawing import IMAGINED
+from worldflux_train.imagination_frames import CONTEXT, frames_of
 from worldflux_train.imagine import Imagination, imagine, load_imagination
-from worldflux_train.picture import frames_of
 from worldflux_train.report import write_report
 from worldflux_train.video import write_video
 
@@ -121,12 +122,34 @@ def test_images_lie_side_by_side(tmp_path: Path) -> None:
         agent.world_model, [_episode(20, (3, 8, 8), "image")], step=1, context=4, horizon=10, seed=0
     )
     frames = frames_of(found)
-    assert frames.shape == (14, 22 + 224, 3 * 224 + 12, 3)
-    real, imagined, difference = (frames[0, 22:, i * 230 : i * 230 + 224] for i in range(3))
+    assert frames.shape == (14, 32 + 22 + 224, 3 * 224 + 12, 3)
+    real, imagined, difference = (frames[0, 54:, i * 230 : i * 230 + 224] for i in range(3))
     assert (real == imagined).all()  # within the context
     assert (abs(difference.astype(int) - 128) <= 1).all()
-    assert (frames[-1, 22:, :224] != frames[-1, 22:, 230:454]).any()
+    assert (frames[-1, 54:, :224] != frames[-1, 54:, 230:454]).any()
     assert "image" in found.error
+
+
+def test_a_video_marks_the_context_and_where_imagination_begins() -> None:
+    agent = _agent(TensorSpec((3,)))
+    found = imagine(agent.world_model, [_episode(20)], step=1, context=4, horizon=12, seed=0)
+    frames = frames_of(found)
+    slate, red = np.array(ImageColor.getrgb(CONTEXT)), np.array(ImageColor.getrgb(IMAGINED))
+    square, line = frames[:, 4, 3], frames[:, 25]  # beside the words; the time line (T, X, 3)
+    assert (square[:4] == slate).all() and (square[4:] == red).all()
+    width = frames.shape[2]
+    assert (line[3, : width // 4 - 4] == slate).all() and not (line[3] == red).all(-1).any()
+    assert (line[15, : width // 4 - 4] == slate).all()
+    assert (line[15, width // 4 + 4 :] == red).all()  # a quarter of the steps is context
+    words = frames[:, :20, 12:]  # other words for each imagined step
+    assert (words[3] == words[0]).all() and (words[5] != words[4]).any()
+
+
+def test_no_card_of_a_report_keeps_a_long_word_in_one_line() -> None:
+    rules = (Path(drawing.__file__).parent / "report.css").read_text()
+    [body] = [rule for rule in rules.splitlines() if rule.startswith("body {")]
+    assert "overflow-wrap: anywhere" in body  # inherited by all that the page holds
+    assert "nowrap" not in rules and not re.search(r"[^-]min-width: [1-9]", rules)
 
 
 def test_recording_for_a_runs_own_video_is_bounded_and_told(

@@ -28,10 +28,10 @@ from worldflux_train.clock import Clock
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.data import held_out_episodes, judged, open_data, require_held_out
 from worldflux_train.evaluation import Evaluation, evaluate
+from worldflux_train.evaluation_pictures import save_stages
 from worldflux_train.imagine import Imagination, imagine
 from worldflux_train.inputs import open_inputs
 from worldflux_train.interrupt import Interrupt
-from worldflux_train.pictures import save_stages
 from worldflux_train.recording import record_episodes
 from worldflux_train.run_log import logged
 from worldflux_train.seeding import derived
@@ -253,7 +253,7 @@ def imagine_run(
     further one is played after `most_seconds`; there is always one.
     `device`, `trust` and `changed` as for `load_agent`.
     """
-    from worldflux_train.picture import frames_of, stages_of
+    from worldflux_train.imagination_frames import frames_of, stages_of
 
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)

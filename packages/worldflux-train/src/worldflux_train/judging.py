@@ -10,8 +10,8 @@ from worldflux.core.agent import Learner
 from worldflux.core.rand import Rand
 from worldflux.runs import Run
 from worldflux_train.data import judged, row_of
+from worldflux_train.evaluation_pictures import save_pictures
 from worldflux_train.inputs import Inputs
-from worldflux_train.pictures import save_pictures
 from worldflux_train.seeding import derived
 
 
