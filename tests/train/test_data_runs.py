@@ -102,7 +102,9 @@ def test_a_run_from_data_alone(clips: str, tmp_path: Path) -> None:
     assert "extra.label" in learner.columns
     page = write_report(result.run).read_text("utf-8")
     assert "On held-out data" in page and "held-out loss" in page
-    found = api.evaluate_on_data(result.run.path)
+    told: list[tuple[int, int]] = []
+    found = api.evaluate_on_data(result.run.path, tell=lambda *count: told.append(count))
+    assert len(told) > 1 and told[0][0] == 1 and told[-1] == (told[-1][1],) * 2
     assert found.metrics["loss"] == pytest.approx(judged[-1], rel=0.2)
     with pytest.raises(CapabilityError, match="ClipModel predicts neither observations"):
         api.imagine_run(result.run.path)

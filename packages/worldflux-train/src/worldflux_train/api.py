@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,12 @@ from worldflux_train.assembly import acting, choose_device, make_agent, make_eva
 from worldflux_train.changed_config import require_unchanged
 from worldflux_train.clock import Clock
 from worldflux_train.config import RunConfig, resolve
-from worldflux_train.data import held_out_episodes, judged, open_data, require_held_out
+from worldflux_train.data import (
+    evaluated_on_held_out,
+    held_out_episodes,
+    open_data,
+    require_held_out,
+)
 from worldflux_train.evaluation import Evaluation, evaluate
 from worldflux_train.evaluation_pictures import save_stages
 from worldflux_train.imagine import Imagination, imagine
@@ -210,14 +215,16 @@ def evaluate_on_data(
     seed: int = 1,
     *,
     batches: int | None = None,
+    tell: Callable[[int, int], None] = lambda done, of: None,
     device: str | None = None,
     trust: Trust = (),
     changed: bool = False,
 ) -> OnData:
     """Judge a run's best checkpoint (or `step`) on the data it holds out (`data.validation`).
 
-    At most `batches` batches of each phase (None: `train.eval_batches`); `device`, `trust` and
-    `changed` as for `load_agent`. `ConfigError` for a run without such data.
+    At most `batches` batches of each phase (None: `train.eval_batches`); `tell` hears how many of
+    how many were read; `device`, `trust` and `changed` as for `load_agent`.
+    `ConfigError` for a run without such data.
     """
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
@@ -228,7 +235,9 @@ def evaluate_on_data(
     chosen = choose_device(config.train.device)
     learner = _learner(config, _checkpoint(run, step))
     rand = Rand.seeded(derived(seed, "evaluation"), chosen)
-    found = judged(learner, data, rand, chosen, batches or config.train.eval_batches)
+    found = evaluated_on_held_out(
+        learner, data, rand, chosen, batches or config.train.eval_batches, tell
+    )
     assert found is not None, "data is held out"
     return found
 

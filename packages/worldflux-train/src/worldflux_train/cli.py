@@ -16,7 +16,15 @@ from worldflux.trust import options
 from worldflux_train import completion
 from worldflux_train.comparison.cli import compare
 from worldflux_train.data_cli import app as data_commands
-from worldflux_train.options import Changed, Device, Trust, asking_for_trust, find_here, say
+from worldflux_train.options import (
+    Changed,
+    Device,
+    Trust,
+    asking_for_trust,
+    find_here,
+    progress,
+    say,
+)
 from worldflux_train.plan_cli import plan
 
 if TYPE_CHECKING:
@@ -183,9 +191,11 @@ def evaluate(
                     f"{run} is on data alone: --episodes counts episodes in an environment. How "
                     "much data it is judged on is train.eval_batches."
                 )
-            found = api.evaluate_on_data(
-                run, step, seed, device=device, trust=trust or (), changed=changed_config
-            )
+            with progress("batches read", config.train.eval_batches) as tell:
+                found = api.evaluate_on_data(
+                    run, step, seed, device=device, trust=trust or (), changed=changed_config,
+                    tell=tell,
+                )  # fmt: skip
             for name, value in row_of(found).items():
                 typer.echo(f"{name.removeprefix('eval/')} {value:.4g} on held-out data")
             return

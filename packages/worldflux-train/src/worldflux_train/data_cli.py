@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +9,7 @@ import typer
 
 from worldflux.cli.examples import examples
 from worldflux.errors import ConfigError, StorageError
+from worldflux_train.options import progress
 
 if TYPE_CHECKING:
     from worldflux_train.data.formats import DataFormat
@@ -61,7 +60,7 @@ def validate(data: Data, format: Format = None, set_: Set = None) -> None:
 
     verify = {"verify": True}  # checksums, in the one format that has them
     opened = _opened(data, format, set_, episodes=verify)
-    with _progress("checked", len(opened)) as tell:
+    with progress("checked", len(opened)) as tell:
         problems = list(check_recorded(opened, tell))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems[:_MOST_SHOWN])
@@ -107,7 +106,7 @@ def convert(
     if size is not None:
         steps = augmentations([{"resize": {"size": size}}, {"centre_crop": {"size": size}}])
         change = Augmentations(steps, opened.columns, fixed=True)
-    with _progress("written", len(taken)) as tell:
+    with progress("written", len(taken)) as tell:
         converted(opened, new, to, taken, change=change, tell=tell)
     typer.echo(f"{new}: {len(taken)} episodes written")
 
@@ -143,7 +142,7 @@ def collect(
     from worldflux_train.nested import parse_overrides
 
     options = parse_overrides(set_ or [])
-    with _progress("recorded", steps) as tell:
+    with progress("recorded", steps) as tell:
         found = recorded(
             env, folder, steps, policy=_policy(policy), envs=envs, seed=seed, tell=tell, **options
         )
@@ -202,17 +201,3 @@ def _policy(text: str) -> Any:
     raise ConfigError(
         f"--policy={text} is neither random nor the folder of a run nor module:function."
     )
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the error stream, where that is a terminal; it hears how much is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), what, TimeRemainingColumn())
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=min(done, total))

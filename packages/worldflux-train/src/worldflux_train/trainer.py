@@ -26,6 +26,7 @@ from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
 from worldflux_train.data import Mixture, ReadAhead
 from worldflux_train.evaluation import Evaluation, evaluate
+from worldflux_train.held_out_evaluation import evaluate_and_save
 from worldflux_train.inputs import (
     check_fits,
     make_source,
@@ -33,7 +34,6 @@ from worldflux_train.inputs import (
     open_inputs,
 )
 from worldflux_train.interrupt import Interrupt
-from worldflux_train.judging import judge
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
 from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
@@ -352,7 +352,8 @@ class Trainer:
     def _judged(self) -> tuple[dict[str, Any], float | None] | None:
         """Metrics and score: in the environment, else on held-out data; None if interrupted."""
         if self.collector is None:
-            return judge(self.agent, self.inputs, self.run, self.clock.tick, self.device)
+            tick, tell = self.clock.tick, self.tell
+            return evaluate_and_save(self.agent, self.inputs, self.run, tick, self.device, tell)
         with self.collector.borrowed(self._newer_weights(self.collector)) as agent:
             played = self._play(agent)
         return None if played is None else (played.row(), played.mean)

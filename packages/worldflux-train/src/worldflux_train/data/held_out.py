@@ -1,16 +1,19 @@
-"""A learner judged on data that it was not trained on, and what is kept of that."""
+"""A learner evaluated on data that it was not trained on, and what is kept of that."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from worldflux.core.agent import Learner
+from worldflux.core.batch import Batch
 from worldflux.core.evaluation import Evaluation
 from worldflux.core.rand import Rand
+from worldflux.core.source import Segments, Source
 from worldflux.episodes import Episode
 from worldflux.errors import ConfigError
 from worldflux_train.data.opened import Opened
@@ -18,19 +21,45 @@ from worldflux_train.data.opened import Opened
 logger = logging.getLogger(__name__)
 
 
-def judged(
-    learner: Learner, data: Opened, rand: Rand, device: torch.device, limit: int
+class Counted:
+    """A `Source` that tells how many of at most `most` batches were read."""
+
+    def __init__(self, source: Source, tell: Callable[[int, int], None], most: int) -> None:
+        self.source, self.tell, self.most, self.done = source, tell, most, 0
+        self.columns = source.columns
+
+    def read(self, segments: Segments) -> Batch:
+        """The batch of these segments."""
+        batch = self.source.read(segments)
+        self.done += 1
+        if self.done < self.most:  # the end is told when the results are there
+            self.tell(self.done, self.most)
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+
+def evaluated_on_held_out(
+    learner: Learner,
+    data: Opened,
+    rand: Rand,
+    device: torch.device,
+    limit: int,
+    tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation | None:
     """`Learner.evaluate` on held-out data with the published weights; None if none is held out.
 
-    `limit` is the most batches of each phase.
+    `limit` is the most batches of each phase; `tell` hears how many of how many were read.
     """
     source = data.validation(learner.columns, device)
     if source is None:
         return None
     training = learner.training
     with torch.no_grad(), learner.eval().as_published():
-        found = learner.evaluate(source, rand, limit)
+        counted = Counted(source, tell, limit * len(learner.training_plan().phases))
+        found = learner.evaluate(counted, rand, limit)
+        tell(counted.most, counted.most)
     learner.train(training)
     return found
 
