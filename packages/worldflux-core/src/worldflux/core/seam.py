@@ -21,7 +21,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.misshapen import misshapen
 from worldflux.core.observations import as_tensor, observed
 from worldflux.core.payloads import ActionPayload, ActionSequence, WorldModelInput
-from worldflux.core.state import State
+from worldflux.core.state import CACHE, State
 from worldflux.errors import ContractError
 from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
@@ -92,7 +92,8 @@ def check_states(owner: Any, state: Any, rows: Rows) -> tuple[Any, Rows]:
 def _state(owner: Any, state: Any, rows: Rows, *, sequences: bool) -> tuple[State, Rows]:
     found = _as_state(owner, state)
     lead: tuple[int, ...] | None = None
-    for name, spec in owner.state_shapes.items():
+    # Caches come last: a sequence (B, T) keeps those (B, ...) of its last State only.
+    for name, spec in sorted(owner.state_shapes.items(), key=lambda item: _cache(item[0])):
         tensor = found.tensors.get(name)
         if tensor is None:
             continue
@@ -100,13 +101,17 @@ def _state(owner: Any, state: Any, rows: Rows, *, sequences: bool) -> tuple[Stat
         own = shape[: len(shape) - len(spec.shape)]
         if shape[len(own) :] != spec.shape or not own or (len(own) > 1 and not sequences):
             raise ContractError(misshapen(f"state[{name!r}]", tuple(shape), spec))
-        if lead is not None and own != lead:
+        if lead is not None and own != (lead[:1] if _cache(name) else lead):
             raise ContractError(
                 f"state[{name!r}] has shape {tuple(shape)}, the tensors before it begin with "
                 f"{tuple(lead)}: give all of a State the same rows."
             )
-        lead = own
+        lead = lead or own
     return found, rows if lead is None else lead[0]
+
+
+def _cache(name: str) -> bool:
+    return name.startswith(CACHE)
 
 
 def _as_state(owner: Any, state: Any) -> State:
