@@ -19,6 +19,8 @@ from worldflux_train.api import imagine_run, load_agent, train
 from worldflux_train.config import resolve
 from worldflux_train.data.drawn import write_shapes
 
+pytestmark = pytest.mark.slow  # processes, or runs of more than ten seconds
+
 SMALL: dict[str, Any] = {
     "model.denoiser.channels": (8, 8), "model.denoiser.depths": (1, 1),
     "model.denoiser.attention": (False, False), "model.denoiser.cond": 16,

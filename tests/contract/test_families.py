@@ -9,9 +9,16 @@ from worldflux.testing import check_family
 from worldflux.testing.family import check_family_learns
 
 FAMILIES = sorted({get_model_spec(name).family for name in list_models()})
+LONG = {"delta-iris", "diamond", "genie", "iris", "jepa-wm", "lewm", "vjepa"}
+"""Families whose checks take over ten seconds each: in the slow tests."""
+LONG_WORLD = {*LONG, "dreamerv1", "dreamerv2", "ijepa"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def marked(families, long):
+    return [pytest.param(f, marks=pytest.mark.slow if f in long else ()) for f in families]
+
+
+@pytest.mark.parametrize("family", marked(FAMILIES, LONG))
 def test_a_family_conforms(family):
     """In the sizes of `spec.check` where images are small there: others take long."""
     check = get_model_spec(family).check
@@ -26,6 +33,6 @@ def quick(family):
     return check is not None and check.updates > 0
 
 
-@pytest.mark.parametrize("family", filter(quick, FAMILIES))
+@pytest.mark.parametrize("family", marked(filter(quick, FAMILIES), LONG_WORLD))
 def test_a_family_learns_a_known_world(family):
     check_family_learns(get_model_spec(family))

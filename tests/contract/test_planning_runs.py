@@ -42,6 +42,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lewm:mini", "jepa-wm:small"])
 def test_a_run_from_data_plans_in_an_environment(model: str, rooms: Path, tmp_path: Path) -> None:
     train(resolve(model, overrides={**QUICK, "data.path": str(rooms)}), tmp_path / "run")

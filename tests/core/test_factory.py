@@ -13,7 +13,7 @@ from worldflux.config import Config
 from worldflux.core.actions import VectorActions
 from worldflux.errors import ConfigError, PluginLoadError, UnknownIdError
 from worldflux.factory import load_class, preset_of
-from worldflux.registry import models
+from worldflux.registry import MODEL_PACKAGES, models
 from worldflux.specs import TensorSpec
 
 SMALL: dict[str, Any] = {"obs_shape": (2,), "action_dim": 1, "units": 4}
@@ -111,14 +111,17 @@ def test_preset_of_none_is_the_default() -> None:
     assert preset_of(models.get("ring"), None)[0] == "small"
 
 
-def test_unknown_families_name_the_nearest_and_the_pip_line() -> None:
+def test_unknown_families_name_the_nearest_and_the_pip_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(MODEL_PACKAGES, "storm", "worldflux-storm")  # one that is not installed
     with pytest.raises(UnknownIdError) as caught:
         worldflux.get_model_spec("rng")
     assert "No model family 'rng'. Did you mean 'ring'? Installed: " in str(caught.value)
-    with pytest.raises(UnknownIdError, match="'genie'. Try: pip install worldflux-genie. Inst"):
-        worldflux.get_model_spec("genie")
-    with pytest.raises(UnknownIdError, match="Did you mean 'genie'. Try: pip install worldflux-g"):
-        worldflux.get_model_spec("geni")
+    with pytest.raises(UnknownIdError, match="'storm'. Try: pip install worldflux-storm. Inst"):
+        worldflux.get_model_spec("storm")
+    with pytest.raises(UnknownIdError, match="Did you mean 'storm'. Try: pip install worldflux-s"):
+        worldflux.get_model_spec("storn")
     with pytest.raises(UnknownIdError, match="No model family 'ring' of the distribution 'other'"):
         worldflux.get_model_spec("other::ring")
 

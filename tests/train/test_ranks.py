@@ -24,6 +24,8 @@ from worldflux_train.data.share import RankShare, shared
 from worldflux_train.ranks import rank_plan, rank_rand, rank_seed
 from worldflux_train.updater import Updater
 
+pytestmark = pytest.mark.slow  # processes, or runs of more than ten seconds
+
 OBS = {"state": TensorSpec((3,))}
 CPU = torch.device("cpu")
 UPDATES = 4

@@ -35,7 +35,10 @@ def hidden_tokens(logits: Tensor, tokens: Tensor, hidden: Tensor) -> dict[str, T
 
 
 def metrics_of(logits: Tensor, tokens: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-    """Accuracy among hidden tokens; entropy and the largest probability over all tokens."""
+    """Accuracy where `hidden` (B, T, N); entropy and the largest probability over all tokens.
+
+    `logits` are (B, T, N, V), `tokens` (B, T, N).
+    """
     log_p = logits.log_softmax(-1)
     best = log_p.topk(min(5, log_p.shape[-1]), -1).indices == tokens[..., None]
     return {

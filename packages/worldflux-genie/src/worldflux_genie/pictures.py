@@ -51,7 +51,7 @@ def action_grid(model: GenieWorldModel, batch: Batch, rand: Rand, steps: int = 4
 
 
 def grid(images: Tensor) -> Picture:
-    """Images (rows, columns, C, Y, X) in [0, 1] as one picture, with a gap between them."""
+    """Images (R, N, C, Y, X) in [0, 1] as one picture of R rows, with a gap between them."""
     rows, columns, channels, height, width = images.shape
     if channels == 1:
         images = images.expand(-1, -1, 3, -1, -1)

@@ -48,7 +48,7 @@ class CollapseWatch:
         self.warned = False
 
     def look(self, update: int, found: Mapping[str, Tensor | float]) -> None:
-        """Look at the numbers of `spread` at every so many updates."""
+        """Look at the scalars of `spread` at every so many updates."""
         if update % EVERY or "rep/std" not in found:
             return
         said = collapsed(float(found["rep/std"]), float(found["rep/rank"]))
@@ -64,7 +64,7 @@ class CollapseWatch:
 
 
 def mean_numbers(found: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
-    """The mean of numbers by name, "/" in names replaced by "_"; empty of none."""
+    """The mean of scalars by name, "/" in names replaced by "_"; empty of none."""
     names = found[0] if found else ()
     return {
         name.replace("/", "_"): sum(float(each[name]) for each in found) / len(found)

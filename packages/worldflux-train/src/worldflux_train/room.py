@@ -9,11 +9,11 @@ from worldflux_train.replay.replay import Replay
 
 def require_room(replay: Replay, plan: TrainingPlan, envs: int) -> None:
     """`ConfigError` if a phase's sequences are longer than what is kept of each environment."""
-    slots = replay.lanes.slots
+    size = replay.lanes.size
     for phase in plan.phases:
-        if phase.total > slots:
+        if phase.total > size:
             raise ConfigError(
-                f"train.replay_capacity={replay.capacity} holds {slots} steps of each of {envs} "
+                f"train.replay_capacity={replay.capacity} holds {size} steps of each of {envs} "
                 f"environments, but phase {phase.name!r} samples sequences of {phase.total}. "
                 "Raise it."
             )
