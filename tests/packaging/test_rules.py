@@ -225,7 +225,6 @@ PLUGIN_BOUNDARY = {
     "worldflux/plugins.py": "foreign code is imported and called here",
     "worldflux/factory.py": "the code behind a spec's reference is imported here",
     "vector/faults.py": "an environment's own code runs here",
-    "testing/wrong_inputs.py": "what a family's code makes of wrong inputs is looked at here",
     "core/trial.py": "a caller's part runs here for the first time",
     "worldflux/hub.py": "a family's code is built here from what a saved folder says",
 }

@@ -63,11 +63,11 @@ class Past:
     def unpacked(cls, keys: Tensor, values: Tensor, length: Tensor) -> Past:
         """From what `packed` gave (B, L, N, heads, frames, d), of which `length` (B,) count."""
         most = longest(length, keys.shape[4])
-        pairs = [
+        held = [
             [x[:, layer, :, :, :most].flatten(0, 1) for layer in range(x.shape[1])]
             for x in (keys, values)
         ]
-        return cls.of(*pairs, length)
+        return cls.of(held[0], held[1], length)
 
 
 def _longer(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,7 @@ class STTransformer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, place: Tensor | None = None) -> Tensor:
         """(B, T, N, in) -> (B, T, N, out); `mask` (B, T, T): the frames that each frame sees."""
         x = self.embedded(x, place)
-        for block in self.blocks:
+        for block in self._layers():
             x = block(x, mask)
         found: Tensor = self.layer_out(x)
         return found
@@ -150,14 +151,17 @@ class STTransformer(nn.Module):
         if not x.shape[1]:
             return self._nothing(x, length)
         x = self.embedded(x)
-        for block in self.blocks:
+        for block in self._layers():
             x, k, v = block.with_keys(x, None)
             keys.append(k)
             values.append(v)
         return Past.of(keys, values, length)
 
+    def _layers(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
     def _nothing(self, x: Tensor, length: Tensor) -> Past:
-        rows, layers = x.shape[0] * x.shape[2], list(self.blocks)
+        rows, layers = x.shape[0] * x.shape[2], self._layers()
         sizes = [(b.time.heads, b.time.inner // b.time.heads) for b in layers]
         empty = [x.new_zeros(rows, heads, 0, size) for heads, size in sizes]
         return Past.of(empty, list(empty), length)
@@ -165,7 +169,7 @@ class STTransformer(nn.Module):
     def after(self, x: Tensor, past: Past) -> Tensor:
         """One more frame (B, 1, N, in) -> (B, 1, N, out), after those of `past`."""
         x = self.embedded(x, past.length[:, None])
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self._layers()):
             x = block.after(x, past, layer)
         found: Tensor = self.layer_out(x)
         return found

@@ -38,7 +38,8 @@ class Features:
 def labelled_features(learner: Learner, source: Source, limit: int) -> Features:
     """Features of at most `limit` batches of held-out images, on the CPU; one step of each row."""
     model = learner.world_model
-    key, grid = model.key, model.grid  # type: ignore[union-attr]
+    key: str = model.key  # type: ignore[assignment]
+    grid: tuple[int, int] = model.grid  # type: ignore[assignment]
     phase = learner.training_plan().phases[0]
     tokens, images, labels = [], [], []
     for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):

@@ -41,14 +41,22 @@ class Stretched(Schedule):
 class Rates(Protocol):
     """The numbers of a learner's configuration that its schedules are made of."""
 
-    start_lr: float
-    lr: float
-    final_lr: float
-    warmup: float
-    weight_decay: float
-    final_weight_decay: float
-    momentum: tuple[float, float]
-    stretch: float
+    @property
+    def start_lr(self) -> float: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def final_lr(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def final_weight_decay(self) -> float: ...
+    @property
+    def momentum(self) -> tuple[float, float]: ...
+    @property
+    def stretch(self) -> float: ...
 
 
 def encoder_schedules(optimizer: str, own: Rates) -> dict[str, Schedule]:

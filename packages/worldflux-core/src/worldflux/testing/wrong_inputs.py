@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -48,8 +49,9 @@ def check_takes_arrays(model: WorldModel) -> None:
         if model.dynamics_model is not None and model.action is not None:
             action = random_actions(model.action, (_ROWS,), Rand.seeded(2))
             host = State(arrays(state.tensors))
+            array: Any = action.numpy()
             after = model.transition(state, action, deterministic=True, rand=Rand.seeded(1))
-            again = model.transition(host, action.numpy(), deterministic=True, rand=Rand.seeded(1))
+            again = model.transition(host, array, deterministic=True, rand=Rand.seeded(1))
             assert _equal(after, again), "transition gives another State for arrays"
     batch = batch_for(model, _ROWS, _LENGTH)
     losses = [model.loss(given, rand=Rand.seeded(3)).loss for given in (batch, arrays(batch))]
@@ -65,9 +67,10 @@ def check_act_refuses_wrong_inputs(learner: Learner) -> None:
     for what, call in _acting(learner):
         _refused(what, call)
     obs, first = acting_obs(learner, _ROWS, 0), _firsts(_ROWS)
+    asked: Any = ((obs, first), (arrays(obs), first.numpy()))
     actions = [
         learner.act(seen, None, flags, "eval", rand=Rand.seeded(1))[0].primary()
-        for seen, flags in ((obs, first), (arrays(obs), first.numpy()))
+        for seen, flags in asked
     ]
     assert actions[0] is None or torch.equal(*actions), "act chooses other actions for arrays"  # type: ignore[arg-type]
 
@@ -94,7 +97,7 @@ def _refused(what: str, call: Callable[[], Any]) -> None:
 def _encoding(model: WorldModel) -> Iterator[Case]:
     obs = random_obs(model.obs_spec, (_ROWS,), Rand.seeded(0))
     for what, wrong in _wrong_obs(model.obs_spec, obs):
-        yield f"encode of {what}", lambda wrong=wrong: model.encode(wrong)
+        yield f"encode of {what}", partial(model.encode, wrong)
     yield "encode of text", lambda: model.encode("image")  # type: ignore[arg-type]
 
 
@@ -112,10 +115,10 @@ def _stepping(model: WorldModel) -> Iterator[Case]:
     action = random_actions(model.action, (_ROWS,), Rand.seeded(2))
     yield "transition from a tensor", lambda: model.transition(action, action)  # type: ignore[arg-type]
     for what, wrong in _wrong_actions(action):
-        yield f"transition with {what}", lambda wrong=wrong: model.transition(state, wrong)
-        yield f"update with {what}", lambda wrong=wrong: model.update(state, wrong, obs)
+        yield f"transition with {what}", partial(model.transition, state, wrong)
+        yield f"update with {what}", partial(model.update, state, wrong, obs)
     for what, other in _wrong_obs(model.obs_spec, obs):
-        yield f"update with {what}", lambda other=other: model.update(state, action, other)
+        yield f"update with {what}", partial(model.update, state, action, other)
     plan = random_actions(model.action, (_ROWS, _LENGTH), Rand.seeded(2))
     yield "rollout along actions (B, T, ...)", lambda: model.rollout(state, plan)
 
@@ -123,20 +126,20 @@ def _stepping(model: WorldModel) -> Iterator[Case]:
 def _learning(model: WorldModel) -> Iterator[Case]:
     batch = batch_for(model, _ROWS, _LENGTH)
     for what, wrong in _wrong_batches(batch):
-        yield f"loss of {what}", lambda wrong=wrong: model.loss(wrong)
+        yield f"loss of {what}", partial(model.loss, wrong)
 
 
 def _updating(learner: Learner) -> Iterator[Case]:
     first = learner.training_plan().phases[0]
     batch, phase = random_steps(learner.columns, _ROWS, _LENGTH, stride=first.stride), first.name
     for what, wrong in _wrong_batches(batch):
-        yield f"update with {what}", lambda wrong=wrong: learner.update(wrong, phase)
+        yield f"update with {what}", partial(learner.update, wrong, phase)
 
 
 def _acting(agent: Agent) -> Iterator[Case]:
     obs, first = acting_obs(agent, _ROWS, 0), _firsts(_ROWS)
     for what, wrong in _wrong_obs(agent.obs_spec, obs):
-        yield f"act on {what}", lambda wrong=wrong: agent.act(wrong, None, first)
+        yield f"act on {what}", partial(agent.act, wrong, None, first)
     yield "act with a flag too many", lambda: agent.act(obs, None, _firsts(_ROWS + 1))
     yield "act with flags that are no bool", lambda: agent.act(obs, None, first.float())
     yield "act with a list of flags", lambda: agent.act(obs, None, [True] * _ROWS)  # type: ignore[arg-type]

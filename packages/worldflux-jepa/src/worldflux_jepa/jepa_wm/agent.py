@@ -68,7 +68,7 @@ class JEPAWMAgent(PlanningAgent):
             return None
         model = self.world_model
         assert isinstance(model, JEPAWorldModel), type(model)
-        [key] = [key for key, spec in self.obs_spec.items() if len(spec.shape) == 3] or [None]
+        key = next((key for key, spec in self.obs_spec.items() if len(spec.shape) == 3), None)
         if key is None:  # features of a caller's encoder
             return super().conditions(obs)
         seen = {name: obs[name] for name in self.obs_spec if name != key}

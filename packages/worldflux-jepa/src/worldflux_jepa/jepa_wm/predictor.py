@@ -6,6 +6,7 @@ A frame's tokens see one another and all earlier frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ class Predictor(nn.Module):
                 assert each is not None
                 x, own = block.modulated(x, each, before, turn, looks)
             else:
-                x, own = block.continued(x, before, turn, looks)
+                x, own = cast(Block, block).continued(x, before, turn, looks)
             kept.append(own)
         x = self.norm(x).unflatten(1, (frames, per))
         state = self.next_state(x[:, :, self._state_at]) if self.next_state is not None else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -132,7 +134,7 @@ class Predictor(nn.Module):
     def modulations(self, action: Tensor) -> list[Tensor]:
         """What actions (..., D) do to a token, (..., 6 D') for each block."""
         condition = F.silu(self.condition(action))
-        return [block.modulation(condition) for block in self.blocks]
+        return [cast(Block, block).modulation(condition) for block in self.blocks]
 
     def forward(
         self, rep: Tensor, action: Tensor, place: Tensor | None = None,

@@ -68,7 +68,7 @@ class VJEPALearner(Learner):
         """One step; masks are drawn for the whole batch, and the target moves once."""
         model = self.world_model
         clips = len(model.clips(batch)[0])
-        drawn = {}
+        drawn: dict[str, Tensor] = {}
         for kind, mask in enumerate(model.masks(clips, rand)):
             drawn |= {f"keep{kind}": mask.keep, f"hidden{kind}": mask.hidden}
         momentum = self.scheduled("momentum")
