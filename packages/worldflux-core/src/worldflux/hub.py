@@ -32,7 +32,7 @@ SavedT = TypeVar("SavedT", bound=Saved)
 def from_pretrained(
     source: str | Path,
     *,
-    kind: type[SavedT],
+    kind: Callable[..., SavedT],  # a class: as `type`, mypy refuses abstract ones
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
     trust: Trust = (),
@@ -42,6 +42,7 @@ def from_pretrained(
 def from_pretrained(
     source: str | Path,
     *,
+    kind: None = None,
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
     trust: Trust = (),
@@ -50,7 +51,7 @@ def from_pretrained(
 def from_pretrained(
     source: str | Path,
     *,
-    kind: type[Any] | None = None,
+    kind: Any = None,
     revision: str | None = None,
     slots: Mapping[str, Any] | None = None,
     trust: Trust = (),
