@@ -28,12 +28,15 @@ TYPE_TOOLS = ["mypy", "pyright", "types-PyYAML"]
 THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
-def install(session: nox.Session, *extra: str, extras: str = "") -> None:
-    """Install this checkout's packages, editable, under the constraints."""
+def install(session: nox.Session, *extra: str, extras: str = "", data: str = "[data]") -> None:
+    """Install this checkout's packages, editable, under the constraints.
+
+    `extras` are those of the environments, `data` those of reading other formats of data.
+    """
     wanted: list[str] = []
+    suffixes = {"worldflux-envs": extras, "worldflux-train": data}
     for name in PACKAGES:
-        suffix = extras if name == "worldflux-envs" else ""
-        wanted += ["-e", f"packages/{name}{suffix}"]
+        wanted += ["-e", f"packages/{name}{suffixes.get(name, '')}"]
     wanted += ["-e", "examples/worldflux-ring"]
     session.install("-q", "-c", "constraints.txt", *wanted, *extra)
 
@@ -41,7 +44,7 @@ def install(session: nox.Session, *extra: str, extras: str = "") -> None:
 @nox.session
 def train(session: nox.Session) -> None:
     """Set up and run the main job: DreamerV3 learns CartPole and writes its report."""
-    install(session, extras="[gym]")
+    install(session, extras="[gym]", data="")
     session.run(
         "worldflux",
         "train",

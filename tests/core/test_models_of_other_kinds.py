@@ -175,7 +175,8 @@ def given(monkeypatch, model, agent):
         agent=f"other_kinds:{agent}",
         description="fake",
         capabilities=globals()[model].capabilities,
-        check=CheckSettings({"lr": 1e-2}, updates=150),
+        # An autoencoder of large images collapses at the videos' rate.
+        check=CheckSettings({"lr": 1e-3 if agent == "PictureLearner" else 1e-2}, updates=150),
     )
     monkeypatch.setattr(registry.models, "get", lambda *_: spec)
 
@@ -203,7 +204,7 @@ def test_a_family_is_driven_by_what_it_has(monkeypatch, model, agent, absent):
 
 def test_a_model_without_dynamics_has_to_learn_too(monkeypatch):
     given(monkeypatch, "Shuffled", "ShuffledLearner")
-    with pytest.raises(AssertionError, match="the known world is not learnt: .* 'image'"):
+    with pytest.raises(AssertionError, match="the drawn shapes are not learnt: .* another class"):
         check_family_learns(get_model_spec("fake"))
 
 

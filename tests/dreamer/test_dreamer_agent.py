@@ -235,7 +235,7 @@ def test_one_action_space_only():
 def test_incomplete_batches_are_refused():
     agent = DreamerV3Agent(TINY, VECTOR, DISCRETE)
     batch = random_batch(VECTOR, DISCRETE, 2, 6)
-    with pytest.raises(ContractError, match="Batch obs lacks 'state'. It has: nothing"):
+    with pytest.raises(ContractError, match="batch.obs lacks 'state'. It has: nothing"):
         agent.world_model.loss(replace(batch, obs={}))
 
 

@@ -247,8 +247,6 @@ def test_what_cannot_be_dreamt_is_refused(tmp_path):
         WorldModelEnv(model(), starts={"state": torch.zeros(1, 5)})
     with pytest.raises(EnvError, match="neither a folder of episodes nor an environment id"):
         WorldModelEnv(model(), starts="nowhere")
-    with pytest.raises(EnvError, match="give one seed, not a list"):
-        WorldModelVectorEnv(model(), 2).reset(seed=[1, 2])
     with pytest.raises(EnvError, match="wm takes no option 'horizn'. Did you mean 'horizon'"):
         wm._checked({"horizn": 1})
     with pytest.raises(EnvError, match="one batch: mode='sync' is not auto or native"):

@@ -17,6 +17,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Schedule
 from worldflux.core.state import State
+from worldflux.nn.vector_quantizer import Quantized
 from worldflux_genie import maskgit
 from worldflux_genie.patches import patchify, pixels, unpatchify
 from worldflux_genie.quantize import CodeBook
@@ -190,7 +191,8 @@ def _lam_reset(jasmine: Jasmine, given: Given) -> Outputs:
     index = torch.arange(codes.codes).repeat_interleave(counts)
     order = (counts > 0).int().argsort(descending=True, stable=True)
     place = torch.stack([(order == draw).nonzero()[0, 0] for draw in given["draws"]])
-    codes.revive(index, Rand(draws={"fresh": place}))
+    rows = codes.codebook[index]
+    codes.revive(Quantized(rows, index, rows, rows), Rand(draws={"fresh": place}))
     active = (counts > 0).float()
     return {
         "codebook": codes.codebook, "last_active": codes.idle,

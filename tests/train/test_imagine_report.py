@@ -101,9 +101,9 @@ def test_imagination_decodes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     rollout = agent.world_model.rollout
 
-    def counted(start: Any, actions: Any, **options: Any) -> Any:
+    def counted(start: Any, actions: Any, conditions: Any, **options: Any) -> Any:
         decoded.append((len(actions) + 1) * start.batch_size)
-        path = rollout(start, actions, **options)
+        path = rollout(start, actions, conditions, **options)
         for key in ("rewards", "observations"):  # pieces must lie in their order
             value = getattr(path, key)
             (value if key == "rewards" else value["state"]).fill_(len(decoded))

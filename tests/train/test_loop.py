@@ -63,13 +63,12 @@ def test_time_left_counts_bursts_and_evaluations_and_is_never_negative() -> None
     assert row["time/steps_per_second"] == pytest.approx(10)
     assert row["time/updates_per_second"] == pytest.approx(4)
     assert row["time/left"] == pytest.approx(8 + 3)  # evaluations at ticks 100, 150 and the last
-    pace.after = 5.0
-    assert pace.row(clock, 20, last_tick=90, before=100)["time/left"] >= 5
+    assert pace.row(clock, 20, last_tick=90, before=100)["time/left"] >= 0
     pace.mark(clock, 20)
     clock.bursts, clock.seconds = 40, 12.0  # the clock stands still, the run goes on
     row = pace.row(clock, 60, last_tick=160, before=140)
     assert row["time/steps_per_second"] == 0
-    assert row["time/left"] == pytest.approx(1 + 2 + 5)
+    assert row["time/left"] == pytest.approx(1 + 2)
 
 
 def test_nothing_depends_on_how_fast_the_environment_is(
