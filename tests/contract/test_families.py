@@ -9,9 +9,9 @@ from worldflux.testing import check_family
 from worldflux.testing.family import check_family_learns
 
 FAMILIES = sorted({get_model_spec(name).family for name in list_models()})
-LONG = {"delta-iris", "diamond", "genie", "iris", "jepa-wm", "lewm", "vjepa"}
+LONG = {"delta-iris", "diamond", "dreamerv2", "genie", "iris", "jepa-wm", "lewm", "vjepa"}
 """Families whose checks take over ten seconds each: in the slow tests."""
-LONG_WORLD = {*LONG, "dreamerv1", "dreamerv2", "ijepa"}
+LONG_WORLD = {*LONG, "dreamerv1", "ijepa"}
 
 
 def marked(families, long):

@@ -55,6 +55,7 @@ def noise(batch: Batch, horizon: int = 5, seed: int = 0) -> dict[str, torch.Tens
     }
 
 
+@pytest.mark.slow  # every family does in tests/contract; this one in sizes of its own
 def test_the_family_conforms():
     small = {"model.deter": 32, "model.hidden": 16, "model.units": 16, "agent.imag_length": 3}
     ran = check_family("dreamerv3:size1m", learn=False, **small)

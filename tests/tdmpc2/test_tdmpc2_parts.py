@@ -182,6 +182,7 @@ def test_the_first_state_of_an_episode_has_no_reward() -> None:
     assert (model.decode(after).predictions["reward"] != 0).all()
 
 
+@pytest.mark.slow  # every family does in tests/contract; this one in sizes of its own
 def test_family_conforms() -> None:
     spaces = (("vector", VECTOR, ACTION), ("image", IMAGE, ACTION))
     assert "check_slots_take_effect" in check_family(
