@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldflux.core.batch import Batch
-from worldflux.core.evaluation import Evaluation
+from worldflux.core.evaluation import Evaluation, held_out_batches
 from worldflux.core.rand import Rand, randint
 from worldflux.core.source import Source
 from worldflux.nn.vector_quantizer import perplexity
@@ -79,23 +78,17 @@ def _led(model: GenieWorldModel, actions: Tensor, index: Tensor, prompt: int) ->
     return torch.cat([actions[:, :1], codes, actions[:, prompt:]], 1)
 
 
-def batches(source: Source, learner: GenieLearner, phase: str, limit: int) -> Iterator[Batch]:
-    """At most `limit` batches of a phase."""
-    wanted = learner.training_plan().phase(phase)
-    for update in range(limit if source.ready(replace(wanted, minimum=1)) else 0):
-        yield source.read(source.choose(wanted, update))
-
-
 def evaluated(learner: GenieLearner, source: Source, rand: Rand, limit: int) -> Evaluation:
     """The score is the delta PSNR at step `agent.horizon`; with it what is on the way there.
 
     The losses of all phases, the tokenizer's PSNR, and how many tokens and actions are in use.
     """
-    model, found = learner.world_model, _losses(learner, source, rand, limit)
+    model, plan = learner.world_model, learner.training_plan()
+    found = learner.held_out_losses(plan.phases, source, rand, limit)
     effects, tokens, actions, seen = [], [], [], []
     first: Batch | None = None
     horizon = min(learner.config.agent.horizon, learner.config.model.frames - 1)
-    for number, batch in enumerate(batches(source, learner, "dynamics", limit)):
+    for number, batch in enumerate(held_out_batches(source, plan.phase("dynamics"), limit)):
         first = first or batch
         with learner.autocast():
             index = model.tokens(batch)
@@ -121,15 +114,3 @@ def evaluated(learner: GenieLearner, source: Source, rand: Rand, limit: int) -> 
     }
     shown = pictures(model, first, used, delta, rand.under("pictures/"))
     return Evaluation(float(delta[-1]), found, shown)
-
-
-def _losses(learner: GenieLearner, source: Source, rand: Rand, limit: int) -> dict[str, float]:
-    found = {}
-    for phase in learner.training_plan().phases:
-        each = []
-        for batch in batches(source, learner, phase.name, limit):
-            with learner.autocast():
-                each.append(learner.world_model.loss(batch, phase.name, rand=rand).loss.float())
-        if each:
-            found[f"loss/{phase.name}"] = float(torch.stack(each).mean())
-    return found

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from worldflux.core.evaluation import held_out_batches
+from worldflux.core.learner import Learner
+from worldflux.core.rand import Rand
+from worldflux.core.source import Source
 from worldflux.distributed import gather
 
 logger = logging.getLogger(__name__)
@@ -70,3 +74,15 @@ def mean_numbers(found: Sequence[Mapping[str, Tensor | float]]) -> dict[str, flo
         name.replace("/", "_"): sum(float(each[name]) for each in found) / len(found)
         for name in names
     }
+
+
+def held_out_means(
+    learner: Learner, source: Source, rand: Rand | None, limit: int
+) -> dict[str, float]:
+    """Loss, its parts and what is watched, as means over at most `limit` held-out batches."""
+    found = []
+    for batch in held_out_batches(source, learner.training_plan().phases[0], limit):
+        with learner.autocast():
+            output = learner.world_model.loss(batch, rand=rand)
+        found.append({"loss": output.loss, **output.components, **output.metrics})
+    return mean_numbers(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldflux.core.agent import Learner
-from worldflux.core.evaluation import Evaluation
+from worldflux.core.evaluation import Evaluation, held_out_batches
 from worldflux.core.source import Source
 from worldflux_jepa.collapse import spread
 
@@ -42,8 +42,7 @@ def labelled_features(learner: Learner, source: Source, limit: int) -> Features:
     grid: tuple[int, int] = model.grid  # type: ignore[assignment]
     phase = learner.training_plan().phases[0]
     tokens, images, labels = [], [], []
-    for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
-        batch = source.read(source.choose(phase, update))
+    for batch in held_out_batches(source, phase, limit):
         with learner.autocast():
             seen = model.observe_sequence(batch)["rep"][:, 0].float()  # (B, P, D)
         tokens.append(seen.cpu())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
+
+from worldflux.core.batch import Batch
+from worldflux.core.source import Source
+from worldflux.training import Phase
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,9 @@ class Evaluation:
     score: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def held_out_batches(source: Source, phase: Phase, limit: int) -> Iterator[Batch]:
+    """At most `limit` Batches of a phase; none where no sequence of it can be had."""
+    for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
+        yield source.read(source.choose(phase, update))

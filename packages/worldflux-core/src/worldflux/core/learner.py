@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +16,7 @@ from worldflux.config import Config
 from worldflux.core import accumulation
 from worldflux.core.accumulation import Computed
 from worldflux.core.batch import Batch
-from worldflux.core.evaluation import Evaluation
+from worldflux.core.evaluation import Evaluation, held_out_batches
 from worldflux.core.model import WorldModel
 from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.rand import Rand
@@ -31,7 +30,7 @@ from worldflux.errors import ContractError
 from worldflux.nn.device import device_of
 from worldflux.saving import save_pretrained
 from worldflux.specs import TensorSpec
-from worldflux.training import TrainingPlan
+from worldflux.training import Phase, TrainingPlan
 
 _Rows = TypeVar("_Rows")  # a Batch, a State or a mapping of them
 
@@ -161,18 +160,24 @@ class Learner(Seam, nn.Module, ABC):
         not compare (targets move). The loss is that of the phase, where a plan has several; a
         learner with a phase that does not train the model says here what it is judged by.
         """
-        found: dict[str, float] = {}
         phases = self.training_plan().phases
+        return Evaluation(metrics=self.held_out_losses(phases, source, rand, limit))
+
+    def held_out_losses(
+        self, phases: Sequence[Phase], source: Source, rand: Rand | None, limit: int
+    ) -> dict[str, float]:
+        """Means of the model's loss in these phases, by name where the plan has several."""
+        found: dict[str, float] = {}
+        several = len(self.training_plan().phases) > 1
         for phase in phases:
-            part = () if len(phases) == 1 else (phase.name,)
+            part = (phase.name,) if several else ()
             losses = []
-            for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
-                batch = source.read(source.choose(phase, update))
+            for batch in held_out_batches(source, phase, limit):
                 with self.autocast():
                     losses.append(self.world_model.loss(batch, *part, rand=rand).loss.float())
             if losses:
                 found["/".join(("loss", *part))] = float(torch.stack(losses).mean())
-        return Evaluation(metrics=found)
+        return found
 
     def autocast(self) -> torch.autocast:
         """The compute type of `precision`, for forward passes outside `step`."""

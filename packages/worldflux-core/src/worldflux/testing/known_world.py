@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
 from worldflux.core.model import WorldModel
+from worldflux.nn.modes import evaluating
 from worldflux.specs import TensorSpec
 from worldflux.testing.diagnosis import diagnosis
 from worldflux.testing.line_world import CONTINUOUS, DISCRETE, IMAGE, VECTOR, line_world
@@ -48,9 +49,8 @@ def check_learns_known_world(learner: Learner, updates: int = 300, rows: int = 1
 
 def _missed(model: WorldModel) -> tuple[list[Prediction], list[str]]:
     """Predictions that do not come true, the worst first, and the names of those that do."""
-    training = model.training
-    found = list(predictions(model.eval()))
-    model.train(training)
+    with evaluating(model):
+        found = list(predictions(model))
     missed = [prediction for prediction in found if not prediction.ratio < _HALF]
     learnt = [prediction.name for prediction in found if prediction.ratio < _HALF]
     return sorted(missed, key=lambda prediction: -prediction.ratio), learnt

@@ -16,6 +16,7 @@ from worldflux.core.model import WorldModel
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import CACHE
+from worldflux.nn.modes import evaluating
 from worldflux.shapes import CLASSES, draw_shapes
 from worldflux.specs import TensorSpec
 from worldflux.testing.phases import as_sampled
@@ -96,11 +97,9 @@ def _drawn(model: WorldModel, count: int, seed: int) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def error_of_class(learner: Learner) -> float:
     """The share of unseen images, or of samples, whose class is not found; published weights."""
-    model, training = learner.world_model, learner.training
-    with learner.eval().as_published():
-        error = _sampled_error(model) if model.starts_anew else _read_out_error(model)
-    learner.train(training)
-    return error
+    model = learner.world_model
+    with evaluating(learner), learner.as_published():
+        return _sampled_error(model) if model.starts_anew else _read_out_error(model)
 
 
 def _read_out_error(model: WorldModel) -> float:

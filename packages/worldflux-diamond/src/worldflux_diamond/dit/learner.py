@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
-from worldflux.core.evaluation import Evaluation
+from worldflux.core.evaluation import Evaluation, held_out_batches
 from worldflux.core.output import UpdateResult
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
@@ -97,7 +97,7 @@ class DiTLearner(Learner):
 
 def _held_out(source: Source, phase: Phase, limit: int, key: str) -> tuple[Tensor, Tensor]:
     """Images (N, C, Y, X) in [0, 1] and labels (N,) of at most `limit` batches."""
-    batches = [source.read(source.choose(phase, update)) for update in range(limit)]
+    batches = list(held_out_batches(source, phase, limit))
     images = torch.cat([batch.obs[key][:, 0] for batch in batches]).cpu()
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
     return scaled, torch.cat([batch.extra["label"][:, 0] for batch in batches]).cpu()

@@ -26,7 +26,6 @@ from worldflux_iris.delta_iris.actor import DeltaActorCritic
 from worldflux_iris.delta_iris.config import DeltaIRISConfig
 from worldflux_iris.delta_iris.dynamics import unit
 from worldflux_iris.delta_iris.world_model import DeltaIRISWorldModel
-from worldflux_iris.evaluation import judged
 from worldflux_iris.optimizers import decaying
 from worldflux_iris.sampling import sampled
 from worldflux_iris.spaces import KEY
@@ -151,6 +150,8 @@ class DeltaIRISAgent(Agent):
         )
         return UpdateResult(metrics(found | moved))
 
+    @torch.no_grad()
     def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
         """The loss of tokenizer and transformer on held-out data; dreams are judged by acting."""
-        return judged(self, ("tokenizer", "world_model"), source, rand, limit)
+        phases = self.training_plan().phases[:2]
+        return Evaluation(metrics=self.held_out_losses(phases, source, rand, limit))

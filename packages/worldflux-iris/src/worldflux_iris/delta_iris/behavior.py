@@ -14,11 +14,11 @@ from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.distributed import mean
 from worldflux.nn.actor_critic import before_end, lambda_returns, reinforce
+from worldflux.nn.modes import evaluating
 from worldflux.nn.symlog import symlog
 from worldflux.nn.two_hot import two_hot_cross_entropy
 from worldflux_iris.delta_iris.actor import Memory
 from worldflux_iris.delta_iris.dynamics import LIMIT, unit
-from worldflux_iris.modes import evaluated
 from worldflux_iris.sampling import sampled
 from worldflux_iris.spaces import KEY
 
@@ -37,7 +37,7 @@ def loss(agent: DeltaIRISAgent, batch: Batch, rand: Rand) -> Computed:
 @torch.no_grad()
 def started(agent: DeltaIRISAgent, batch: Batch, rand: Rand) -> tuple[State, Player]:
     """The State (B, ...) after all steps of the Batch, and the actor that saw those before it."""
-    with evaluated(agent.world_model):
+    with evaluating(agent.world_model):
         states = agent.world_model.observe_sequence(replace(batch, context=0))
     frames, first = unit(batch.obs[KEY][:, :-1]), batch.is_first
     memories = [net.burned_in(frames, first[:, :-1]) for net in (agent.actor, agent.target)]
@@ -76,7 +76,7 @@ class Player:
 
 def dreamt(agent: DeltaIRISAgent, start: State, player: Player, rand: Rand) -> Trajectory:
     """A dream of `horizon` steps from State (B, ...); gradients reach the player alone."""
-    with torch.no_grad(), evaluated(agent.world_model):
+    with torch.no_grad(), evaluating(agent.world_model):
         path = agent.world_model.rollout(
             start, player, horizon=agent.config.agent.horizon, rand=rand
         )

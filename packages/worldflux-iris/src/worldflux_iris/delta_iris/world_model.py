@@ -23,7 +23,7 @@ from worldflux_iris.delta_iris.config import DeltaIRISConfig
 from worldflux_iris.delta_iris.dynamics import ENDS, LIMIT, DeltaTransformer, OneHot, unit
 from worldflux_iris.delta_iris.parts import FrameReader, Frames
 from worldflux_iris.delta_iris.tokenizer import COMMITMENT, L1, WORST, Change
-from worldflux_iris.modes import dropping
+from worldflux_iris.dropout import dropping
 from worldflux_iris.rollout import TokenRollout
 from worldflux_iris.spaces import KEY, discrete_action, only_image
 

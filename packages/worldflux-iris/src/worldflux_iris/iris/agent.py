@@ -20,7 +20,6 @@ from worldflux.training import Phase, TrainingPlan
 from worldflux_iris import perceptual
 from worldflux_iris.acting import explored
 from worldflux_iris.actor import MEMORY, ActorCritic
-from worldflux_iris.evaluation import judged
 from worldflux_iris.iris import behavior
 from worldflux_iris.iris.config import IRISConfig
 from worldflux_iris.iris.tokenizer import KEY
@@ -168,6 +167,8 @@ class IRISAgent(Agent):
         with self.autocast():
             return {"revived": tokenizer.revive(image, rand).float()}
 
+    @torch.no_grad()
     def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
         """The loss of tokenizer and transformer on held-out data; dreams are judged by acting."""
-        return judged(self, ("tokenizer", "world_model"), source, rand, limit)
+        phases = self.training_plan().phases[:2]
+        return Evaluation(metrics=self.held_out_losses(phases, source, rand, limit))

@@ -13,8 +13,8 @@ from worldflux.core.state import State
 from worldflux.core.trajectory import Trajectory
 from worldflux.distributed import mean
 from worldflux.nn.actor_critic import before_end, lambda_returns, reinforce
+from worldflux.nn.modes import evaluating
 from worldflux_iris.iris.tokenizer import KEY
-from worldflux_iris.modes import evaluated
 from worldflux_iris.sampling import sampled
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Player:
 def dreamt(agent: IRISAgent, start: State, player: Player, rand: Rand) -> Trajectory:
     """A dream of `horizon` frames from State (B, ...); gradients reach the player alone."""
     horizon = agent.config.agent.horizon - 1
-    with torch.no_grad(), evaluated(agent.world_model):
+    with torch.no_grad(), evaluating(agent.world_model):
         path = agent.world_model.rollout(start, player, horizon=horizon, rand=rand)
         player.look(path.states[-1], horizon)
     return path

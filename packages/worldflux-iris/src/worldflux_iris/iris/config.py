@@ -205,5 +205,5 @@ TINY = IRISConfig(
         lstm_dim=64,
     ),
 )
-"""Learns catch on a processor within minutes; its deviations from the paper are named above."""
+"""For catch on a processor; its deviations from the paper are named above."""
 PRESETS = {"base": IRISConfig(), "tiny": TINY}

@@ -19,11 +19,11 @@ from worldflux.distributed import mean
 from worldflux.errors import ContractError
 from worldflux.nn.vector_quantizer import perplexity
 from worldflux.specs import Capability, TensorSpec
+from worldflux_iris.dropout import dropping
 from worldflux_iris.iris import losses
 from worldflux_iris.iris.config import IRISConfig
 from worldflux_iris.iris.dynamics import ENDS, SIGNS, ActionTokens, TokenTransformer
 from worldflux_iris.iris.tokenizer import KEY, TokenDecoder, Tokenizer
-from worldflux_iris.modes import dropping
 from worldflux_iris.perceptual import Perceptual
 from worldflux_iris.rollout import TokenRollout
 from worldflux_iris.spaces import discrete_action, only_image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from worldflux.core.source import Source
 from worldflux.planning.agent import PlanningAgent
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
-from worldflux_jepa.collapse import CollapseWatch, mean_numbers
+from worldflux_jepa.collapse import CollapseWatch, held_out_means
 from worldflux_jepa.jepa_wm.config import JEPAWMConfig
 from worldflux_jepa.jepa_wm.networks import FlatBlocks
 from worldflux_jepa.jepa_wm.world_model import JEPAWorldModel
@@ -84,10 +83,4 @@ class JEPAWMAgent(PlanningAgent):
     @torch.no_grad()
     def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
         """The losses of held-out sequences, and how far tokens are apart."""
-        phase, found = self.training_plan().phases[0], []
-        for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
-            batch = source.read(source.choose(phase, update))
-            with self.autocast():
-                output = self.world_model.loss(batch, rand=rand)
-            found.append({"loss": output.loss, **output.components, **output.metrics})
-        return Evaluation(metrics=mean_numbers(found))
+        return Evaluation(metrics=held_out_means(self, source, rand, limit))

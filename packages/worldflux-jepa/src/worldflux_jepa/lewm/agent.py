@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.core.agent import Mode
 from worldflux.core.batch import Batch
@@ -18,10 +16,11 @@ from worldflux.core.rand import Rand
 from worldflux.core.schedules import Schedule
 from worldflux.core.source import Source
 from worldflux.core.state import State
+from worldflux.nn.modes import evaluating
 from worldflux.planning.agent import PlanningAgent
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
-from worldflux_jepa.collapse import CollapseWatch, mean_numbers
+from worldflux_jepa.collapse import CollapseWatch, held_out_means
 from worldflux_jepa.lewm.config import LeWMConfig
 from worldflux_jepa.lewm.dynamics import batch_norms
 from worldflux_jepa.lewm.networks import BlockEncoder, Convolutions, Projected
@@ -84,7 +83,7 @@ class LeWMAgent(PlanningAgent):
         mode: Mode = "eval", *, rand: Rand | None = None,
     ) -> tuple[ActionPayload, State]:  # fmt: skip
         """Act on observations (B, ...), with the statistics that the batch norms have learnt."""
-        with _evaluating(self.world_model):
+        with evaluating(self.world_model):
             return super().act(obs, state, is_first, mode, rand=rand)
 
     def observe(
@@ -92,7 +91,7 @@ class LeWMAgent(PlanningAgent):
         *, rand: Rand | None = None,
     ) -> State:  # fmt: skip
         """Observe (B, ...), with the statistics that the batch norms have learnt."""
-        with _evaluating(self.world_model):
+        with evaluating(self.world_model):
             return super().observe(obs, state, is_first, rand=rand)
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
@@ -104,21 +103,4 @@ class LeWMAgent(PlanningAgent):
     @torch.no_grad()
     def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
         """The losses of held-out sequences, and how far embeddings are apart."""
-        phase, found = self.training_plan().phases[0], []
-        for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
-            batch = source.read(source.choose(phase, update))
-            with self.autocast():
-                output = self.world_model.loss(batch, rand=rand)
-            found.append({"loss": output.loss, **output.components, **output.metrics})
-        return Evaluation(metrics=mean_numbers(found))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """In here `module` is in eval mode; afterwards it is as it was."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
+        return Evaluation(metrics=held_out_means(self, source, rand, limit))

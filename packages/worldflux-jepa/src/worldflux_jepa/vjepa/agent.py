@@ -11,7 +11,7 @@ from torch import Tensor
 from worldflux.columns import Columns, step_columns
 from worldflux.core.agent import Learner
 from worldflux.core.batch import Batch
-from worldflux.core.evaluation import Evaluation
+from worldflux.core.evaluation import Evaluation, held_out_batches
 from worldflux.core.output import UpdateResult
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
@@ -86,8 +86,7 @@ class VJEPALearner(Learner):
     def evaluate(self, source: Source, rand: Rand | None = None, limit: int = 10) -> Evaluation:
         """The loss on held-out clips, and rank and spread of their features."""
         phase, numbers, pooled = self.training_plan().phases[0], [], []
-        for update in range(limit if source.ready(replace(phase, minimum=1)) else 0):
-            batch = source.read(source.choose(phase, update))
+        for batch in held_out_batches(source, phase, limit):
             with self.autocast():
                 output = self.world_model.loss(batch, rand=rand)
                 video = self.world_model.clips(batch)[0]

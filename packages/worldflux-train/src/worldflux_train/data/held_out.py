@@ -16,6 +16,7 @@ from worldflux.core.rand import Rand
 from worldflux.core.source import Segments, Source
 from worldflux.episodes import Episode
 from worldflux.errors import ConfigError
+from worldflux.nn.modes import evaluating
 from worldflux_train.data.opened import Opened
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,10 @@ def evaluated_on_held_out(
     source = data.validation(learner.columns, device)
     if source is None:
         return None
-    training = learner.training
-    with torch.no_grad(), learner.eval().as_published():
+    with torch.no_grad(), evaluating(learner), learner.as_published():
         counted = Counted(source, tell, limit * len(learner.training_plan().phases))
         found = learner.evaluate(counted, rand, limit)
         tell(counted.most, counted.most)
-    learner.train(training)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Modules in evaluation mode for a while, and dropout whose numbers come from `rand`."""
+"""Dropout whose numbers come from `rand`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,6 @@ from torch import nn
 
 from worldflux.core.rand import Rand, randint
 from worldflux.nn.device import device_of
-
-
-@contextmanager
-def evaluated(module: nn.Module) -> Iterator[None]:
-    """In here `module` drops nothing out."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 @contextmanager
