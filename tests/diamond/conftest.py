@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from golden_file import GoldenFile, opened
 from torch import Tensor
 
 from worldflux.specs import TensorSpec
@@ -18,29 +15,9 @@ from worldflux_diamond.diamond.agent import DiamondAgent
 from worldflux_diamond.diamond.config import DiamondConfig
 from worldflux_diamond.diamond.reference import load_weights
 
-FOLDER = Path(os.environ.get("WORLDFLUX_GOLDEN", "../shared/golden"))
 
-
-class Golden:
+class Golden(GoldenFile):
     """One golden file: inputs, outputs and weights by name, and the tolerance of each output."""
-
-    def __init__(self, name: str) -> None:
-        path = FOLDER / f"{name}.safetensors"
-        if not path.is_file():
-            pytest.skip(f"no golden file at {path}: set WORLDFLUX_GOLDEN to its folder")
-        with safe_open(str(path), "pt") as file:
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        self.config: dict[str, Any] = json.loads(metadata["config"])
-        self.atol: dict[str, float] = json.loads(metadata["atol"])
-        self.rtol = float(metadata["rtol"])
-        self.checked: set[str] = set()
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors below `prefix/`, without it."""
-        start = f"{prefix}/"
-        found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
-        return {name.removeprefix(start): value for name, value in found.items()}
 
     @property
     def outputs(self) -> set[str]:
@@ -64,12 +41,12 @@ class Golden:
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    return Golden("diamond")
+    return opened("diamond", Golden)
 
 
 @pytest.fixture(scope="session")
 def golden_dit() -> Golden:
-    return Golden("dit")
+    return opened("dit", Golden)
 
 
 def golden_config(found: dict[str, Any]) -> DiamondConfig:

@@ -232,6 +232,14 @@ class Feedforward(TinyModel):
     recurrent = False
 
 
+def test_a_list_of_seeds_is_one_seed_for_all_dreams():
+    dreams = WorldModelVectorEnv(model(), 2)
+    first, again, other = (dreams.reset(seed=seeds)[0] for seeds in ([1, 2], [1, 2], [1, 3]))
+    for key, value in first.items():
+        assert np.array_equal(value, again[key])
+    assert any(not np.array_equal(value, other[key]) for key, value in first.items())
+
+
 def test_what_cannot_be_dreamt_is_refused(tmp_path):
     with pytest.raises(CapabilityError, match="Blind predicts no observations"):
         WorldModelEnv(model(Blind))

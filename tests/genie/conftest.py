@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from golden_file import GoldenFile, opened
 from torch import Tensor
 
 from worldflux.core.batch import Batch
@@ -20,7 +17,6 @@ from worldflux_genie.config import PRESETS, GenieConfig
 from worldflux_genie.reference import load_weights
 from worldflux_genie.world_model import GenieWorldModel
 
-FOLDER = Path(os.environ.get("WORLDFLUX_GOLDEN", "../shared/golden"))
 SMALL: dict[str, Any] = {
     "model.frames": 5,
     "model.tokenizer.patch": 4,
@@ -53,38 +49,7 @@ def small_learner(**overrides: Any) -> GenieLearner:
     return GenieLearner(small_config(**overrides), OBS)
 
 
-class Golden:
-    """One file of the form that the page beside it describes."""
-
-    def __init__(self, path: Path) -> None:
-        with safe_open(str(path), "pt") as file:
-            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        self.config: dict[str, Any] = json.loads(metadata["config"])
-        self.atol: dict[str, float] = json.loads(metadata["atol"])
-        self.rtol = float(metadata["rtol"])
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors below `prefix/`, without it."""
-        start = f"{prefix}/"
-        found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
-        return {name.removeprefix(start): value for name, value in found.items()}
-
-    def check(self, name: str, ours: Tensor) -> None:
-        """Assert that `ours` is output `name`, within its tolerance."""
-        expected = self.tensors[f"out/{name}"]
-        ours = ours.detach()
-        assert ours.numel() == expected.numel(), (name, ours.shape, expected.shape)
-        ours = ours.reshape(expected.shape)
-        if not expected.is_floating_point():
-            assert torch.equal(ours.to(expected.dtype), expected), name
-            return
-        atol = self.atol.get(f"out/{name}", 1e-5 * float(expected.abs().max()))
-        worst = (ours.double() - expected.double()).abs() - self.rtol * expected.double().abs()
-        assert float(worst.max()) <= atol, f"{name}: {float(worst.max()):.3g} > {atol:.3g}"
-
-
-class Jasmine(Golden):
+class Jasmine(GoldenFile):
     """The file of p-doom/jasmine, as our configuration, model and batches."""
 
     learner = staticmethod(small_learner)
@@ -167,25 +132,16 @@ def batch_of(video: Tensor) -> Batch:
     return Batch(obs={"image": video}, is_first=first, is_last=last, is_terminal=last.clone())
 
 
-def _opened(name: str, kind: type[Golden]) -> Any:
-    path = FOLDER / f"{name}.safetensors"
-    if not path.is_file():
-        pytest.skip(f"no golden file at {path}: set WORLDFLUX_GOLDEN to its folder")
-    return kind(path)
-
-
 @pytest.fixture(scope="session")
 def jasmine() -> Jasmine:
     """The golden file of jasmine, or a skip that says where it was looked for."""
-    found: Jasmine = _opened("genie", Jasmine)
-    return found
+    return opened("genie", Jasmine)
 
 
 @pytest.fixture(scope="session")
-def tinyworlds() -> Golden:
+def tinyworlds() -> GoldenFile:
     """The golden file of tinyworlds, likewise."""
-    found: Golden = _opened("tinyworlds", Golden)
-    return found
+    return opened("tinyworlds", GoldenFile)
 
 
 @pytest.fixture(autouse=True)

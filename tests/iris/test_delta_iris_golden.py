@@ -92,7 +92,7 @@ def made(golden: Any, kind: str = "") -> DeltaIRISAgent:
     image = TensorSpec((c["image_channels"], c["image_size"], c["image_size"]), "uint8", 0, 255)
     action = {"action": TensorSpec((), "int64", n=c["num_actions"])}
     found = DeltaIRISAgent(configured(golden.config, kind), {"image": image}, action)
-    weights, prefix = golden.weights(), "twohot."
+    weights, prefix = golden.float_weights(), "twohot."
     own = {k: v for k, v in weights.items() if not k.startswith(prefix)}
     if kind:
         others = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

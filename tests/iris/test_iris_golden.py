@@ -59,7 +59,7 @@ def agent(golden: Any) -> IRISAgent:
     obs = {"image": TensorSpec(tuple(actor["image"]), "uint8", 0, 255)}
     action = {"action": TensorSpec((), "int64", n=actor["act_vocab_size"])}
     found = IRISAgent(configured(golden.config), obs, action)
-    load_weights(found, golden.weights())
+    load_weights(found, golden.float_weights())
     return found
 
 

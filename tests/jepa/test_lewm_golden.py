@@ -75,7 +75,7 @@ def model(golden: Golden) -> LeWorldModel:
         },
     )
     assert isinstance(made, LeWorldModel)
-    reference.load_weights(made, golden.weights())
+    reference.load_weights(made, golden.float_weights())
     return made.eval()
 
 
@@ -163,7 +163,7 @@ def test_loss_and_gradients(golden: Golden, model: LeWorldModel) -> None:
     golden.check("loss/emb", emb)
     conditioned = model.condition(action.flatten(0, 1)).unflatten(0, action.shape[:2])
     golden.check("loss/act_emb", conditioned)
-    reference.load_weights(model, golden.weights())  # the running statistics moved
+    reference.load_weights(model, golden.float_weights())  # the running statistics moved
     rand = Rand(draws={"directions": golden["in/loss/A"]})
     found = model.loss(batch, rand=rand)
     rand.check_used()
@@ -193,7 +193,7 @@ def _norms(golden: Golden, model: LeWorldModel) -> Tensor:
 
 
 def test_nothing_is_left_out(golden: Golden) -> None:
-    assert golden.outputs() == golden.checked, golden.outputs() - golden.checked
+    assert golden.all_outputs() == golden.checked, golden.all_outputs() - golden.checked
 
 
 def test_states_are_what_plans_start_from(model: LeWorldModel) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from golden_file import GoldenFile, opened
 from torch import Tensor
 
 from worldflux.core.batch import Batch
@@ -20,26 +16,9 @@ from worldflux_tdmpc2.agent import TDMPC2Agent
 from worldflux_tdmpc2.config import AgentConfig, ModelConfig, TDMPC2Config
 from worldflux_tdmpc2.reference import load_weights
 
-PATH = Path(os.environ.get("WORLDFLUX_GOLDEN", "../shared/golden")) / "tdmpc2.safetensors"
-MISSING = f"no golden file at {PATH}: set WORLDFLUX_GOLDEN to its folder"
 
-
-class Golden:
+class Golden(GoldenFile):
     """One file of the form that `tdmpc2.md` beside it describes."""
-
-    def __init__(self, path: Path) -> None:
-        with safe_open(str(path), "pt") as file:
-            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        self.config: dict[str, Any] = json.loads(metadata["config"])
-        self.atol: dict[str, float] = json.loads(metadata["atol"])
-        self.rtol = float(metadata["rtol"])
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors below `prefix/`, without it."""
-        start = f"{prefix}/"
-        found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
-        return {name.removeprefix(start): value for name, value in found.items()}
 
     def weights(self, which: str) -> dict[str, Tensor]:
         """The reference's named weights of agent `main` or `epi`."""
@@ -51,19 +30,6 @@ class Golden:
     def outputs(self) -> list[str]:
         """The names of all outputs."""
         return sorted(name for name in self.tensors if name.startswith("out/"))
-
-    def check(self, name: str, ours: Tensor) -> None:
-        """Assert that `ours` is output `name`, within its tolerance."""
-        expected = self.tensors[f"out/{name}"]
-        ours = ours.detach()
-        assert ours.numel() == expected.numel(), (name, ours.shape, expected.shape)
-        ours = ours.reshape(expected.shape)
-        if not expected.is_floating_point():
-            assert torch.equal(ours.to(expected.dtype), expected), name
-            return
-        atol = self.atol.get(f"out/{name}", 1e-5 * float(expected.abs().max()))
-        worst = (ours.double() - expected.double()).abs() - self.rtol * expected.double().abs()
-        assert float(worst.max()) <= atol, f"{name}: {float(worst.max()):.3g} > {atol:.3g}"
 
     def agent_config(self, which: str) -> TDMPC2Config:
         """The configuration of agent `main` or `epi`."""
@@ -145,9 +111,7 @@ class Golden:
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     """The golden file, or a skip that says where it was looked for."""
-    if not PATH.is_file():
-        pytest.skip(MISSING)
-    return Golden(PATH)
+    return opened("tdmpc2", Golden)
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,9 @@ def without_time(learner: Learner) -> bool:
 def check_learns_shapes(learner: Learner, updates: int = 300, rows: int = 16) -> None:
     """After `updates` of each phase the class is found: half of the errors of a guess at most.
 
-    A generator may be done earlier; a representation may collapse late, so that it may not.
+    A generator may be done earlier; a representation may collapse late, so that it may not. Most
+    encoders tell these classes apart untrained: of them the check finds States that collapsed or
+    lost the image, not whether they learn.
     """
     learner.total = {**dict.fromkeys(learner.optimizers, updates), **learner.total}  # schedules
     early = learner.world_model.starts_anew

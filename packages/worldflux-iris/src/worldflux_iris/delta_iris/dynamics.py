@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldflux.core.interfaces import ActionConditioner, DynamicsModel
+from worldflux.core.interfaces import ActionConditioner
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
@@ -16,8 +16,9 @@ from worldflux.specs import TensorSpec
 from worldflux_iris.delta_iris.config import ModelConfig
 from worldflux_iris.delta_iris.networks import FrameEncoder, flat
 from worldflux_iris.delta_iris.tokenizer import DeltaTokenizer
+from worldflux_iris.dynamics import TokenDynamics
 from worldflux_iris.heads import head, initialised, own_episode
-from worldflux_iris.sampling import noise_for, sampled
+from worldflux_iris.sampling import sampled
 
 BINS, LIMIT, SIGNS, ENDS = 255, 20.0, 3, 2
 
@@ -41,7 +42,7 @@ def unit(frame: Tensor) -> Tensor:
     return frame if frame.is_floating_point() else frame.float() / 255
 
 
-class DeltaTransformer(DynamicsModel):
+class DeltaTransformer(TokenDynamics):
     """A block is [frame, action, K tokens of the change]; the frame follows from the tokens.
 
     The State holds the frame itself, as bytes. Its caches lack the frame's token and the last one
@@ -49,7 +50,6 @@ class DeltaTransformer(DynamicsModel):
     left of the window, a row begins anew with its frame.
     """
 
-    recurrent = True
     bins: Tensor
 
     def __init__(self, c: ModelConfig, image: TensorSpec, choices: int) -> None:
@@ -109,11 +109,6 @@ class DeltaTransformer(DynamicsModel):
             return symexp((chances * self.bins).sum(-1))
         return chances[..., 2] - chances[..., 0]
 
-    def transition(
-        self, state: State, action: Tensor, *, deterministic: bool = False, rand: Rand | None = None
-    ) -> State:
-        return self.advance(state, action, deterministic=deterministic, rand=rand, own=False)
-
     def advance(
         self,
         state: State,
@@ -128,14 +123,10 @@ class DeltaTransformer(DynamicsModel):
         Draws: "reward_noise" (B, 3) unless rewards are two-hot, "end_noise" (B, 2),
         "tokens_noise" (B, K, V), or the choices themselves: "reward", "end" (B,), "tokens" (B, K).
         """
-        rows, rand = state.batch_size, rand or Rand()
+        rand = rand or Rand()
         cache = self._with_room(state, own)
         cache, out = self._acted(cache, state, action)
-        forced = None if deterministic else rand.given("tokens")
-        noise = None
-        if forced is None:
-            shape = (rows, self.tokens, self.vocab)
-            noise = noise_for(shape, "tokens", rand, action, deterministic)
+        noise, forced = self._choices(action, rand, deterministic)
         found = self._predicted(out)
         if self.two_hot:
             reward = self.reward_mean(found["reward_logits"])
@@ -150,19 +141,6 @@ class DeltaTransformer(DynamicsModel):
             "steps": state["steps"] + 1,
         }  # fmt: skip
         return State({**found, **cache.tensors()}, state.meta)
-
-    def _drawn(
-        self, cache: KeyValueCache, out: Tensor, noise: Tensor | None, forced: Tensor | None
-    ) -> Tensor:
-        """The tokens (B, K) of the change, each after the ones before it."""
-        tokens: list[Tensor] = []
-        for i in range(self.tokens):
-            if i:
-                out = self.transformer(self.words(tokens[-1])[:, None], cache)[:, 0]
-            logits = self.token(out).float()
-            chosen = (logits if noise is None else logits + noise[:, i]).argmax(-1)
-            tokens.append(chosen if forced is None else forced[:, i].long().to(out.device))
-        return torch.stack(tokens, 1)
 
     def observe(
         self,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldflux.core.interfaces import ActionConditioner, DynamicsModel
+from worldflux.core.interfaces import ActionConditioner
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.cache import KeyValueCache
 from worldflux.nn.transformer import CausalTransformer
 from worldflux.specs import TensorSpec
+from worldflux_iris.dynamics import TokenDynamics
 from worldflux_iris.heads import head, initialised, own_episode
 from worldflux_iris.iris.config import ModelConfig
-from worldflux_iris.sampling import noise_for, sampled
+from worldflux_iris.sampling import sampled
 
 SIGNS, ENDS = 3, 2
 
@@ -34,14 +35,12 @@ class ActionTokens(ActionConditioner):
         return found
 
 
-class TokenTransformer(DynamicsModel):
+class TokenTransformer(TokenDynamics):
     """Predicts the reward's sign, the end and the next frame's tokens, one token after another.
 
     Its caches hold every token but the frame's last: that one goes in together with the action
     (one pass less). Where a step does not fit into the window, a row begins anew with its frame.
     """
-
-    recurrent = True
 
     def __init__(self, c: ModelConfig, tokens: int) -> None:
         super().__init__()
@@ -67,11 +66,6 @@ class TokenTransformer(DynamicsModel):
             "end_logits": torch.zeros(rows, ENDS, device=device),
         }
 
-    def transition(
-        self, state: State, action: Tensor, *, deterministic: bool = False, rand: Rand | None = None
-    ) -> State:
-        return self.advance(state, action, deterministic=deterministic, rand=rand, own=False)
-
     def advance(
         self,
         state: State,
@@ -86,33 +80,16 @@ class TokenTransformer(DynamicsModel):
         Draws: "reward_noise" (B, 3), "end_noise" (B, 2), "tokens_noise" (B, N, V), or the choices
         themselves: "reward" and "end" (B,), "tokens" (B, N).
         """
-        rows, rand = state.batch_size, rand or Rand()
+        rand = rand or Rand()
         cache = self._with_room(state, own)
         out = self._acted(cache, state, action)
-        forced = None if deterministic else rand.given("tokens")
-        noise = None
-        if forced is None:
-            shape = (rows, self.tokens, self.vocab)
-            noise = noise_for(shape, "tokens", rand, action, deterministic)
+        noise, forced = self._choices(action, rand, deterministic)
         found = self._predicted(out)
         sign = sampled(found["reward_logits"], "reward", rand, deterministic)
         end = sampled(found["end_logits"], "end", rand, deterministic)
         tokens = self._drawn(cache, out, noise, forced)
         found |= {"tokens": tokens, "reward": sign - 1.0, "ended": end.float()}
         return State({**found, **cache.tensors()}, state.meta)
-
-    def _drawn(
-        self, cache: KeyValueCache, out: Tensor, noise: Tensor | None, forced: Tensor | None
-    ) -> Tensor:
-        """The next frame's tokens (B, N), each after the ones before it."""
-        tokens: list[Tensor] = []
-        for i in range(self.tokens):
-            if i:
-                out = self.transformer(self.words(tokens[-1])[:, None], cache)[:, 0]
-            logits = self.token(out).float()
-            chosen = (logits if noise is None else logits + noise[:, i]).argmax(-1)
-            tokens.append(chosen if forced is None else forced[:, i].long().to(out.device))
-        return torch.stack(tokens, 1)
 
     def observe(
         self,

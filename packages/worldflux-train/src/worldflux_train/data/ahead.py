@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
-from torch import Tensor
-
-from worldflux.columns import Columns
 from worldflux.core.batch import Batch
 from worldflux.core.source import Segments, Source
-from worldflux.core.statistics import Statistics
 from worldflux.training import LeastSampled, Phase
+from worldflux_train.data.around import SourceAround
 
 
-class ReadAhead:
+class ReadAhead(SourceAround):
     """An unchanging source that reads the following update's batch in a thread of its own.
 
     What is chosen follows from the update alone, so the batches are the same as without. A phase
@@ -24,17 +19,10 @@ class ReadAhead:
     """
 
     def __init__(self, source: Source) -> None:
-        self.source = source
+        super().__init__(source)
         self._pool = ThreadPoolExecutor(1, "read ahead")
         self._chosen: Segments | None = None
         self._waiting: dict[str, tuple[Segments, Future[Batch]]] = {}
-
-    @property
-    def columns(self) -> Columns:
-        return self.source.columns
-
-    def ready(self, phase: Phase) -> bool:
-        return self.source.ready(phase)
 
     def choose(self, phase: Phase, update: int) -> Segments:
         self._chosen = self.source.choose(phase, update)
@@ -57,18 +45,6 @@ class ReadAhead:
         """Begin to read these segments, which will be asked for next in their phase."""
         following = self._pool.submit(self.source.read, segments)
         self._waiting[segments.phase.name] = (segments, following)
-
-    def write(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
-        self.source.write(index, values)
-
-    def statistics(self, column: str) -> Statistics:
-        return self.source.statistics(column)
-
-    def save(self, folder: Path) -> None:
-        self.source.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.source.load(folder)
 
     def close(self) -> None:
         """Stop reading ahead."""

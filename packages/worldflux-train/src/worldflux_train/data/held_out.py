@@ -17,17 +17,18 @@ from worldflux.core.source import Segments, Source
 from worldflux.episodes import Episode
 from worldflux.errors import ConfigError
 from worldflux.nn.modes import evaluating
+from worldflux_train.data.around import SourceAround
 from worldflux_train.data.opened import Opened
 
 logger = logging.getLogger(__name__)
 
 
-class Counted:
+class Counted(SourceAround):
     """A `Source` that tells how many of at most `most` batches were read."""
 
     def __init__(self, source: Source, tell: Callable[[int, int], None], most: int) -> None:
-        self.source, self.tell, self.most, self.done = source, tell, most, 0
-        self.columns = source.columns
+        super().__init__(source)
+        self.tell, self.most, self.done = tell, most, 0
 
     def read(self, segments: Segments) -> Batch:
         """The batch of these segments."""
@@ -36,9 +37,6 @@ class Counted:
         if self.done < self.most:  # the end is told when the results are there
             self.tell(self.done, self.most)
         return batch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.source, name)
 
 
 def evaluated_on_held_out(
