@@ -247,5 +247,6 @@ TINY = DeltaIRISConfig(
         lstm_dim=64,
     ),
 )
-"""For catch on a processor: small networks on patches of 4 x 4 pixels, one phase after another."""
+"""Small networks on patches of 4 x 4 pixels, one phase after another. It does not learn catch yet:
+its tokenizer comes to the mean picture."""
 PRESETS = {"atari": DeltaIRISConfig(), "crafter": CRAFTER, "tiny": TINY}

@@ -17,6 +17,7 @@ from worldflux.core.source import Source
 from worldflux.planning.agent import PlanningAgent
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
+from worldflux_jepa.action_scale import fit_to_actions
 from worldflux_jepa.collapse import CollapseWatch, held_out_means
 from worldflux_jepa.jepa_wm.config import JEPAWMConfig
 from worldflux_jepa.jepa_wm.networks import FlatBlocks
@@ -24,7 +25,6 @@ from worldflux_jepa.jepa_wm.world_model import JEPAWorldModel
 from worldflux_jepa.optimisers import adamw
 
 PHASE = "model"
-_LEAST_STD = 1e-3
 
 
 class JEPAWMAgent(PlanningAgent):
@@ -56,10 +56,9 @@ class JEPAWMAgent(PlanningAgent):
 
     def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
         """Actions are normalised by the data's statistics, in training and in planning alike."""
-        found, blocks = source.statistics("action"), self.world_model.action_conditioner
+        blocks = self.world_model.action_conditioner
         if isinstance(blocks, FlatBlocks):
-            blocks.mean.copy_(torch.as_tensor(found.mean).flatten())
-            blocks.std.copy_(torch.as_tensor(found.std).flatten().clamp(min=_LEAST_STD))
+            fit_to_actions(blocks, source)
 
     def conditions(self, obs: Mapping[str, Any]) -> ConditionPayload | None:
         """The encoded `obs["goal"]` (B, ...), seen with the body that is observed."""

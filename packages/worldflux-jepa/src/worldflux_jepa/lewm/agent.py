@@ -20,6 +20,7 @@ from worldflux.nn.modes import evaluating
 from worldflux.planning.agent import PlanningAgent
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
+from worldflux_jepa.action_scale import fit_to_actions
 from worldflux_jepa.collapse import CollapseWatch, held_out_means
 from worldflux_jepa.lewm.config import LeWMConfig
 from worldflux_jepa.lewm.dynamics import batch_norms
@@ -28,7 +29,7 @@ from worldflux_jepa.lewm.world_model import LeWorldModel
 from worldflux_jepa.optimisers import adamw
 
 PHASE = "model"
-_LEAST_STD, _BATCHES = 1e-3, 8
+_BATCHES = 8
 
 
 class LeWMAgent(PlanningAgent):
@@ -63,10 +64,9 @@ class LeWMAgent(PlanningAgent):
 
     def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
         """Actions are normalised by the data's statistics, in training and in planning alike."""
-        found, blocks = source.statistics("action"), self.world_model.action_conditioner
+        blocks = self.world_model.action_conditioner
         if isinstance(blocks, BlockEncoder):
-            blocks.mean.copy_(torch.as_tensor(found.mean).flatten())
-            blocks.std.copy_(torch.as_tensor(found.std).flatten().clamp(min=_LEAST_STD))
+            fit_to_actions(blocks, source)
         encoder = self.world_model.observation_encoder
         trunk = encoder.trunk if isinstance(encoder, Projected) else None
         if isinstance(trunk, Convolutions):
