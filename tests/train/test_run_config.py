@@ -113,6 +113,13 @@ def test_what_is_missing_or_unreadable(tmp_path: Path) -> None:
         parse_overrides(["agent.lr"])
 
 
+def test_no_value_replaces_another_in_silence() -> None:
+    with pytest.raises(ConfigError, match=r"--set agent\.lr=\.\.\. is given twice"):
+        parse_overrides(["agent.lr=1", "agent.lr=2"])
+    with pytest.raises(ConfigError, match=r"train\.seed is set twice, once as 'seed'"):
+        resolve("tiny", CARTPOLE, overrides={"train.seed": 1, "seed": 2})
+
+
 def test_every_recipe_resolves() -> None:
     assert "dreamerv3-cartpole" in recipes()
     for path in recipes().values():

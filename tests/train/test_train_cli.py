@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,27 @@ def test_mistakes_on_the_command_line(site: Any, tmp_path: Path) -> None:
     said = "Error: train.envs: Input should be greater than 0, got -1. It is: Environments stepped"
     assert failed.stderr == f"{said} together.\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_no_option_replaces_another_in_silence(site: Any, tmp_path: Path) -> None:
+    said = CliRunner().invoke(build_app(), [*TRAIN, "--env", "wf/catch"])
+    assert said.exit_code == 2
+    assert "--env takes one value, and is given 2 times. Give it once." in said.output
+    said = CliRunner().invoke(
+        build_app(), ["data", "collect", "wf/catch", "x", "--seed", "1", "--seed", "2"]
+    )
+    assert "--seed takes one value, and is given 2 times." in said.output
+    for typed, text in {
+        ("--device", "cpu", "--set", "train.device=auto"): "--device cpu and --set train.device=",
+        ("--steps", "9", "--set", "train.steps=8"): "both set train.steps. Give one of them",
+        ("--set", "env.id=wf/catch"): "--env gym/CartPole-v1 and --set env.id=wf/catch both set",
+        ("--set", "train.seed=1", "--set", "train.seed=2"): "--set train.seed=... is given twice",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(text)):
+            _call(*TRAIN, *typed)
+    with pytest.raises(ConfigError, match=r"--config a=\.\.\. is given twice"):
+        _call("compare", "a=tiny", "--env", "wf/catch", "--steps", 9, "--out", tmp_path,
+              "--config", "a=x", "--config", "a=y")  # fmt: skip
 
 
 def test_runs_go_into_a_folder_of_their_own(

@@ -105,9 +105,14 @@ def train(
         return
     with asking_for_trust(typed):
         if resume is None:
-            own: dict[str, Any] = {} if device is None else {"train.device": device}
-            own |= {} if data is None else {"data.path": str(data.resolve())}
-            result = _started(model, env, steps, config, [*(set_ or [])], own, out, trust or ())
+            own = {
+                "id": ("the model", model),
+                "env.id": ("--env", env),
+                "train.steps": ("--steps", steps),
+                "train.device": ("--device", device),
+                "data.path": ("--data", data and str(data.resolve())),
+            }
+            result = _started(config, [*(set_ or [])], own, out, trust or ())
         elif model or env or data or config or set_ or out:
             raise ConfigError(
                 "--resume takes the run's own configuration: only --steps, --device, --trust "
@@ -128,12 +133,9 @@ def train(
 
 
 def _started(
-    model: str | None,
-    env: str | None,
-    steps: int | None,
     config: str | None,
     pairs: list[str],
-    own: dict[str, Any],
+    own: dict[str, tuple[str, Any]],
     out: Path | None,
     trust: Collection[str],
 ) -> Result:
@@ -141,13 +143,12 @@ def _started(
     from rich.console import Console
 
     from worldflux_train.config import resolve
-    from worldflux_train.nested import parse_overrides
+    from worldflux_train.nested import parse_overrides, with_options
     from worldflux_train.trust import names_in
 
-    resolved = resolve(
-        model, env, config=config, overrides={**parse_overrides(pairs), **own}, steps=steps,
-        trust=trust,
-    )  # fmt: skip
+    overrides = with_options(parse_overrides(pairs), own)
+    model, env, steps = (overrides.pop(key, None) for key in ("id", "env.id", "train.steps"))
+    resolved = resolve(model, env, config=config, overrides=overrides, steps=steps, trust=trust)
     find_here(names_in(resolved.to_dict()))
     from worldflux_train import api
 
@@ -157,12 +158,12 @@ def _started(
     return api.train(resolved, folder, console=console)
 
 
-def _resumed(run: Path, **options: Any) -> Result:
+def _resumed(run: Path, **changes: Any) -> Result:
     from rich.console import Console
 
     from worldflux_train import api
 
-    return api.resume(run, console=Console(), **options)
+    return api.resume(run, console=Console(), **changes)
 
 
 def evaluate(

@@ -282,7 +282,10 @@ def with_rooms(overrides: Mapping[str, Any], model_id: str) -> Nested:
         if len(rooms) > 1:
             written = " and ".join(f"{room}.{key}" for room in rooms)
             raise ConfigError(f"{key!r} could be {written}: write which one.")
-        found[f"{rooms[0]}.{key}" if rooms else key] = value
+        whole = f"{rooms[0]}.{key}" if rooms else key
+        if whole in found or (whole != key and whole in overrides):
+            raise ConfigError(f"{whole} is set twice, once as {key!r}. Set it once.")
+        found[whole] = value
     return found
 
 

@@ -18,8 +18,24 @@ def parse_overrides(pairs: list[str]) -> Nested:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set takes key=value, got {pair!r}. Example: --set agent.lr=1e-4")
+        if key.strip() in found:
+            raise ConfigError(f"--set {key.strip()}=... is given twice. Give it once.")
         found[key.strip()] = value_of(text)
     return found
+
+
+def with_options(overrides: Mapping[str, Any], options: Mapping[str, tuple[str, Any]]) -> Nested:
+    """`overrides` and the values of options of their own, by key: `{"env.id": ("--env", None)}`.
+
+    `ConfigError` where a key is set both ways; an option that is None was not given.
+    """
+    given = {key: (name, value) for key, (name, value) in options.items() if value is not None}
+    for key, (name, value) in given.items():
+        if key in overrides:
+            raise ConfigError(
+                f"{name} {value} and --set {key}={overrides[key]} both set {key}. Give one of them."
+            )
+    return {**overrides, **{key: value for key, (_, value) in given.items()}}
 
 
 def nest(dotted: Mapping[str, Any]) -> Nested:

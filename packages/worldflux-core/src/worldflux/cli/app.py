@@ -11,6 +11,7 @@ import typer
 
 from worldflux.cli import catalogue, doctor, new_plugin
 from worldflux.cli.examples import examples
+from worldflux.cli.once import OnceGroup
 from worldflux.errors import PluginLoadError
 from worldflux.plugins import plugins
 
@@ -30,6 +31,7 @@ def build_app() -> typer.Typer:
     """The whole command; a plugin that fails to add its part is reported and left out."""
     app = typer.Typer(
         name="worldflux",
+        cls=OnceGroup,
         help="Train, imagine, plan in, play and publish world models.",
         invoke_without_command=True,
         pretty_exceptions_enable=False,

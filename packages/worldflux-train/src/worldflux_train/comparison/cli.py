@@ -72,12 +72,12 @@ def compare(
     from rich.console import Console
 
     from worldflux_train.comparison.entries import plan
-    from worldflux_train.nested import parse_overrides
+    from worldflux_train.nested import parse_overrides, with_options
     from worldflux_train.trust import names_in
 
     console = Console()
-    own = {} if data is None else {"data.path": str(data.resolve())}
-    overrides = {**parse_overrides(set_ or []), **own}
+    where = data and str(data.resolve())
+    overrides = with_options(parse_overrides(set_ or []), {"data.path": ("--data", where)})
     with asking_for_trust(typed):
         entries = plan(  # every id and key is looked at before torch is imported
             models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
@@ -107,5 +107,7 @@ def _configs(pairs: list[str]) -> dict[str, str]:
                 f"--config takes NAME=FILE or NAME=RECIPE, got {pair!r}. Example: "
                 "--config tdmpc2:1m=tdmpc2-pendulum"
             )
+        if name in found:
+            raise ConfigError(f"--config {name}=... is given twice. Give it once.")
         found[name] = source
     return found
