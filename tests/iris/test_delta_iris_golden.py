@@ -22,10 +22,11 @@ from worldflux.specs import TensorSpec
 from worldflux_iris.delta_iris import behavior
 from worldflux_iris.delta_iris.agent import DeltaIRISAgent
 from worldflux_iris.delta_iris.config import AgentConfig, ConvConfig, DeltaIRISConfig, ModelConfig
-from worldflux_iris.delta_iris.dynamics import LIMIT, unit
+from worldflux_iris.delta_iris.dynamics import LIMIT
 from worldflux_iris.delta_iris.networks import flat
 from worldflux_iris.delta_iris.reference import load_weights, place
 from worldflux_iris.delta_iris.tokenizer import COMMITMENT, L1, WORST
+from worldflux_iris.pixels import unit
 
 
 @pytest.fixture(scope="module")

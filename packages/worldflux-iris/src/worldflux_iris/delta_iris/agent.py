@@ -24,7 +24,6 @@ from worldflux_iris.actor import MEMORY
 from worldflux_iris.delta_iris import behavior
 from worldflux_iris.delta_iris.actor import DeltaActorCritic
 from worldflux_iris.delta_iris.config import DeltaIRISConfig
-from worldflux_iris.delta_iris.dynamics import unit
 from worldflux_iris.delta_iris.world_model import DeltaIRISWorldModel
 from worldflux_iris.optimizers import decaying
 from worldflux_iris.sampling import sampled
@@ -107,7 +106,7 @@ class DeltaIRISAgent(Agent):
         Draws: "action_noise" (B, A), and for exploring "explore" (B,) and "random" (B,).
         """
         rand, rows = rand or Rand(), len(is_first)
-        frame = unit(self.world_model.observations(dict(obs))[KEY])
+        frame = self.normal(self.world_model.observations(dict(obs))[KEY])
         if state is None:
             state = State(dict(zip(MEMORY, self.actor.initial(rows), strict=True)))
         before = state.map(lambda x: x.masked_fill(is_first[:, None].to(x.device), 0))
@@ -118,6 +117,18 @@ class DeltaIRISAgent(Agent):
             action = explored(action, logits.shape[-1], self.config.agent.epsilon, rand)
         after = State(dict(zip(MEMORY, (h.float(), memory.float()), strict=True)))
         return ActionPayload("discrete", tensor=action), after
+
+    def normal(self, image: Tensor) -> Tensor:
+        """Images (..., C, Y, X), of bytes or in [0, 1], as the actor sees them."""
+        found: Tensor = self.world_model.dynamics_model.tokenizer.pixels(image)
+        return found
+
+    @torch.no_grad()
+    def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
+        """Before the tokenizer's first update pixels are normalised by the data, where wanted."""
+        if phase == "tokenizer":
+            pixels = self.world_model.dynamics_model.tokenizer.pixels
+            pixels.fit_to(source, self.training_plan().phase(phase))
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """One step of the phase's optimiser, and what follows it without a gradient."""

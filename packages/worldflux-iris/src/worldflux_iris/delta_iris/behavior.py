@@ -18,7 +18,7 @@ from worldflux.nn.modes import evaluating
 from worldflux.nn.symlog import symlog
 from worldflux.nn.two_hot import two_hot_cross_entropy
 from worldflux_iris.delta_iris.actor import Memory
-from worldflux_iris.delta_iris.dynamics import LIMIT, unit
+from worldflux_iris.delta_iris.dynamics import LIMIT
 from worldflux_iris.sampling import sampled
 from worldflux_iris.spaces import KEY
 
@@ -39,7 +39,7 @@ def started(agent: DeltaIRISAgent, batch: Batch, rand: Rand) -> tuple[State, Pla
     """The State (B, ...) after all steps of the Batch, and the actor that saw those before it."""
     with evaluating(agent.world_model):
         states = agent.world_model.observe_sequence(replace(batch, context=0))
-    frames, first = unit(batch.obs[KEY][:, :-1]), batch.is_first
+    frames, first = agent.normal(batch.obs[KEY][:, :-1]), batch.is_first
     memories = [net.burned_in(frames, first[:, :-1]) for net in (agent.actor, agent.target)]
     begun = first[:, -1:]
     own, target = (tuple(x.masked_fill(begun, 0) for x in memory) for memory in memories)
@@ -57,7 +57,7 @@ class Player:
 
     def __call__(self, state: State, t: int) -> Tensor:
         """An action (B,) for State (B, ...) of imagined step t; gradients reach the actor."""
-        frame, actor = unit(state["frame"]), self.agent.actor
+        frame, actor = self.agent.normal(state["frame"]), self.agent.actor
         with torch.enable_grad():
             self.own = actor(frame, *self.own)
             logits, value = actor.heads(self.own[0])
@@ -70,7 +70,7 @@ class Player:
     def judge(self, state: State) -> None:
         """What the target network makes of the frame of State (B, ...)."""
         target = self.agent.target
-        self.target = target(unit(state["frame"]), *self.target)
+        self.target = target(self.agent.normal(state["frame"]), *self.target)
         self.targets.append(target.scalar(target.heads(self.target[0])[1]))
 
 

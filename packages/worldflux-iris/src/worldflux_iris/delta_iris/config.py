@@ -63,6 +63,9 @@ class ModelConfig(Config):
     revive_updates: NonNegativeInt | None = 400
     """Updates during which words that are hardly used are revived; None: always; afterwards only
     where the code-book has collapsed (`max_codebook_updates_with_revival`)."""
+    whiten: bool = False
+    """Normalise each pixel by its own mean and deviation in the data, so that a small thing that
+    moves counts; else they are in [0, 1], as published."""
     encoder: ConvConfig = ConvConfig()
     """Two frames and the action to latents (`encoder_config`)."""
     decoder: ConvConfig = ConvConfig()
@@ -215,6 +218,7 @@ TINY = DeltaIRISConfig(
         vocab=128,
         code_dim=16,
         revive_updates=None,
+        whiten=True,
         encoder=ConvConfig(latent=16, **_SMALL),  # type: ignore[arg-type]
         decoder=ConvConfig(**_SMALL),  # type: ignore[arg-type]
         frame=ConvConfig(latent=8, **_SMALL),  # type: ignore[arg-type]
@@ -224,7 +228,7 @@ TINY = DeltaIRISConfig(
         dim=64,
     ),
     agent=AgentConfig(
-        lr=1e-3,
+        lr=2e-3,
         tokenizer_batch=32,
         tokenizer_length=10,
         model_batch=32,

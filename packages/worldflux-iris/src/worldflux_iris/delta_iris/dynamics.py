@@ -18,6 +18,7 @@ from worldflux_iris.delta_iris.networks import FrameEncoder, flat
 from worldflux_iris.delta_iris.tokenizer import DeltaTokenizer
 from worldflux_iris.dynamics import TokenDynamics
 from worldflux_iris.heads import head, initialised, own_episode
+from worldflux_iris.pixels import unit
 from worldflux_iris.sampling import sampled
 
 BINS, LIMIT, SIGNS, ENDS = 255, 20.0, 3, 2
@@ -35,11 +36,6 @@ class OneHot(ActionConditioner):
         if action.is_floating_point():
             return action
         return nn.functional.one_hot(action.long(), self.size).float()
-
-
-def unit(frame: Tensor) -> Tensor:
-    """Frames (..., C, Y, X), of bytes or in [0, 1], as numbers in [0, 1]."""
-    return frame if frame.is_floating_point() else frame.float() / 255
 
 
 class DeltaTransformer(TokenDynamics):
@@ -99,7 +95,8 @@ class DeltaTransformer(TokenDynamics):
 
         The published sizes fit D as they are; others go through a linear layer.
         """
-        found: Tensor = self.context_norm(self.context_fit(flat(self.context(unit(frame)))))
+        seen = self.context(self.tokenizer.pixels(frame))
+        found: Tensor = self.context_norm(self.context_fit(flat(seen)))
         return found
 
     def reward_mean(self, logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from worldflux.specs import TensorSpec
 from worldflux_iris.delta_iris.config import ModelConfig
 from worldflux_iris.delta_iris.networks import FrameDecoder, FrameEncoder
 from worldflux_iris.heads import initialised
+from worldflux_iris.pixels import Pixels
 
 COMMITMENT, L1, WORST = 0.02, 0.1, 0.01
 """Weights of the losses beside the squared error (tokenizer.py, quantizer.py)."""
@@ -58,6 +59,7 @@ class DeltaTokenizer(nn.Module):
             nn.Linear(features, c.code_dim),
             nn.Linear(c.code_dim, features),
         )
+        self.pixels = Pixels(image.shape, c.whiten, mean=0.0, scale=1.0)
         self.quantizer = MovingQuantizer(c.vocab, c.code_dim)
         self.revive_updates = c.revive_updates
         self.apply(initialised)
@@ -65,7 +67,7 @@ class DeltaTokenizer(nn.Module):
     def encode(self, before: Tensor, action: Tensor, after: Tensor) -> Tensor:
         """Maps (N, latent, Y', X') of frames (N, C, Y, X) in [0, 1] and actions (N, A)."""
         plane = (action @ self.encoder_action.weight).unflatten(1, (1, self.size, self.size))
-        found: Tensor = self.encoder(torch.cat([before, plane, after], 1))
+        found: Tensor = self.encoder(torch.cat([self.pixels(before), plane, self.pixels(after)], 1))
         return found.float()
 
     def latents(self, maps: Tensor) -> Tensor:
@@ -100,16 +102,17 @@ class DeltaTokenizer(nn.Module):
         return found
 
     def decode(self, before: Tensor, action: Tensor, latents: Tensor) -> Tensor:
-        """The next frames (N, C, Y, X), unbounded, of frames, actions (N, A) and (N, K, .)."""
+        """The next frames (N, C, Y, X), as the networks see them, of frames, actions (N, A) and
+        latents (N, K, features)."""
         planes = (action @ self.decoder_action.weight).unflatten(1, (-1, self.side, self.side))
-        parts = [self.frame(before), planes, self.maps(latents)]
+        parts = [self.frame(self.pixels(before)), planes, self.maps(latents)]
         found: Tensor = self.decoder(torch.cat([x.float() for x in parts], 1))
         return found.float()
 
     def shown(self, before: Tensor, action: Tensor, tokens: Tensor) -> Tensor:
         """The next frames (N, C, Y, X) as bytes: rounded, as they are seen again."""
         decoded = self.decode(before, action, self.words(tokens))
-        return (decoded.clamp(0, 1) * 255).round().to(torch.uint8)
+        return (self.pixels.back(decoded) * 255).round().to(torch.uint8)
 
     @torch.no_grad()
     def follow(self, inputs: Tensor, index: Tensor, rand: Rand | None = None) -> dict[str, Tensor]:

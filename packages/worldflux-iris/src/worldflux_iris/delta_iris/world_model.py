@@ -20,10 +20,11 @@ from worldflux.nn.two_hot import two_hot_cross_entropy
 from worldflux.nn.vector_quantizer import perplexity
 from worldflux.specs import Capability, TensorSpec
 from worldflux_iris.delta_iris.config import DeltaIRISConfig
-from worldflux_iris.delta_iris.dynamics import ENDS, LIMIT, DeltaTransformer, OneHot, unit
+from worldflux_iris.delta_iris.dynamics import ENDS, LIMIT, DeltaTransformer, OneHot
 from worldflux_iris.delta_iris.parts import FrameReader, Frames
 from worldflux_iris.delta_iris.tokenizer import COMMITMENT, L1, WORST, Change
 from worldflux_iris.dropout import dropping
+from worldflux_iris.pixels import unit
 from worldflux_iris.rollout import TokenRollout
 from worldflux_iris.spaces import KEY, discrete_action, only_image
 
@@ -106,7 +107,7 @@ class DeltaIRISWorldModel(WorldModel):
         before, after = (x.flatten(0, 1) for x in (frames[:, :-1], frames[:, 1:]))
         change = tokenizer.change(before, action[:, :-1].flatten(0, 1), after)
         found = tokenizer.decode(before, action[:, :-1].flatten(0, 1), change.restored)
-        lead, error = pairs.valid.shape, found - after
+        lead, error = pairs.valid.shape, found - tokenizer.pixels(after)
         whole = (~batch.is_first[:, 1:]).flatten()
         valid = pairs.valid.flatten()
         terms = {
@@ -118,7 +119,7 @@ class DeltaIRISWorldModel(WorldModel):
         total = COMMITMENT * terms["commitment"] + L1 * terms["l1"]
         total = total + terms["l2"] + WORST * terms["worst"]
         with torch.no_grad():
-            apart = mean((found.clamp(0, 1) - after).square(), valid)
+            apart = mean((tokenizer.pixels.back(found) - after).square(), valid)
             psnr = -10 * torch.log10(apart.clamp(min=1e-10))
             used = perplexity(change.found.index, self.config.model.vocab)
         assert len(before) == lead[0] * lead[1], lead

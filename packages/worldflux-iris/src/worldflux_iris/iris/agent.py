@@ -22,13 +22,10 @@ from worldflux_iris.acting import explored
 from worldflux_iris.actor import MEMORY, ActorCritic
 from worldflux_iris.iris import behavior
 from worldflux_iris.iris.config import IRISConfig
-from worldflux_iris.iris.tokenizer import KEY
 from worldflux_iris.iris.world_model import IRISWorldModel
 from worldflux_iris.optimizers import decaying
 from worldflux_iris.sampling import sampled
-
-FITTED_ON = 4
-"""Batches of the tokenizer's phase that pixels are normalised by."""
+from worldflux_iris.spaces import KEY
 
 
 class IRISAgent(Agent):
@@ -136,12 +133,9 @@ class IRISAgent(Agent):
     @torch.no_grad()
     def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
         """Before the tokenizer's first update pixels are normalised by the data, where wanted."""
-        if phase != "tokenizer" or not self.config.model.whiten:
-            return
-        plan = self.training_plan().phase(phase)
-        batches = [source.read(source.choose(plan, i)).obs[KEY] for i in range(FITTED_ON)]
-        pixels = self.world_model.observation_encoder.pixels
-        pixels.fit(torch.cat([b.flatten(0, 1) for b in batches]).to(pixels.mean.device))
+        if phase == "tokenizer":
+            pixels = self.world_model.observation_encoder.pixels
+            pixels.fit_to(source, self.training_plan().phase(phase))
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """One step of the phase's optimiser; the tokenizer's code-book may move as well."""

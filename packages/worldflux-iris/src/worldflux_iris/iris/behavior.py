@@ -14,8 +14,8 @@ from worldflux.core.trajectory import Trajectory
 from worldflux.distributed import mean
 from worldflux.nn.actor_critic import before_end, lambda_returns, reinforce
 from worldflux.nn.modes import evaluating
-from worldflux_iris.iris.tokenizer import KEY
 from worldflux_iris.sampling import sampled
+from worldflux_iris.spaces import KEY
 
 if TYPE_CHECKING:
     from worldflux_iris.iris.agent import IRISAgent

@@ -1,11 +1,11 @@
-"""Frames to tokens and back: encoder with code-book, decoder, and how pixels are normalised."""
+"""Frames to tokens and back: encoder with code-book, and decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.core.interfaces import Decoder, ObservationEncoder
 from worldflux.core.output import ModelOutput
@@ -17,45 +17,8 @@ from worldflux.nn.vector_quantizer import Quantized, VectorQuantizer, kmeans
 from worldflux.specs import TensorSpec
 from worldflux_iris.iris.config import ModelConfig
 from worldflux_iris.iris.networks import ImageDecoder, ImageEncoder
-
-KEY = "image"
-
-
-class Pixels(nn.Module):
-    """How pixels in [0, 1] are normalised: to [-1, 1], or by what the data look like."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, shape: tuple[int, ...], whiten: bool) -> None:
-        super().__init__()
-        size = shape if whiten else (1, 1, 1)
-        self.register_buffer("mean", torch.full(size, 0.5))
-        self.register_buffer("scale", torch.full(size, 0.5))
-
-    def unit(self, image: Tensor) -> Tensor:
-        """Images (..., C, Y, X), of bytes or in [0, 1], as numbers in [0, 1]."""
-        return image if image.is_floating_point() else image.float() / 255
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Images (..., C, Y, X), of bytes or in [0, 1], as the networks see them."""
-        return (self.unit(image) - self.mean) / self.scale
-
-    def back(self, x: Tensor) -> Tensor:
-        """What the networks see (..., C, Y, X), as images in [0, 1]."""
-        return (x * self.scale + self.mean).clamp(0, 1)
-
-    @torch.no_grad()
-    def fit(self, images: Tensor) -> None:
-        """Take mean and scale from images (N, C, Y, X).
-
-        The scale is the geometric mean of the deviation of that pixel and that of all, so that
-        things that are seldom anywhere count, and pixels that hardly change do not count too much.
-        """
-        x = self.unit(images)
-        own, every = x.std(0), (x - x.mean(0)).square().mean().sqrt().clamp(min=1e-3)
-        self.mean.copy_(x.mean(0))
-        self.scale.copy_((own.maximum(0.01 * every) * every).sqrt())
+from worldflux_iris.pixels import Pixels
+from worldflux_iris.spaces import KEY
 
 
 class Tokenizer(ObservationEncoder):

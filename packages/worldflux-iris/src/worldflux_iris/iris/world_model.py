@@ -23,10 +23,11 @@ from worldflux_iris.dropout import dropping
 from worldflux_iris.iris import losses
 from worldflux_iris.iris.config import IRISConfig
 from worldflux_iris.iris.dynamics import ENDS, SIGNS, ActionTokens, TokenTransformer
-from worldflux_iris.iris.tokenizer import KEY, TokenDecoder, Tokenizer
+from worldflux_iris.iris.tokenizer import TokenDecoder, Tokenizer
 from worldflux_iris.perceptual import Perceptual
+from worldflux_iris.pixels import unit
 from worldflux_iris.rollout import TokenRollout
-from worldflux_iris.spaces import discrete_action, only_image
+from worldflux_iris.spaces import KEY, discrete_action, only_image
 
 
 class IRISWorldModel(WorldModel):
@@ -162,17 +163,13 @@ class IRISWorldModel(WorldModel):
             "commitment": used * mean(quantized.commitment_loss(), held),
         }
         if c.perceptual:
-            unit = [2 * tokenizer.pixels.unit(x) - 1 for x in (image, self._unit(found))]
-            terms["perceptual"] = mean(self.perceptual(*unit), held)
+            frames = [2 * unit(x) - 1 for x in (image, tokenizer.pixels.raw(found))]
+            terms["perceptual"] = mean(self.perceptual(*frames), held)
         with torch.no_grad():
-            apart = (tokenizer.pixels.back(found) - tokenizer.pixels.unit(image)).square()
+            apart = (tokenizer.pixels.back(found) - unit(image)).square()
             metrics["psnr"] = -10 * torch.log10(mean(apart, held).clamp(min=1e-10))
             metrics["perplexity"] = perplexity(quantized.index, c.vocab)
         return terms
-
-    def _unit(self, normal: Tensor) -> Tensor:
-        pixels = self.observation_encoder.pixels
-        return normal * pixels.scale + pixels.mean
 
     def _prediction_terms(
         self, batch: Batch, metrics: dict[str, Tensor | float], rand: Rand | None
