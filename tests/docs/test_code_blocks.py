@@ -93,7 +93,15 @@ def affordable(code: str, folder: Path) -> str:
     code = re.sub(
         r"python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/", "", code
     )
-    code = re.sub(r"^(?!.*--resume)(.*)--steps \d+", rf"\1{BUDGET}", code, flags=re.MULTILINE)
+    # a key that a line sets itself is not given twice
+    own = r"^(?!.*--resume)(.*)--steps \d+(.*eval_episodes)"
+    code = re.sub(own, r"\1--steps 300\2", code, flags=re.MULTILINE)
+    code = re.sub(
+        r"^(?!.*--resume)(?!.*eval_episodes)(.*)--steps \d+",
+        rf"\1{BUDGET}",
+        code,
+        flags=re.MULTILINE,
+    )
     here = "-db none --no-install"  # what is installed here
     code = re.sub(r"(nox -s train)\b", rf"\1 {here} -- {BUDGET} --out {folder}/run", code)
     return re.sub(r"nox -s tests", "pytest --collect-only -q tests", code)

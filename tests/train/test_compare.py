@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from worldflux.runs import Run
 from worldflux_train.comparison.cli import _configs
 from worldflux_train.comparison.compare import Comparison, compare
 from worldflux_train.comparison.entries import plan
-from worldflux_train.comparison.results import read_run, scale_of, standings
+from worldflux_train.comparison.results import Finished, read_run, scale_of, standings
 from worldflux_train.comparison.running import ended
+from worldflux_train.comparison.suites import places
 from worldflux_train.statistics import bootstrap_ci, iqm
 
 pytestmark = pytest.mark.usefixtures("site")
@@ -125,12 +127,13 @@ def test_markdown_and_latex_say_what_the_csv_says(finished: Comparison) -> None:
 def test_report_is_one_file_with_everything(finished: Comparison) -> None:
     text = finished.report.read_text()
     page = Page(text)
-    assert page.tags.count("svg") == 2 and not [x for x in page.loaded if not x.startswith("#")]
+    assert page.tags.count("svg") == 3 and not [x for x in page.loaded if not x.startswith("#")]
     assert page.tags.count("details") == 3  # two configurations, versions
     for said in ("<h1>tiny · tiny:wide</h1>", ENV, "tiny-wide/seed-2", "CPU time", "width: 32"):
         assert said in text
     for row in _rows(finished.path / "table.csv"):
         assert f"<td>{row['model']}</td><td>3</td>" in text
+    assert "By environment" not in text
     assert "$" not in text
 
 
@@ -305,11 +308,15 @@ def test_config_option_names_a_model() -> None:
 def test_atari_scores_are_human_normalised(finished: Comparison) -> None:
     """The runs of CartPole, read as if their environment were a game."""
     entries = plan(["tiny"], ENV, seeds=range(3), steps=60, overrides=QUICK)
-    runs = [read_run(entry, finished.path / entry.folder) for entry in entries]
-    for run in runs:
-        run.entry.config.env["id"] = "atari/ms_pacman"  # type: ignore[index]
+    as_game = places("atari/ms_pacman")[0]
+    runs = [
+        Finished(
+            replace(entry, place=as_game), read_run(entry, finished.path / entry.folder).evaluations
+        )
+        for entry in entries
+    ]
     scale = scale_of(runs, None)
-    assert (scale.game, scale.gamma, scale.unit) == ("MsPacman", 1.0, "human-normalised return")
+    assert (scale.human, scale.gamma, scale.unit) == (True, 1.0, "human-normalised return")
     expected = (np.array([run.final for run in runs]) - 307.3) / (6951.6 - 307.3)
     np.testing.assert_allclose(standings(runs, scale)[0].scores, expected)
 

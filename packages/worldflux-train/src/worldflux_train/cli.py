@@ -302,6 +302,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
         (
             "compare tdmpc2:1m rssm:small --env wf/pendulum --steps 2000 --seeds 2 --out both",
             "compare a=rssm b=rssm --env wf/catch --steps 2000 --out both --set b/agent.lr=1e-3",
+            "compare iris diamond --suite atari100k --seeds 5 --out atari",
         ),
     ),
 }

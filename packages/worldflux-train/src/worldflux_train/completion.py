@@ -25,6 +25,13 @@ def recipe_names(incomplete: str) -> list[str]:
     return [f"{incomplete[: incomplete.rfind('=') + 1]}{name}" for name in recipes()]
 
 
+def suite_names(incomplete: str) -> list[str]:
+    """The shipped suites."""
+    from worldflux_train.comparison.suites import shipped
+
+    return list(shipped())
+
+
 def named_model_ids(incomplete: str) -> list[str]:
     """Model ids, also behind `NAME=`, as `compare` takes them."""
     name, equals, typed = incomplete.rpartition("=")
@@ -62,5 +69,7 @@ def _keys(context: typer.Context) -> Iterator[Key]:
     given = context.params.get("model") or context.params.get("models") or context.args
     models = [given] if isinstance(given, str) else [*given]
     model_id = models[0].rpartition("=")[2] if models else None
+    env = context.params.get("env")
+    first = env if env is None or isinstance(env, str) else next(iter(env), None)
     with contextlib.suppress(WorldFluxError):  # an id that is not whole yet
-        yield from keys_of_run(model_id, context.params.get("env"))
+        yield from keys_of_run(model_id, first)

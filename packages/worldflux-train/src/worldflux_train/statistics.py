@@ -7,6 +7,7 @@ Scores are `(N,)`, N runs of one task, or `(..., N, M)`, N runs of M tasks; lead
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,13 @@ def optimality_gap(scores: ArrayLike, gamma: float = 1.0) -> Any:
     return _plain((gamma - np.minimum(as_scores(scores), gamma)).mean((-2, -1)))
 
 
+def performance_profile(scores: ArrayLike, taus: ArrayLike) -> Any:
+    """The share of all N·M scores above each of `taus` (T,): `(..., T)`."""
+    x = as_scores(scores)  # (..., N, M)
+    over = np.asarray(taus, np.float64)  # (T,)
+    return (x[..., None] > over).mean((-3, -2))
+
+
 def bootstrap_ci(
     scores: ArrayLike,
     statistic: Statistic = iqm,
@@ -63,6 +71,22 @@ def bootstrap_ci(
 
     `statistic` maps `(R, N, M)` to `(R,)`, as those of this module do.
     """
+    low, high = bootstrap_band(
+        scores, statistic, (), confidence=confidence, repetitions=repetitions, seed=seed
+    )
+    return float(low), float(high)
+
+
+def bootstrap_band(
+    scores: ArrayLike,
+    statistic: Statistic,
+    shape: tuple[int, ...],
+    *,
+    confidence: float = 0.95,
+    repetitions: int = 2000,
+    seed: int = 0,
+) -> tuple[Scores, Scores]:
+    """As `bootstrap_ci`, of a statistic that maps `(R, N, M)` to `(R, *shape)`: two `shape`s."""
     x = as_scores(scores)
     if x.ndim != 2 or len(x) < 2:
         raise ContractError(
@@ -74,14 +98,15 @@ def bootstrap_ci(
             "A bootstrap interval needs 0 < confidence < 1 and repetitions >= 1, got "
             f"{confidence} and {repetitions}."
         )
-    random, at_once = np.random.default_rng(seed), max(1, RESAMPLED_AT_ONCE // x.size)
+    size = x.size * math.prod(shape)
+    random, at_once = np.random.default_rng(seed), max(1, RESAMPLED_AT_ONCE // size)
     found = [
-        _resampled(x, statistic, min(at_once, repetitions - done), random)
+        _resampled(x, statistic, shape, min(at_once, repetitions - done), random)
         for done in range(0, repetitions, at_once)
     ]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def human_normalized(scores: Mapping[str, ArrayLike]) -> Scores:
@@ -127,15 +152,20 @@ def as_scores(scores: ArrayLike) -> Scores:
 
 
 def _resampled(
-    x: Scores, statistic: Statistic, repetitions: int, random: np.random.Generator
+    x: Scores,
+    statistic: Statistic,
+    shape: tuple[int, ...],
+    repetitions: int,
+    random: np.random.Generator,
 ) -> Scores:
-    """The statistic (R,) of R data sets, whose every task draws its own N runs."""
+    """The statistic (R, *shape) of R data sets, whose every task draws its own N runs."""
     runs, tasks = x.shape
     drawn = random.integers(runs, size=(repetitions, runs, tasks))
     found = np.asarray(statistic(x[drawn, np.arange(tasks)]))
-    if found.shape != (repetitions,):
+    if found.shape != (repetitions, *shape):
+        wanted = f"(R{''.join(f', {size}' for size in shape) or ','})"
         raise ContractError(
-            f"A bootstrapped statistic maps (R, N, M) to (R,): for R={repetitions} it returned "
+            f"A bootstrapped statistic maps (R, N, M) to {wanted}: for R={repetitions} it returned "
             f"{found.shape}. Reduce the last two axes only."
         )
     return found

@@ -1,1 +1,1 @@
-"""Several models on one environment with equal budgets: trained, measured and reported."""
+"""Several models in some environments with equal budgets: trained, measured and reported."""

@@ -19,12 +19,21 @@ Models = Annotated[
         autocompletion=completion.named_model_ids,
     ),
 ]
-Env = Annotated[
-    str,
+Envs = Annotated[
+    list[str] | None,
     typer.Option(
+        "--env",
         metavar="BACKEND/TASK",
-        help="Such as wf/pendulum.",
+        help="Such as wf/pendulum. May be repeated.",
         autocompletion=completion.env_ids,
+    ),
+]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Environments of a suite, such as atari100k, or of a YAML file, in place of --env.",
+        autocompletion=completion.suite_names,
     ),
 ]
 Configs = Annotated[
@@ -47,7 +56,7 @@ Set = Annotated[
 Target = Annotated[
     float | None,
     typer.Option(
-        help="Score that counts as optimal; default: the best one, for Atari 100k a human's."
+        help="Score that counts as optimal; default: 1 where scores are normalised, else the best."
     ),
 ]
 
@@ -55,9 +64,12 @@ Target = Annotated[
 def compare(
     typed: typer.Context,
     models: Models,
-    env: Env,
-    steps: Annotated[int, typer.Option(min=1, help="Agent steps of every run.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs and the report.")],
+    env: Envs = None,
+    suite: SuiteOption = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Agent steps of every run; default: the suite's.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Recorded episodes that all learn from (data.path)."),
@@ -72,6 +84,7 @@ def compare(
     from rich.console import Console
 
     from worldflux_train.comparison.entries import plan
+    from worldflux_train.comparison.suites import places, steps_of
     from worldflux_train.nested import parse_overrides, with_options
     from worldflux_train.trust import names_in
 
@@ -80,21 +93,26 @@ def compare(
     overrides = with_options(parse_overrides(set_ or []), {"data.path": ("--data", where)})
     with asking_for_trust(typed):
         entries = plan(  # every id and key is looked at before torch is imported
-            models, env, seeds=range(seeds), steps=steps, configs=_configs(config or []),
+            models, places(env or (), suite, trust or ()), seeds=range(seeds),
+            steps=steps_of(steps, suite), configs=_configs(config or []),
             overrides=overrides, trust=trust or (), budgets=False,
         )  # fmt: skip
         find_here(name for entry in entries for name in names_in(entry.config.to_dict()))
         from worldflux_train.comparison.compare import compare as run
 
         found = run(
-            models, env, steps=steps, out=out, seeds=seeds, configs=_configs(config or []),
-            overrides=overrides, target=target, trust=trust or (), console=console,
+            models, env or (), steps=steps, suite=suite, out=out, seeds=seeds,
+            configs=_configs(config or []), overrides=overrides, target=target,
+            trust=trust or (), console=console,
         )  # fmt: skip
     if found.outcome == "interrupted":
         console.print("Interrupted and saved. Continue with the same command.", highlight=False)
         raise typer.Exit(130)
     table = (found.path / "table.md").read_text("utf-8")
     console.print(table, markup=False, highlight=False, soft_wrap=True)
+    if len(found.standings[0].tasks) > 1:
+        by_task = (found.path / "tasks.md").read_text("utf-8")
+        console.print(by_task, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {found.report}", markup=False, highlight=False, soft_wrap=True)
 
 

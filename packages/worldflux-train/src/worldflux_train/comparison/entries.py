@@ -1,22 +1,24 @@
-"""What a comparison trains: one configuration per model and seed, all with the same budget."""
+"""What a comparison trains: one configuration per model, environment and seed, on equal budgets."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from worldflux.errors import ConfigError, UnknownIdError, did_you_mean
 from worldflux.trust import Trust
+from worldflux_train.comparison.suites import Place, places
 from worldflux_train.config import RunConfig, resolve
 
 EVALUATIONS = 10
 BUDGET = ("steps", "envs", "eval_every", "eval_episodes", "threads")
 DATA = ("path", "validation")
 FIXED = {
-    "id": "models", "env.id": "env", "train.steps": "steps", "train.seed": "seeds",
+    "id": "models", "env.id": "envs", "train.steps": "steps", "train.seed": "seeds",
 }  # fmt: skip
 Source = str | Path | Mapping[str, Any]
 
@@ -28,16 +30,26 @@ class Entry:
     label: str
     seed: int
     config: RunConfig
+    place: Place
+    alone: bool = True
+    """Whether the comparison has this environment only."""
 
     @property
     def folder(self) -> str:
         """Where the run lies within the comparison's folder."""
-        return f"{_slug(self.label)}/seed-{self.seed}"
+        where = "" if self.alone else f"{_slug(self.place.env)}/"
+        return f"{_slug(self.label)}/{where}seed-{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """The run, for people."""
+        where = "" if self.alone else f" on {self.place.env}"
+        return f"{self.label}{where}, seed {self.seed}"
 
 
 def plan(
     models: Sequence[str],
-    env: str,
+    envs: str | Sequence[str] | Sequence[Place],
     *,
     seeds: Sequence[int],
     steps: int,
@@ -49,32 +61,43 @@ def plan(
     """Every run, one seed after another so that an unfinished comparison is a fair one.
 
     A model is `[NAME=]ID[:PRESET]`; NAME (by default the id) stands in `configs` and before the
-    slash of an override that is for one model only. `trust` holds the modules that the files of
-    `configs` may name. Without `budgets` they are not compared, and torch
-    is not imported.
+    slash of an override that is for one model only. `envs` are ids or what `places` gives. `trust`
+    holds the modules that the files of `configs` may name. Without `budgets` they are not compared,
+    and torch is not imported.
     """
-    ids = _labelled(models)
+    ids, where = _labelled(models), _places(envs)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"A comparison needs at least one seed, each once; got {list(seeds)}.")
     for label in configs or {}:
         _check_label(label, ids)
     shared, own = _split(overrides or {}, ids)
     shared = {"train.eval_every": max(1, steps // EVALUATIONS), **shared}
-    entries = [
-        Entry(
-            label,
-            seed,
-            resolve(
-                model, env, config=(configs or {}).get(label), steps=steps, trust=trust,
-                overrides={**shared, **own[label], "train.seed": seed},
-            ),
-        )
-        for seed in seeds
-        for label, model in ids.items()
-    ]  # fmt: skip
+    entries = []
+    for seed, place, (label, model) in product(seeds, where, ids.items()):
+        config = resolve(
+            model, place.env, config=(configs or {}).get(label), steps=steps, trust=trust,
+            overrides={**place.settings, **shared, **own[label], "train.seed": seed},
+        )  # fmt: skip
+        entries.append(Entry(label, seed, config, place, len(where) == 1))
     if budgets:
         _require_equal_budgets(entries)
     return entries
+
+
+def _places(envs: str | Sequence[str] | Sequence[Place]) -> list[Place]:
+    ids = [envs] if isinstance(envs, str) else [env for env in envs if isinstance(env, str)]
+    found = [env for env in envs if isinstance(env, Place)] or places(ids)
+    slugs: dict[str, str] = {}
+    for place in found:
+        other = slugs.setdefault(_slug(place.env), place.env)
+        if other != place.env:
+            raise ConfigError(
+                f"{other} and {place.env} would lie in one folder ({_slug(place.env)}). Compare "
+                "them apart."
+            )
+        for key in place.settings:
+            _refuse_fixed(key, f"{key} of {place.env}")
+    return found
 
 
 def _labelled(models: Sequence[str]) -> dict[str, str]:
@@ -104,16 +127,20 @@ def _split(
     own: dict[str, dict[str, Any]] = {label: {} for label in labels}
     for text, value in overrides.items():
         label, slash, key = text.rpartition("/")
-        if key in FIXED:
-            raise ConfigError(
-                f"A comparison sets {key} itself: use its {FIXED[key]!r} instead of {text}."
-            )
+        _refuse_fixed(key, text)
         if slash:
             _check_label(label, labels)
             own[label][key] = value
         else:
             shared[key] = value
     return shared, own
+
+
+def _refuse_fixed(key: str, text: str) -> None:
+    if key in FIXED:
+        raise ConfigError(
+            f"A comparison sets {key} itself: use its {FIXED[key]!r} instead of {text}."
+        )
 
 
 def _check_label(label: str, labels: Mapping[str, str]) -> None:
@@ -125,8 +152,9 @@ def _check_label(label: str, labels: Mapping[str, str]) -> None:
 
 
 def _require_equal_budgets(entries: Sequence[Entry]) -> None:
-    first = entries[0]
-    for other in entries[1:]:
+    firsts: dict[str, Entry] = {}  # options may differ from one environment to the next
+    for other in entries:
+        first = firsts.setdefault(other.place.env, other)
         for key, mine, theirs in _budgets(first.config, other.config):
             if mine != theirs:
                 raise ConfigError(

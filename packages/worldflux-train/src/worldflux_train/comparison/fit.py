@@ -1,4 +1,4 @@
-"""Whether every model of a comparison can learn in its environment, before any is trained."""
+"""Whether every model of a comparison can learn in its environments, before any is trained."""
 
 from __future__ import annotations
 
@@ -13,20 +13,31 @@ from worldflux_train.stepping import Stepper
 
 
 def require_fit(entries: Sequence[Entry]) -> None:
-    """Make the environment once and every model without weights; errors name the model.
+    """Make every environment once and every model without weights; errors name both.
 
-    Options of the environment are the same for all, so that one environment speaks for all.
+    Options of an environment are the same for all models, so that one speaks for all.
     """
-    envs = make_envs(entries[0].config, 1)
+    steppers: dict[str, Stepper] = {}
+    for entry in {(entry.place.env, entry.label): entry for entry in entries}.values():
+        if entry.place.env not in steppers:
+            steppers[entry.place.env] = _closed_stepper(entry)
+        _require_fit(entry, steppers[entry.place.env])
+
+
+def _closed_stepper(entry: Entry) -> Stepper:
+    """Its spaces are what is asked for."""
+    envs = make_envs(entry.config, 1)
     try:
-        stepper = Stepper(envs, [0])
+        return Stepper(envs, [0])
     finally:
         envs.close()
+
+
+def _require_fit(entry: Entry, stepper: Stepper) -> None:
     meta = torch.device("meta")
-    for entry in {entry.label: entry for entry in entries}.values():
-        try:
-            with meta:
-                make_agent(entry.config, stepper.obs_spec, stepper.action_spec, meta)
-        except WorldFluxError as error:
-            text = f"{entry.label} cannot learn in {entry.config.env_id}: {error}"
-            raise type(error)(text) from error
+    try:
+        with meta:
+            make_agent(entry.config, stepper.obs_spec, stepper.action_spec, meta)
+    except WorldFluxError as error:
+        text = f"{entry.label} cannot learn in {entry.config.env_id}: {error}"
+        raise type(error)(text) from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 
 from worldflux.errors import StorageError
-from worldflux.ids import EnvId
 from worldflux.runs import Run, having
 from worldflux_train.comparison.entries import Entry
+from worldflux_train.comparison.suites import human_reference
 from worldflux_train.statistics import (
     Scores,
     Statistic,
-    atari_game,
     bootstrap_ci,
-    human_normalized,
     iqm,
     mean,
     median,
@@ -65,15 +63,28 @@ class Interval:
 
 @dataclass(frozen=True)
 class Curve:
-    """Interquartile mean over the runs of a model at common points of training."""
+    """Interquartile mean over the runs of a model, at common points of training."""
 
     steps: list[float]
     values: list[Interval]
 
 
 @dataclass(frozen=True)
+class Reached:
+    """What one model reached in one environment: undiscounted returns (N,) of its N runs."""
+
+    returns: Scores
+    score: float
+    """Mean over the runs in the comparison's unit."""
+    iqm: Interval
+    """Of the returns."""
+    curve: Curve
+
+
+@dataclass(frozen=True)
 class Standing:
-    """What one model reached; `statistics` by name, over `scores` (N,)."""
+    """What one model reached; `statistics` by name, over `scores`: (N,) of N runs in the one
+    environment, or (N, M) in M of them. `curve` is in the unit of the scores."""
 
     label: str
     model: str
@@ -82,6 +93,8 @@ class Standing:
     curve: Curve
     wall: float
     cpu: float
+    tasks: dict[str, Reached] = field(default_factory=dict)
+    """By environment."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +103,30 @@ class Scale:
 
     unit: str
     gamma: float
-    game: str | None = None
+    tasks: Mapping[str, tuple[float, float]]
+    """By environment, the returns that are scores of 0 and 1."""
+    human: bool = False
+    """Whether 1 is a human's score."""
+    relative: bool = False
+    """Whether some of `tasks` are the lowest and highest final returns of this comparison."""
+
+    def score(self, env: str, returns: Any) -> Any:
+        """Returns as scores, of any shape."""
+        low, high = self.tasks[env]
+        return (np.asarray(returns, np.float64) - low) / (high - low)
 
     def scores(self, runs: Sequence[Finished]) -> Scores:
-        """Final scores (N,)."""
-        returns = [run.final for run in runs]
-        return human_normalized({self.game: returns})[:, 0] if self.game else np.array(returns)
+        """Final scores of one model's runs: (N,), or (N, M) in several environments."""
+        found = [self.score(env, [run.final for run in own]) for env, own in by_env(runs).items()]
+        return np.array(found[0]) if len(found) == 1 else np.stack(found, 1)
+
+
+def by_env(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Runs by their environment, in the order in which these were given."""
+    found: dict[str, list[Finished]] = {}
+    for run in runs:
+        found.setdefault(run.entry.place.env, []).append(run)
+    return found
 
 
 def read_run(entry: Entry, path: Path) -> Finished:
@@ -110,12 +141,29 @@ def read_run(entry: Entry, path: Path) -> Finished:
 
 
 def scale_of(runs: Sequence[Finished], target: float | None) -> Scale:
-    """Human-normalised for the games of Atari 100k; elsewhere returns, and the best is optimal."""
-    env = EnvId.parse(runs[0].entry.config.env_id)
-    game = atari_game(env.task) if env.backend == "atari" else None
-    if game is not None:
-        return Scale("human-normalised return", 1.0 if target is None else target, game)
-    return Scale("return", max(run.final for run in runs) if target is None else target)
+    """Normalised where the returns of 0 and 1 are known, or where there are several environments.
+
+    Those that are not known are then the lowest and the highest final return of the comparison. In
+    one environment without them scores are returns, and the best is optimal.
+    """
+    groups = by_env(runs)
+    places = {env: own[0].entry.place for env, own in groups.items()}
+    known = {env: (place.low, place.high) for env, place in places.items()}
+    if len(groups) == 1 and None in known[next(iter(groups))]:
+        best = max(run.final for run in runs) if target is None else target
+        return Scale("return", best, {next(iter(groups)): (0.0, 1.0)})
+    tasks = {env: _ends(low, high, groups[env]) for env, (low, high) in known.items()}
+    human = all(human_reference(env) == ends for env, ends in tasks.items())
+    unit = "human-normalised return" if human else "normalised return"
+    relative = any(None in ends for ends in known.values())
+    return Scale(unit, 1.0 if target is None else target, tasks, human, relative)
+
+
+def _ends(low: float | None, high: float | None, runs: Sequence[Finished]) -> tuple[float, float]:
+    if low is not None and high is not None:
+        return low, high
+    finals = [run.final for run in runs]
+    return min(finals), max(finals) if max(finals) > min(finals) else min(finals) + 1.0
 
 
 def standings(runs: Sequence[Finished], scale: Scale) -> list[Standing]:
@@ -133,10 +181,18 @@ def _standing(runs: list[Finished], scale: Scale) -> Standing:
         runs[0].entry.config.id,
         scores,
         {name: interval(scores, statistic) for name, statistic in kinds.items()},
-        _curve(runs),
+        _curve(runs, scale),
         float(np.mean([run.wall for run in runs])),
         float(np.mean([run.cpu for run in runs])),
+        {env: _reached(own, scale) for env, own in by_env(runs).items()},
     )
+
+
+def _reached(runs: list[Finished], scale: Scale) -> Reached:
+    env, returns = runs[0].entry.place.env, np.array([run.final for run in runs])
+    score = float(np.mean(scale.score(env, returns)))
+    as_they_are = replace(scale, tasks={env: (0.0, 1.0)})
+    return Reached(returns, score, interval(returns, iqm), _curve(runs, as_they_are))
 
 
 def interval(scores: Scores, statistic: Statistic) -> Interval:
@@ -146,15 +202,19 @@ def interval(scores: Scores, statistic: Statistic) -> Interval:
     return Interval(statistic(scores), *bootstrap_ci(scores, statistic))
 
 
-def _curve(runs: Sequence[Finished]) -> Curve:
+def _curve(runs: Sequence[Finished], scale: Scale) -> Curve:
     """At the points that every run was evaluated at."""
     by_point = [{_point(run, row): row for row in run.evaluations} for run in runs]
     common = sorted(set.intersection(*(set(found) for found in by_point)))
-    rows = [[found[point] for found in by_point] for point in common]
-    return Curve(
-        [float(np.mean([row["step"] for row in at])) for at in rows],
-        [interval(np.array([row["eval/return"] for row in at]), iqm) for at in rows],
-    )
+    steps, values = [], []
+    for point in common:
+        rows = [found[point] for found in by_point]
+        steps.append(float(np.mean([row["step"] for row in rows])))
+        at: dict[str, list[float]] = {}
+        for run, row in zip(runs, rows, strict=True):
+            at.setdefault(run.entry.place.env, []).append(row["eval/return"])
+        values.append(interval(np.stack([scale.score(*each) for each in at.items()], 1), iqm))
+    return Curve(steps, values)
 
 
 def _point(run: Finished, row: dict[str, Any]) -> float:
