@@ -198,11 +198,29 @@ def test_collect_appends_whole_episodes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours[key], theirs[key])
 
 
+def test_random_actions_that_last(tmp_path: Path) -> None:
+    """About five steps each; a new one begins with every episode."""
+    run("collect", "wf/two-room", tmp_path / "c", "--steps", 2000, "--envs", 8, "--hold", 5)
+    run("collect", "wf/two-room", tmp_path / "d", "--steps", 200, "--envs", 2)
+    held, single = Episodes(tmp_path / "c"), Episodes(tmp_path / "d")
+    changes, steps, starts = 0, 0, []
+    for episode in held:
+        action = episode["action"][:-1]
+        changes += int((action[1:] != action[:-1]).any(1).sum())
+        steps += len(action) - 1
+        starts.append(tuple(action[0]))
+    assert 4 < steps / changes < 6.5
+    assert len(set(starts)) == len(starts)
+    assert all((e["action"][1:-1] != e["action"][:-2]).any(1).all() for e in single)
+    with pytest.raises(ConfigError, match="hold=5: random actions may last 1 step or more"):
+        collect("wf/two-room", tmp_path / "e", 20, policy=lambda obs: np.ones((1, 2)), hold=5)
+
+
 def test_an_agent_as_the_policy(tmp_path: Path) -> None:
     collect("wf/catch", tmp_path / "c", 10, envs=2)
     found = Episodes(tmp_path / "c")
     agent = TinyAgent(TinyConfig(), observations(found.columns), actions(found.columns))
-    collect("wf/catch", tmp_path / "d", 20, envs=2, policy=agent, mode="eval")
+    collect("wf/catch", tmp_path / "d", 20, envs=2, policy=agent, acting="eval", mode="sync")
     taken = Episodes(tmp_path / "d")
     assert taken.columns == found.columns and int((taken.lengths - 1).sum()) >= 20
 

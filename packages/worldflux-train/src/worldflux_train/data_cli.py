@@ -115,6 +115,7 @@ def convert(
     epilog=examples(
         "data collect wf/catch catch --steps 2000 --envs 4",
         "data collect gym/CartPole-v1 played --policy runs/cartpole --steps 5000",
+        "data collect wf/two-room rooms --hold 5 --set obs=pixels --set size=32",
     )
 )
 def collect(
@@ -131,6 +132,9 @@ def collect(
             help="Random actions, a run's trained agent, or a function of observations by key.",
         ),
     ] = "random",
+    hold: Annotated[
+        int, typer.Option(min=1, help="Steps that a random action lasts on average.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     set_: Annotated[
         list[str] | None,
@@ -144,8 +148,9 @@ def collect(
     options = parse_overrides(set_ or [])
     with progress("recorded", steps) as tell:
         found = recorded(
-            env, folder, steps, policy=_policy(policy), envs=envs, seed=seed, tell=tell, **options
-        )
+            env, folder, steps, policy=_policy(policy), envs=envs, seed=seed, hold=hold,
+            tell=tell, **options,
+        )  # fmt: skip
     typer.echo(f"{folder}: {found} episodes recorded")
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldflux.columns import ACTION, OBS, step_columns
-from worldflux.core.agent import Agent
-from worldflux.core.rand import Rand
+from worldflux.core.agent import Agent, Mode
+from worldflux.core.rand import Rand, uniform
 from worldflux.core.state import State
 from worldflux.episodes import ABOUT, EpisodeRecorder, Episodes, EpisodeWriter
-from worldflux.errors import ContractError
+from worldflux.errors import ConfigError, ContractError
 from worldflux.factory import make_vec_env
 from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
@@ -38,7 +38,8 @@ def collect(
     policy: Agent | Scripted | None = None,
     envs: int = 1,
     seed: int = 0,
-    mode: str = "train",
+    acting: Mode = "train",
+    hold: int = 1,
     tell: Tell = lambda done: None,
     **options: Any,
 ) -> int:
@@ -46,8 +47,15 @@ def collect(
 
     `policy` is an agent, a function of observations, or None: random actions. Episodes that run
     when the steps are done end there, by a time limit. Further calls append other episodes.
-    `options` are those of the environment.
+    An agent acts as in training (or "eval"). A random action lasts `hold` steps on average, so
+    that the walk gets somewhere. `options` are those of the environment. `ConfigError` for a
+    `hold` of actions that are not random.
     """
+    if hold < 1 or (hold > 1 and policy is not None):
+        raise ConfigError(
+            f"hold={hold}: random actions may last 1 step or more; a policy's last one step. "
+            "Leave out hold, or the policy."
+        )
     before = len(Episodes(folder, verify=False)) if (Path(folder) / ABOUT).is_file() else 0
     made = make_vec_env(env_id, envs, **options)
     try:
@@ -56,8 +64,8 @@ def collect(
         columns = step_columns(stepper.obs_spec, stepper.action_spec)
         recorder = EpisodeRecorder(EpisodeWriter(folder, columns), envs)
         rand = Rand.seeded(derived(seed, "collecting", before))
-        acting = _acting(policy, next(iter(stepper.action_spec.values())), rand, mode)
-        _record(stepper, recorder, acting, steps, tell)
+        choose = _acting(policy, next(iter(stepper.action_spec.values())), rand, acting, hold)
+        _record(stepper, recorder, choose, steps, tell)
     finally:
         made.close()
     return len(Episodes(folder, verify=False)) - before
@@ -98,12 +106,12 @@ def _wide(flags: NDArray[np.bool_], action: Array) -> NDArray[np.bool_]:
 
 
 def _acting(
-    policy: Agent | Scripted | None, spec: TensorSpec, rand: Rand, mode: str
+    policy: Agent | Scripted | None, spec: TensorSpec, rand: Rand, mode: Mode, hold: int
 ) -> Callable[[Stepper], Array]:
     if isinstance(policy, Agent):
         return _Agent(policy, rand, mode)
     if policy is None:
-        return lambda stepper: random_action(spec, stepper.num_envs, rand).numpy()
+        return _Random(spec, rand, hold)
 
     def scripted(stepper: Stepper) -> Array:
         found = np.asarray(policy(stepper.now.obs))
@@ -117,10 +125,27 @@ def _acting(
     return scripted
 
 
+class _Random:
+    """Uniform actions, each of which lasts about `hold` steps and ends with its episode."""
+
+    def __init__(self, spec: TensorSpec, rand: Rand, hold: int) -> None:
+        self.spec, self.rand, self.hold = spec, rand, hold
+        self.action: Array | None = None
+
+    def __call__(self, stepper: Stepper) -> Array:
+        drawn = random_action(self.spec, stepper.num_envs, self.rand).numpy()
+        if self.hold > 1 and self.action is not None:
+            ends = self.rand.draw("ends", (stepper.num_envs,), uniform).numpy() < 1 / self.hold
+            ends |= np.asarray(stepper.now.is_first)
+            drawn = np.where(_wide(ends, drawn), drawn, self.action)
+        self.action = drawn
+        return drawn
+
+
 class _Agent:
     """An agent that acts, with its state from step to step."""
 
-    def __init__(self, agent: Agent, rand: Rand, mode: str) -> None:
+    def __init__(self, agent: Agent, rand: Rand, mode: Mode) -> None:
         self.agent, self.mode = agent.eval(), mode
         device = device_of(agent)
         assert rand.generator is not None, "it was seeded"
@@ -132,8 +157,7 @@ class _Agent:
     @torch.no_grad()
     def __call__(self, stepper: Stepper) -> Array:
         obs, first = stepper.tensors(self.device)
-        mode: Any = self.mode
-        payload, self.state = self.agent.act(obs, self.state, first, mode, rand=self.rand)
+        payload, self.state = self.agent.act(obs, self.state, first, self.mode, rand=self.rand)
         action: Tensor | None = payload.primary()
         assert action is not None, type(self.agent)
         return action.cpu().numpy()
