@@ -12,6 +12,7 @@ import torch
 from worldflux import State
 from worldflux.core.misshapen import misshapen
 from worldflux.core.seam import Seam
+from worldflux.core.values import fitting
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
 from worldflux.testing.batches import random_batch
@@ -91,6 +92,36 @@ def test_sentences_of_states_actions_and_flags(model: TinyModel) -> None:
     assert batch.action is not None
     with pytest.raises(ContractError, match=r"batch.action has shape \(2, 6, 1\)"):
         agent.update(replace(batch, action=batch.action[..., :1]), "all")
+
+
+def test_types_and_ranges_are_told() -> None:
+    obs = {"image": IMAGE, "state": TensorSpec((2,))}
+    model = TinyModel(TinyConfig(), obs, {"action": TensorSpec((), "int64", n=3)})
+    image, place = torch.full((2, 3, 8, 9), 200, dtype=torch.uint8), torch.ones(2, 2)
+    state = model.encode({"image": image, "state": place}, deterministic=True)
+    for other in (place.long(), place.double()):
+        again = model.encode({"image": image, "state": other}, deterministic=True)
+        assert torch.equal(again["stoch"], state["stoch"])
+    model.encode({"image": image / 255, "state": place})
+    with pytest.raises(ContractError, match=r"type int64, expected uint8 in 0..255 or floats"):
+        model.encode({"image": image.long(), "state": place})
+    with pytest.raises(ContractError, match=r"floats up to 200, expected 0..1 .*divide by 255"):
+        model.encode({"image": image.float(), "state": place})
+    with pytest.raises(ContractError, match=r"action has choice -1, expected 0..2: there are 3"):
+        model.transition(state, torch.tensor([0, -1]))
+    with pytest.raises(ContractError, match=r"asked for 'rewards', .*Did you mean 'reward'"):
+        model.decode(state, keys=("rewards",))
+    batch = random_batch(model.obs_spec, model.action_spec)
+    assert batch.action is not None
+    with pytest.raises(ContractError, match=r"batch.action has choice 3, expected 0..2"):
+        model.loss(replace(batch, action=torch.full_like(batch.action, 3)))
+
+
+def test_choices_are_told_part_by_part() -> None:
+    several = TensorSpec((2,), "int64", n=(3, 5))
+    fitting("obs['x']", torch.tensor([[2, 4]]), several, 1)
+    with pytest.raises(ContractError, match=r"obs\['x'\] has choice 3, expected 0..2"):
+        fitting("obs['x']", torch.tensor([[3, 4]]), several, 1)
 
 
 def test_arguments_by_name_are_checked_too(model: TinyModel) -> None:

@@ -12,10 +12,13 @@ from worldflux.core.output import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
-from worldflux.errors import CapabilityError
+from worldflux.errors import CapabilityError, ContractError, did_you_mean
 
 if TYPE_CHECKING:
     from worldflux.core.model import WorldModel
+
+HEADS = ("reward", "continue", "value")
+"""Predictions that may be asked of any model; where they are missing, the caller does without."""
 
 
 def decode(
@@ -35,6 +38,7 @@ def decode(
     if keys is not None and alias is not None and OBS in keys:
         wanted = [key for key in {*keys, alias} if key != OBS]
     output = _decoded(model, state, conditions, wanted, rand)
+    _require_known(model, wanted or (), output)
     if alias in output.predictions and (keys is None or OBS in keys):
         output.predictions.setdefault(OBS, output.predictions[alias])
         if keys is not None and alias not in keys:
@@ -42,6 +46,17 @@ def decode(
     output.state = state
     output.prediction_spec = output.prediction_spec or model.prediction_spec()
     return output
+
+
+def _require_known(model: WorldModel, keys: Collection[str], output: ModelOutput) -> None:
+    """Raise where a key was asked for that is neither predicted nor a head that may lack."""
+    known = {**model.prediction_spec().tensors, **output.predictions}
+    for key in keys:
+        if key not in known and key not in HEADS:
+            raise ContractError(
+                f"decode is asked for {key!r}, which {type(model).__name__} does not predict. It "
+                f"predicts: {', '.join(map(repr, known)) or 'nothing'}.{did_you_mean(key, known)}"
+            )
 
 
 def _decoded(

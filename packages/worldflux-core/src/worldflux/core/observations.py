@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from worldflux.core.misshapen import misshapen
 from worldflux.core.payloads import ConditionPayload, WorldModelInput
+from worldflux.core.values import fitting
 from worldflux.errors import ContractError, nearest
 from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
@@ -72,6 +73,7 @@ def observed(
         shape = found[key].shape
         if shape[1:] != spec.shape or len(shape) != len(spec.shape) + 1:
             raise ContractError(misshapen(f"obs[{key!r}]", tuple(shape), spec))
+        found[key] = fitting(f"obs[{key!r}]", found[key], spec, 1)
     return found
 
 

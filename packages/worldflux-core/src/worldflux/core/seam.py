@@ -22,6 +22,7 @@ from worldflux.core.misshapen import misshapen
 from worldflux.core.observations import as_tensor, observed
 from worldflux.core.payloads import ActionPayload, ActionSequence, WorldModelInput
 from worldflux.core.state import CACHE, State
+from worldflux.core.values import choices, fitting
 from worldflux.errors import ContractError
 from worldflux.nn.device import device_of
 from worldflux.specs import TensorSpec
@@ -175,7 +176,7 @@ def _action(owner: Any, value: Any, name: str, lead: list[str | int]) -> Tensor:
     inner = (spec.size,) if spec.discrete and tensor.is_floating_point() else spec.shape
     fits = shape[count:] == inner and len(shape) == count + len(inner)
     if fits and (rows == "B" or rows == shape[count - 1]):
-        return tensor
+        return choices(name, tensor, spec)
     if fits and count == 2 and shape[0] == rows:
         raise ContractError(
             f"{name} has shape {tuple(shape)}, expected (T, B, ...) with B = {rows}, the rows of "
@@ -221,11 +222,13 @@ def check_batch(owner: Any, batch: Any, rows: Rows) -> tuple[Any, Rows]:
     lead = tuple(found.is_first.shape)
     if len(lead) != 2:
         raise ContractError(misshapen("batch.is_first", lead, _FLAG, ("B", "T")))
+    fitted: dict[str, Tensor] = {}
     for key, spec in owner.obs_spec.items():
         if key not in found.obs:
             has = ", ".join(map(repr, found.obs)) or "nothing"
             raise ContractError(f"batch.obs lacks {key!r}. It has: {has}.")
         _require(f"batch.obs[{key!r}]", found.obs[key], spec, lead)
+        fitted[key] = fitting(f"batch.obs[{key!r}]", found.obs[key], spec, 2)
     for name in ("reward", "is_last", "is_terminal", "mask"):
         value = getattr(found, name)
         if value is not None:
@@ -235,6 +238,9 @@ def check_batch(owner: Any, batch: Any, rows: Rows) -> tuple[Any, Rows]:
         floats = action.discrete and found.action.is_floating_point()
         inner = TensorSpec((action.size,)) if floats else action
         _require("batch.action", found.action, inner, lead, "A")
+        choices("batch.action", found.action, action)
+    if any(fitted[key] is not found.obs[key] for key in fitted):
+        found = replace(found, obs={**found.obs, **fitted})
     return found, rows
 
 

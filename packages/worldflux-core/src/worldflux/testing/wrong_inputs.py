@@ -107,6 +107,7 @@ def _stepping(model: WorldModel) -> Iterator[Case]:
         state = model.encode(obs, rand=Rand.seeded(1))
     row = state.map(lambda tensor: tensor[0])
     if model.decoder_module is not None:
+        yield "decode of a key 'nothing'", lambda: model.decode(state, keys=("nothing",))
         yield "decode of a dict", lambda: model.decode(dict(state.tensors))  # type: ignore[arg-type]
         if model.state_shapes:
             yield "decode of a State without its batch axis", lambda: model.decode(row)
@@ -156,6 +157,8 @@ def _wrong_obs(
     if spec.image:
         yield "an image with channels last", {**obs, key: value.permute(0, 2, 3, 1)}
         yield "an image of another size", {**obs, key: value[..., 1:, 1:]}
+        yield "an image of int64", {**obs, key: value.long()}
+        yield "an image of floats in 0..255", {**obs, key: value.float()}
     elif spec.shape:
         yield "an observation of another width", {**obs, key: torch.cat([value, value], -1)}
     yield "an observation under a wrong key", {f"{key}_": value}
@@ -166,6 +169,8 @@ def _wrong_actions(action: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "an action for other rows", action[1:]
     if action.ndim > 1:
         yield "an action of another width", torch.cat([action, action], -1)
+    if not action.is_floating_point():
+        yield "a choice that is not there", torch.full_like(action, 10_000)
 
 
 def _wrong_batches(batch: Batch) -> Iterator[tuple[str, Any]]:

@@ -99,8 +99,12 @@ class ModelConfig(Config):
             raise ValueError(f"tokens={self.tokens} is no square: they are patches of a map")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} is not a multiple of heads={self.heads}")
-        if self.encoder.downscale != self.frame.downscale:
-            raise ValueError("encoder and frame must come to maps of the same size")
+        sides = [part.downscale for part in (self.encoder, self.frame, self.decoder)]
+        if len(set(sides)) > 1:
+            raise ValueError(
+                "encoder, frame and decoder must come to maps of the same size, but a feature's "
+                f"side is {sides} pixels"
+            )
         return self
 
 

@@ -47,6 +47,11 @@ class DeltaTokenizer(nn.Module):
                 f"{c.encoder.downscale * grid} (halvings, and {grid} tokens a side), got "
                 f"{image.shape}. Set env.size."
             )
+        if side % c.context.downscale:
+            raise CapabilityError(
+                f"model.context makes features of {c.context.downscale} pixels a side, which do "
+                f"not divide images of {side}. Set env.size, or model.context.patch and down."
+            )
         self.patch = self.side // grid
         features = c.encoder.latent * self.patch**2
         self.encoder_action = nn.Embedding(choices, side * side)
