@@ -19,7 +19,7 @@ from worldflux.episodes import Episode
 from worldflux.errors import CapabilityError, ConfigError, StorageError
 from worldflux.runs import Run
 from worldflux.specs import TensorSpec
-from worldflux.testing.dummies import TinyAgent, TinyConfig
+from worldflux.testing.dummies import TinyAgent, TinyConfig, TinyModel
 from worldflux_train import api, drawing, recording, report
 from worldflux_train.drawing import IMAGINED
 from worldflux_train.imagination_frames import CONTEXT, frames_of
@@ -66,6 +66,32 @@ class Knows(AutoregressiveRollout):
         if self.wrong_from is not None:
             path.rewards[self.wrong_from :] += 1.0
         return path
+
+
+class Blocks(TinyModel):
+    """A model whose step spans two of the environment's."""
+
+    stride = 2
+
+
+class Asked(AutoregressiveRollout):
+    """Keeps the actions that it was asked to imagine."""
+
+    def forward(self, model: Any, state: Any, actions: Any, *rest: Any, **options: Any) -> Any:
+        self.actions = actions
+        return super().forward(model, state, actions, *rest, **options)
+
+
+def test_a_model_with_a_stride_imagines_blocks() -> None:
+    spaces = {"state": TensorSpec((3,))}, {"action": TensorSpec((), "int64", n=2)}
+    model, episode, asked = Blocks(TinyConfig(), *spaces).eval(), _episode(30), Asked()
+    model.rollout_executor = asked
+    found = imagine(model, [episode], step=1, context=3, horizon=4, seed=0)
+    assert (found.context, found.horizon) == (3, 4) and len(found.real["reward"]) == 7
+    assert asked.actions[:, 0].tolist() == episode["action"][4:12].reshape(4, 2).tolist()
+    sums = episode["reward"][1:13].reshape(6, 2).sum(1)
+    assert np.array(found.real["reward"])[1:, 0] == pytest.approx(sums)
+    assert np.array(found.real["state"]) == pytest.approx(episode["obs.state"][:13:2])
 
 
 def test_a_perfect_model_has_no_error_and_a_wrong_one_from_where_it_is_wrong() -> None:

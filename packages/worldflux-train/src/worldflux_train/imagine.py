@@ -17,6 +17,7 @@ from worldflux.core.model import WorldModel
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
+from worldflux.core.strides import in_blocks
 from worldflux.core.trajectory import Trajectory
 from worldflux.episodes import Episode, rows_of
 from worldflux.errors import CapabilityError, StorageError
@@ -88,7 +89,10 @@ def imagine(
     horizon: int,
     seed: int,
 ) -> Imagination:
-    """Open-loop rollouts along the episodes' own actions, or none; the longest episode is shown."""
+    """Open-loop rollouts along the episodes' own actions, or none; the longest episode is shown.
+
+    Steps are the model's: under a stride k of the environment's each.
+    """
     if not model.supports(Capability.OBS_DECODE) and not model.supports(Capability.REWARD_PRED):
         raise CapabilityError(
             f"{type(model).__name__} predicts neither observations nor rewards: there is nothing "
@@ -102,6 +106,7 @@ def imagine(
         return _drawn(
             model, episodes, step, Rand.seeded(derived(seed, "samples"), device_of(model))
         )
+    episodes = [in_blocks(episode, model.stride) for episode in episodes]
     shown = max(episodes, key=rows_of)
     rows = rows_of(shown)
     context = min(context, max(1, rows // 4))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from worldflux.columns import ACTION, REWARD
 from worldflux.core.agent import Learner
+from worldflux.episodes import Episode, rows_of
 from worldflux.errors import ContractError
 
 
@@ -22,3 +26,25 @@ def check_strides(learner: Learner) -> None:
             f"Strides disagree: {said}. One step of the model is as many environment steps for the "
             "model, for the agent that plans with it and in its batches: set all to the same."
         )
+
+
+def in_blocks(episode: Episode, stride: int) -> Episode:
+    """An episode as a model with a `stride` k sees it: every k-th of its rows.
+
+    Actions become blocks (rows, k, ...) and rewards the sums of k, as in the batches of such a
+    phase; steps at the end that fill no block are left out.
+    """
+    if stride == 1:
+        return episode
+    blocks = (rows_of(episode) - 1) // stride
+    end = blocks * stride
+    found = {name: np.asarray(column)[: end + 1 : stride] for name, column in episode.items()}
+    if ACTION in episode:
+        taken = np.asarray(episode[ACTION])[:end]
+        taken = taken.reshape(blocks, stride, *taken.shape[1:])
+        found[ACTION] = np.concatenate([taken, np.zeros_like(taken, shape=(1, *taken.shape[1:]))])
+    if REWARD in episode:
+        reward = np.asarray(episode[REWARD])
+        sums = reward[1 : end + 1].reshape(blocks, stride).sum(1)
+        found[REWARD] = np.concatenate([reward[:1], sums]).astype(reward.dtype)
+    return found
