@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from worldflux_train.api import evaluate_run, imagine_run, load_agent, resume, train
     from worldflux_train.comparison.compare import compare
     from worldflux_train.config import resolve
+    from worldflux_train.scoring import score_runs
 
-__all__ = ["compare", "evaluate_run", "imagine_run", "load_agent", "resolve", "resume", "train"]
+__all__ = [
+    "compare", "evaluate_run", "imagine_run", "load_agent", "resolve", "resume", "score_runs",
+    "train",
+]  # fmt: skip
 
 
 def _import(name: str) -> object:
@@ -24,6 +28,10 @@ def _import(name: str) -> object:
         from worldflux_train.comparison.compare import compare
 
         return compare
+    if name == "score_runs":
+        from worldflux_train.scoring import score_runs
+
+        return score_runs
     from worldflux_train import api
 
     value: object = getattr(api, name)

@@ -152,7 +152,7 @@ def load_run(
     """A run's configuration and its trained agent; the arguments are those of `load_agent`."""
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
-    folder = _checkpoint(run, step)
+    folder = checkpoint_of(run, step)
     return config, acting(_learner(config, folder), config)
 
 
@@ -167,7 +167,7 @@ def load_learner(
     """The trained learner of a run, as `load_agent`; it need not act."""
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
-    return config, _learner(config, _checkpoint(run, step))
+    return config, _learner(config, checkpoint_of(run, step))
 
 
 def _learner(config: RunConfig, folder: Path) -> Learner:
@@ -233,7 +233,7 @@ def evaluate_on_data(
     data = open_data(config.data, config.train.seed)
     require_held_out(data)
     chosen = choose_device(config.train.device)
-    learner = _learner(config, _checkpoint(run, step))
+    learner = _learner(config, checkpoint_of(run, step))
     rand = Rand.seeded(derived(seed, "evaluation"), chosen)
     found = evaluated_on_held_out(
         learner, data, rand, chosen, batches or config.train.eval_batches, tell
@@ -266,7 +266,7 @@ def imagine_run(
 
     run = Run.open(path)
     config = run_config(run, device=device, trust=trust, changed=changed)
-    folder = _checkpoint(run, step)
+    folder = checkpoint_of(run, step)
     at, learner = int(folder.name), _learner(config, folder)
     recorded = _real_episodes(
         config, learner, episodes, 4 * (context + horizon), seed, most_seconds
@@ -344,7 +344,8 @@ def _rewind(run: Run, tick: int | None) -> None:
     run.rewind_metrics(-1 if tick is None else tick, drop="final")
 
 
-def _checkpoint(run: Run, step: int | None) -> Path:
+def checkpoint_of(run: Run, step: int | None) -> Path:
+    """Folder of the intact checkpoint of `step`, by default the best one."""
     chosen = step if step is not None else run.best_tick()
     intact = {int(folder.name): folder for folder in run.intact_checkpoints()}
     if chosen in intact:

@@ -16,13 +16,13 @@ from worldflux.trust import options
 from worldflux_train import completion
 from worldflux_train.comparison.cli import compare
 from worldflux_train.data_cli import app as data_commands
+from worldflux_train.evaluate_cli import evaluate
 from worldflux_train.options import (
     Changed,
     Device,
     Trust,
     asking_for_trust,
     find_here,
-    progress,
     say,
 )
 from worldflux_train.plan_cli import plan
@@ -166,51 +166,6 @@ def _resumed(run: Path, **changes: Any) -> Result:
     return api.resume(run, console=Console(), **changes)
 
 
-def evaluate(
-    typed: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Default: train.eval_episodes.")
-    ] = None,
-    step: Annotated[int | None, typer.Option(help="Checkpoint; default: the best one.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 1,
-    device: Device = None,
-    trust: Trust = None,
-    changed_config: Changed = False,
-) -> None:
-    """Evaluate a run's agent on fresh episodes; a run from data alone, on its held-out data."""
-    from worldflux_train import api
-    from worldflux_train.data import row_of
-
-    with asking_for_trust(typed):
-        config = api.run_config(
-            Run.open(run), device=device, trust=trust or (), changed=changed_config
-        )
-        if not config.has_env:
-            if episodes is not None:
-                raise ConfigError(
-                    f"{run} is on data alone: --episodes counts episodes in an environment. How "
-                    "much data it is judged on is train.eval_batches."
-                )
-            with progress("batches read", config.train.eval_batches) as tell:
-                found = api.evaluate_on_data(
-                    run, step, seed, device=device, trust=trust or (), changed=changed_config,
-                    tell=tell,
-                )  # fmt: skip
-            for name, value in row_of(found).items():
-                typer.echo(f"{name.removeprefix('eval/')} {value:.4g} on held-out data")
-            return
-        result = api.evaluate_run(
-            run, episodes, step, seed, device=device, trust=trust or (), changed=changed_config
-        )
-    row = result.row()
-    typer.echo(
-        f"return {row['eval/return']:.1f} ± {row['eval/return_std']:.1f} "
-        f"(min {row['eval/return_min']:.1f}, max {row['eval/return_max']:.1f}) "
-        f"over {row['eval/episodes']} episodes of {row['eval/length']:.0f} steps"
-    )
-
-
 def imagine(
     typed: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
@@ -293,7 +248,15 @@ _COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
             "train --resume runs/one --steps 10000",
         ),
     ),
-    "eval": (evaluate, ("eval runs/one --episodes 20", "eval runs/one --step 5000 --device cpu")),
+    "eval": (
+        evaluate,
+        (
+            "eval runs/one --episodes 20",
+            "eval runs/one --step 5000 --device cpu",
+            "eval runs/one runs/two --seeds 5 --out scores.csv",
+            "eval runs/one --every-checkpoint --env wf/catch",
+        ),
+    ),
     "imagine": (imagine, ("imagine runs/one", "imagine runs/one --horizon 15 --format gif")),
     "plan": (plan, ("plan runs/one --episodes 50", "plan runs/one --env wf/two-room --budget 100")),
     "report": (report, ("report runs/one",)),

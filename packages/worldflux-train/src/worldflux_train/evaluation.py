@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,8 @@ def evaluate(
 
     Each environment plays a fixed share of them, so that short episodes are not over-represented.
     An episode that has not ended after `max_steps` steps is cut off there and counted as it is.
+    Episode n starts from `start_seed(seed, n)`, whatever agent plays and whenever others ended, in
+    every vector that has `episode_seeds` (all of ours); in others the first of each environment.
     """
     envs = make_envs(min(episodes, MOST_ENVS))
     try:
@@ -89,12 +92,13 @@ def _play(
     count = envs.num_envs
     games = _Games([episodes // count + (i < episodes % count) for i in range(count)], max_steps)
     rand = Rand.seeded(derived(seed, "evaluator"), device)
-    passes = 0
+    starts = _Starts(games, seed)
+    if hasattr(envs, "episode_seeds"):
+        envs.episode_seeds = starts
     while games.missing().any():
         # An environment cannot drop a running episode: what a cut leaves is played after a reset.
-        again = () if passes == 0 else (passes,)
-        seeds = [derived(seed, "evaluated environment", i, *again) for i in range(count)]
-        stepper = Stepper(envs, seeds)
+        starts.begin()
+        stepper = Stepper(envs, [start_seed(seed, starts.number(i)) for i in range(count)])
         games.begin()
         state: State | None = None
         while games.playing().any():
@@ -105,8 +109,38 @@ def _play(
             stepper.step(payload.require().cpu().numpy())
             games.count(stepper)
             tell(games.played, episodes)
-        passes += 1
     return games.result()
+
+
+def start_seed(seed: int, number: int) -> int:
+    """The seed that evaluated episode `number` starts from."""
+    return derived(seed, "evaluated episode", number)
+
+
+class _Starts:
+    """Which seed the next episode of each environment starts from: that of its place in the list.
+
+    An episode that failed is tried again from another one.
+    """
+
+    def __init__(self, games: _Games, seed: int) -> None:
+        self.games, self.seed = games, seed
+        self.begin()
+
+    def begin(self) -> None:
+        """All environments are about to be reset."""
+        self.asked: Counter[int] = Counter()
+
+    def number(self, i: int) -> int:
+        """Which of the evaluated episodes environment `i` plays next."""
+        return len(self.games.done[i]) * len(self.games.done) + i
+
+    def __call__(self, i: int, _: int) -> int:
+        number = self.number(i)
+        self.asked[number] += 1
+        again = self.asked[number] - 1
+        first = start_seed(self.seed, number)
+        return derived(first, "tried again", again) if again else first
 
 
 class _Games:

@@ -363,7 +363,7 @@ class Trainer:
             agent,
             lambda count: make_evaluation_envs(self.config, count),
             self.settings.eval_episodes,
-            derived(self.settings.seed, "evaluation", self.clock.tick),
+            derived(self.settings.seed, "evaluation"),  # alike for every agent, at every moment
             self.device,
             max_steps=self.settings.eval_max_steps,
             stop=lambda: self._interrupt.requested,
