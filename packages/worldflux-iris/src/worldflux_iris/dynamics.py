@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from worldflux.core.state import State
 from worldflux.nn.cache import KeyValueCache
 from worldflux.nn.transformer import CausalTransformer
 from worldflux_iris.sampling import noise_for
+from worldflux_iris.token_maps import drawn_by_rows
 
 
 class TokenDynamics(DynamicsModel):
@@ -30,6 +32,13 @@ class TokenDynamics(DynamicsModel):
         self, state: State, action: Tensor, *, deterministic: bool = False, rand: Rand | None = None
     ) -> State:
         return self.advance(state, action, deterministic=deterministic, rand=rand, own=False)
+
+    def stages(
+        self, state: State, action: Tensor, *, rand: Rand | None = None
+    ) -> Mapping[str, Tensor]:
+        """The tokens of a transition as a map: "tokens" (S, B, 3, side, side), row by row."""
+        after = self.transition(state, action, rand=rand)
+        return {"tokens": drawn_by_rows(state["tokens"], after["tokens"])}
 
     @abstractmethod
     def advance(
