@@ -49,6 +49,7 @@ def test_a_step_decodes_only_what_is_read_and_once():
     frame = session.step(torch.zeros(3, 2))
     assert not hasattr(session.model, "decoded")
     assert frame.reward.shape == (3,) and frame.ended.dtype == torch.bool
+    assert frame.continues.shape == (3,) and 0 <= float(frame.continues.min()) <= 1
     assert session.model.decoded == [("reward", "continue")]
     assert frame.image.shape == (3, 3, 8, 8) and frame.image.dtype == torch.uint8
     assert frame.obs["state"].shape == (3, 5) and torch.equal(frame.ended, frame.ended)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = sorted((ROOT / "packages").iterdir())
 PROJECTS = [*PACKAGES, *sorted((ROOT / "examples").iterdir())]
 SOURCES = sorted(path for project in PROJECTS for path in (project / "src").rglob("*.py"))
-NOT_FAMILIES = {"worldflux", "worldflux_train", "worldflux_envs"}
+NOT_FAMILIES = {"worldflux", "worldflux_train", "worldflux_envs", "worldflux_play"}
 DRAWERS = {"utils", "util", "tools", "common", "helpers", "misc", "stuff"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 
@@ -226,6 +226,7 @@ PLUGIN_BOUNDARY = {
     "worldflux/factory.py": "the code behind a spec's reference is imported here",
     "vector/faults.py": "an environment's own code runs here",
     "core/trial.py": "a caller's part runs here for the first time",
+    "worldflux_play/play_session.py": "a family's and an environment's own code run here",
     "worldflux/hub.py": "a family's code is built here from what a saved folder says",
 }
 

@@ -55,6 +55,11 @@ class Frame:
         """The predicted reward (B,) of the step that led here; None where none is predicted."""
         return None if self._before is None else self._scalars.predictions.get("reward")
 
+    @property
+    def continues(self) -> Tensor | None:
+        """The predicted probability (B,) that the episode goes on; None where none is predicted."""
+        return self._scalars.predictions.get("continue")
+
     @cached_property
     def ended(self) -> Tensor | None:
         """Whether each row (B,) ended here: what the model sampled, else drawn from "continue"."""

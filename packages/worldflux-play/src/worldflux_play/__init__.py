@@ -1,0 +1,1 @@
+"""Play in a world model: a page with the dream beside the real environment."""
