@@ -16,6 +16,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.episode_source import EpisodeSource
 from worldflux.core.rand import Rand
 from worldflux.errors import CapabilityError, ContractError, StorageError
+from worldflux.factory import get_model_spec
 from worldflux.specs import TensorSpec
 from worldflux_jepa import probing
 from worldflux_jepa.collapse import CollapseWatch, spread
@@ -34,7 +35,7 @@ SMALL = PRESETS["mini"].with_(
 )  # fmt: skip
 ENCODERS = {
     "tiny": 5_524_032, "small": 21_664_896, "base": 85_797_120, "large": 303_299_584,
-    "huge": 630_762_240,
+    "huge": 630_762_240, "giant": 1_011_368_576,
 }  # fmt: skip
 
 
@@ -60,6 +61,13 @@ def test_published_sizes(preset: str, count: int) -> None:
     with torch.device("meta"):
         model = IJEPAModel(PRESETS[preset], spec)
     assert sum(p.numel() for p in model.observation_encoder.parameters()) == count
+
+
+def test_published_presets_crop_images_as_published() -> None:
+    spec = get_model_spec("ijepa")
+    crop = {"random_resized_crop": {"size": 224, "scale": [0.3, 1.0]}}
+    assert spec.defaults_of("huge") == {"data.augment": [crop]}
+    assert not spec.defaults_of("mini"), "its images stay as small as they are"
 
 
 @pytest.mark.parametrize("contexts", [1, 2])

@@ -17,7 +17,7 @@ from worldflux.specs import TensorSpec
 from worldflux_jepa.jepa_wm import reference
 from worldflux_jepa.jepa_wm.predictor import Predictor
 from worldflux_jepa.jepa_wm.world_model import JEPAWorldModel
-from worldflux_jepa.rope import block_causal, places, rotated
+from worldflux_jepa.rope import Turn, angles, block_causal, places, rotated, tables
 
 Golden = Any
 
@@ -76,16 +76,32 @@ def test_masks(golden: Golden) -> None:
             golden.check(f"mask/{name}", block_causal(t, h * w + add))
 
 
+def turned(x: Tensor, position: Tensor) -> Tensor:
+    """x (..., N, D), all of it turned by `position` (N,)."""
+    return rotated(x, tables(angles(position, x.shape[-1], x.dtype)))
+
+
 def test_rope(golden: Golden) -> None:
     for name in {key.split("_")[0] for key in golden.group("in/rope")}:
         x, position = golden[f"in/rope/{name}_x"], golden[f"in/rope/{name}_pos"]
-        golden.check(f"rope/{name}_out", rotated(x, position))
+        golden.check(f"rope/{name}_out", turned(x, position))
         units = torch.eye(x.shape[-1])[None].expand(len(position), -1, -1)
-        turned = [rotated(unit, position[i].expand(len(unit))) for i, unit in enumerate(units)]
-        golden.check(f"rope/{name}_matrix", torch.stack(turned))
+        found = [turned(unit, position[i].expand(len(unit))) for i, unit in enumerate(units)]
+        golden.check(f"rope/{name}_matrix", torch.stack(found))
     at = places(golden.config["grid_depth"], tuple(golden.config["grid"]), 0)
     for name, value in (("frame", at.frame), ("height", at.row), ("width", at.column)):
         golden.check(f"rope/{name}_pos", value.float())
+
+
+@pytest.mark.parametrize("width", [5, 7, 16, 64])
+def test_a_third_of_the_features_turns_with_each_axis(width: int) -> None:
+    at = places(3, (2, 4), 2, 1, 16)  # two tokens of a frame are no patches
+    x, part = torch.randn(2, 3, len(at.frame), width), 2 * (width // 3 // 2)
+    time, row, column, rest = x.split([part, part, part, width - 3 * part], -1)
+    patch = at.patch[:, None]
+    slow = [turned(time, at.frame), torch.where(patch, turned(row, at.row), row),
+            torch.where(patch, turned(column, at.column), column), rest]  # fmt: skip
+    torch.testing.assert_close(Turn(at)(x), torch.cat(slow, -1))
 
 
 def frames_of(golden: Golden, name: str) -> Tensor:

@@ -155,6 +155,30 @@ def test_all_plans_together_equal_step_by_step(conditioning: str, held: int) -> 
     torch.testing.assert_close(scores, -expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("conditioning", ["adaln", "tokens"])
+def test_a_window_of_one_sees_each_frame_alone(conditioning: str) -> None:
+    """In one pass, step by step, in the rollout and in plans alike."""
+    changes = {"model.predictor.conditioning": conditioning, "model.window": 1}
+    model = agent(**changes).world_model.eval()
+    given = batch(4, 4)
+    whole = model.loss(given, rand=Rand.seeded(0)).components
+    rep = model._tokens(given)["rep"]
+    action = model.condition(given.action[:, :-1].flatten(0, 1)).unflatten(0, (4, 3))
+    slow = model._stepwise(given, model._tokens(given), action, Rand.seeded(0)).components
+    torch.testing.assert_close(whole["teacher"], slow["teacher"])
+    first = given.is_first[:, :-1]
+    guess, _ = model.dynamics_model.sequence(rep[:, :-1], action, None, first)
+    second, _ = model.dynamics_model.sequence(guess[:, :1], action[:, 1:2], None, first[:, 1:2])
+    errors = [(guess[:, 0] - rep[:, 1]).square(), (second[:, 0] - rep[:, 2]).square()]
+    torch.testing.assert_close(whole["rollout"], torch.stack(errors).mean() / 2)
+    state, plan = model.observe_sequence(given).at(-1), torch.rand(4, 1, 3, 2, 2)
+    with torch.no_grad():
+        path, _ = model.dynamics_model.paths(state, plan.flatten(3))
+        for t in range(3):
+            state = model.transition(state, plan[:, 0, t])
+            torch.testing.assert_close(path[:, 0, t], state["rep"], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("following", ["add", "predict"])
 def test_a_body_is_felt_predicted_and_part_of_the_cost(following: str) -> None:
     changes = {"model.proprio": "state", "model.proprio_next": following,

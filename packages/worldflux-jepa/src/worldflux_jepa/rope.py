@@ -8,18 +8,33 @@ import torch
 from torch import Tensor
 
 
-def rotated(x: Tensor, position: Tensor) -> Tensor:
-    """x (..., N, D) with its pairs of features turned by `position` (N,).
+Tables = tuple[Tensor, Tensor, Tensor]
+"""Cosines and signed sines (N, D), and the other feature (D,) of each feature's pair."""
 
-    The tables of sines are laid one after the other where pairs are neighbours, as in the
-    published code (V-JEPA 2): the two features of a pair turn by different angles.
+
+def angles(position: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """By how much features (N, width) turn at `position` (N,).
+
+    The frequencies are laid one after the other where pairs are neighbours, as in the published
+    code (V-JEPA 2): the two features of a pair turn by different angles.
     """
-    half = x.shape[-1] // 2
-    frequency = torch.arange(half, dtype=x.dtype, device=x.device) / half
-    angle = position.to(x)[:, None] * 10000.0**-frequency  # (N, D / 2)
-    sin, cos = angle.sin().repeat(1, 2), angle.cos().repeat(1, 2)
-    one, other = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return x * cos + torch.stack([-other, one], -1).flatten(-2) * sin
+    half = width // 2
+    frequency = torch.arange(half, dtype=dtype, device=position.device) / max(1, half)
+    return (position.to(dtype)[:, None] * 10000.0**-frequency).repeat(1, 2)
+
+
+def tables(angle: Tensor) -> Tables:
+    """What `rotated` needs to turn features by `angle` (N, D)."""
+    index = torch.arange(angle.shape[1], device=angle.device)
+    sign = torch.where(index % 2 == 0, -1, 1).to(angle)
+    other = (index ^ 1).clamp(max=angle.shape[1] - 1)  # of an odd number the last stays
+    return angle.cos(), angle.sin() * sign, other
+
+
+def rotated(x: Tensor, by: Tables) -> Tensor:
+    """x (..., N, D) with its pairs of neighbouring features turned."""
+    cos, sin, other = by
+    return torch.addcmul(x * cos, x.index_select(-1, other), sin)
 
 
 @dataclass(frozen=True)
@@ -59,23 +74,28 @@ class Turn:
     """Turns queries or keys (B, heads, N, D) by the places of their tokens.
 
     A third of the features each, rounded down to pairs, turns with frame, row and column; what is
-    left over does not turn. Tokens that are no patches turn with the frame alone.
+    left over does not turn. Tokens that are no patches turn with the frame alone. All blocks share
+    the tables.
     """
 
     def __init__(self, at: Places) -> None:
         self.at = at
+        self.tables: dict[tuple[int, torch.dtype], Tables] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, heads, N, D) -> (B, heads, N, D)."""
-        part = 2 * (x.shape[-1] // 3 // 2)
-        time, row, column, rest = x.split([part, part, part, x.shape[-1] - 3 * part], -1)
-        patch = self.at.patch[:, None]
-        turned = [
-            rotated(time, self.at.frame),
-            torch.where(patch, rotated(row, self.at.row), row),
-            torch.where(patch, rotated(column, self.at.column), column),
-        ]
-        return torch.cat([*turned, rest], -1)
+        key = x.shape[-1], x.dtype
+        if key not in self.tables:
+            self.tables[key] = tables(self._angles(*key))
+        return rotated(x, self.tables[key])
+
+    def _angles(self, width: int, dtype: torch.dtype) -> Tensor:
+        """By how much the features (N, width) of all tokens turn."""
+        at, part = self.at, 2 * (width // 3 // 2)
+        positions = (at.frame, at.row * at.patch, at.column * at.patch)
+        turning = [angles(position, part, dtype) for position in positions]
+        left = turning[0].new_zeros(len(at.frame), width - 3 * part)
+        return torch.cat([*turning, left], -1)
 
 
 def block_causal(frames: int, per: int, device: torch.device | None = None) -> Tensor:

@@ -5,6 +5,9 @@ from worldflux.hookspecs import hookimpl
 from worldflux.specs import CheckSettings, ModelSpec
 from worldflux_jepa.ijepa.config import PRESETS, IJEPAConfig
 
+CROP = {"random_resized_crop": {"size": 224, "scale": [0.3, 1.0]}}
+"""All that is done to images (`configs/`: `crop_size`, `crop_scale`; neither flips nor colours)."""
+
 
 @hookimpl
 def worldflux_models() -> list[ModelSpec]:
@@ -19,6 +22,7 @@ def worldflux_models() -> list[ModelSpec]:
         paper="Assran et al., Self-Supervised Learning from Images with a Joint-Embedding "
         "Predictive Architecture, CVPR 2023",
         aliases=("i-jepa",),
+        defaults={name: {"data.augment": [CROP]} for name in PRESETS if name != "mini"},
         check=CheckSettings(
             {"model.encoder.depth": 1, "model.encoder.width": 48, "model.predictor.depth": 1},
             preset="mini",

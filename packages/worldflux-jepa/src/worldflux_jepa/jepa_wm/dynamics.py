@@ -89,9 +89,19 @@ class TokenDynamics(DynamicsModel):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """What follows each of frames rep (B, T, N, D), given the frames before it in its episode.
 
-        action (B, T, A'), proprio (B, T, S), T at most W; the next states (B, T, S), too, where
-        they are predicted.
+        action (B, T, A'), proprio (B, T, S), T at most W, or any with W = 1; the next states
+        (B, T, S), too, where they are predicted.
         """
+        if self.config.window == 1:
+            lead = rep.shape[:2]
+            alone = [None if x is None else x.flatten(0, 1)[:, None]
+                     for x in (action, proprio, extrinsics)]  # fmt: skip
+            assert alone[0] is not None
+            guess, said, _ = self.predictor(
+                rep.flatten(0, 1)[:, None], alone[0], alone[1], self.grid, extrinsics=alone[2]
+            )
+            said = None if said is None else said[:, 0].unflatten(0, lead)
+            return self.tokens(guess[:, 0]).unflatten(0, lead), said
         mask, _ = window.episode_mask(is_first)
         guess, said, _ = self.predictor(
             rep, action, proprio, self.grid, extrinsics=extrinsics, mask=mask

@@ -20,13 +20,14 @@ def rolled_out(
     """Frames 1 to `steps` (B, steps, N, D), each predicted from frame 0 and the ones before.
 
     The first is teacher-forced, `guess` (B, T, N, D) at frame 0; the last sees frame 0 and its own
-    predictions of all others. States are the true ones.
+    predictions of all others, or as many as the window holds. States are the true ones.
     """
     seen = [rep[:, 0], guess[:, 0]]
     for t in range(2, steps + 1):
-        body, pose = (None if x is None else x[:, :t] for x in (proprio, extrinsics))
+        own = slice(max(0, t - dynamics.config.window), t)
+        body, pose = (None if x is None else x[:, own] for x in (proprio, extrinsics))
         after, _ = dynamics.sequence(
-            torch.stack(seen, 1), action[:, :t], body, is_first[:, :t], pose
+            torch.stack(seen[own], 1), action[:, own], body, is_first[:, own], pose
         )
         seen.append(after[:, -1])
     return torch.stack(seen[1:], 1)

@@ -29,13 +29,19 @@ class ModulatedBlock(Block):
     def modulated(
         self, x: Tensor, condition: Tensor, past: Past | None, rotate: Rotate, mask: Tensor | None
     ) -> tuple[Tensor, Past]:
-        """Tokens (B, N, D), each with its condition (B, N, D), after those of `past`."""
-        parts = self.modulation(F.silu(condition)).chunk(6, -1)
+        """Tokens (B, T * N, D), N of a frame with condition (B, T, D), after those of `past`."""
+        frames = condition.shape[1]
+        parts = self.modulation(F.silu(condition))[:, :, None].chunk(6, -1)  # each (B, T, 1, D)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
-        moved = self.norm1(x) * (1 + scale1) + shift1
-        seen, past = self.attn.continued(moved, past, rotate, mask)
-        x = x + gate1 * seen
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), past
+
+        def framed(tokens: Tensor) -> Tensor:
+            return tokens.unflatten(1, (frames, -1))  # (B, T, N, D)
+
+        moved = framed(self.norm1(x)) * (1 + scale1) + shift1
+        seen, past = self.attn.continued(moved.flatten(1, 2), past, rotate, mask)
+        x = x + (gate1 * framed(seen)).flatten(1, 2)
+        moved = framed(self.norm2(x)) * (1 + scale2) + shift2
+        return x + (gate2 * self.mlp(moved)).flatten(1, 2), past
 
 
 class Predictor(nn.Module):
@@ -90,13 +96,12 @@ class Predictor(nn.Module):
         at = places(frames, grid, self.extra, first, self.config.rope_size, x.device)
         turn = Turn(at)
         looks = self._looks(mask, frames, per, past, x.device)
-        each = None if condition is None else condition.repeat_interleave(per, 1)
         kept: list[Past] = []
         for i, block in enumerate(self.blocks):
             before = None if past is None else past[i]
             if isinstance(block, ModulatedBlock):
-                assert each is not None
-                x, own = block.modulated(x, each, before, turn, looks)
+                assert condition is not None
+                x, own = block.modulated(x, condition, before, turn, looks)
             else:
                 x, own = cast(Block, block).continued(x, before, turn, looks)
             kept.append(own)

@@ -117,7 +117,8 @@ class JEPAWorldModel(WorldModel):
         action = self.condition(pairs.require("action").flatten(0, 1))
         action = action.unflatten(0, pairs.valid.shape)  # (B, T - 1, A')
         body = seen[BODY][:, :-1] if BODY in seen else None
-        if not isinstance(dynamics, TokenDynamics) or action.shape[1] > own.window:
+        fits = own.window == 1 or action.shape[1] <= own.window
+        if not isinstance(dynamics, TokenDynamics) or not fits:
             return self._stepwise(batch, seen, action, rand)
         pose = batch.extra.get("extrinsics")
         pose = None if pose is None or not own.predictor.use_extrinsics else pose[:, :-1].float()
