@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 Tables = tuple[Tensor, Tensor, Tensor]
 """Cosines and signed sines (N, D), and the other feature (D,) of each feature's pair."""
 
