@@ -135,4 +135,10 @@ def test_recipes_resolve_to_what_was_published() -> None:
     found = resolve(config="iris-atari100k")
     assert (found.id, found.train.steps, found.train.envs) == ("iris", 120_000, 1)
     assert found.env["life_loss"] and found.env["sticky"] == 0.0
-    assert resolve(config="iris-catch").env["obs"] == "pixels"
+    changes = resolve(config="delta-iris-atari100k")
+    assert (changes.id, changes.train.steps, changes.train.envs) == ("delta-iris:atari", 121_800, 1)
+    assert changes.env["life_loss"] and changes.env["sticky"] == 0.0
+    crafter = resolve(config="delta-iris-crafter")
+    assert (crafter.train.steps, crafter.train.envs) == (10_090_000, 16)
+    for name in ("iris-catch", "delta-iris-catch"):
+        assert resolve(config=name).env["obs"] == "pixels"
