@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 
 from worldflux.config import Config, dotted
 from worldflux.errors import ConfigError
+from worldflux.planning.config import CEMConfig, MPPIConfig, PlanningAgentConfig
 
 
 class Inner(Config):
@@ -44,6 +45,18 @@ def test_a_mapping_for_a_sub_config_is_merged():
 def test_bad_overrides_say_what_is_wrong(overrides, text):
     with pytest.raises(ConfigError, match=text.replace("?", r"\?") if "\\?" not in text else text):
         Outer().with_(**overrides)
+
+
+def test_another_kind_keeps_what_both_kinds_have():
+    own = PlanningAgentConfig(planner=CEMConfig(horizon=5, candidates=64, elites=8))
+    other = own.with_(**{"planner.temperature": 0.2, "planner.kind": "mppi"}).planner
+    assert isinstance(other, MPPIConfig) and other.temperature == 0.2
+    assert (other.horizon, other.candidates, other.elites) == (5, 64, 8)
+    assert own.with_(planner={"kind": "cem", "momentum": 0.1}).planner.momentum == 0.1
+    with pytest.raises(ConfigError, match="planner.kind is 'mpi'. Did you mean 'mppi'"):
+        own.with_(**{"planner.kind": "mpi"})
+    with pytest.raises(ConfigError, match="CEMConfig has no key 'temperature'"):
+        own.with_(**{"planner.temperature": 0.2})
 
 
 def test_construction_names_the_nearest_key_in_a_sub_config():

@@ -149,8 +149,30 @@ def _merged(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
                 f"{type(config).__name__}.{head} is {base!r}, a plain value: it has no key "
                 f"{next(iter(inner))!r}."
             )
+        if "kind" in inner and "kind" in type(base).model_fields:
+            base = _of_kind(type(config), head, base, inner.pop("kind"))
         values[head] = base.with_(**inner)
     return values
+
+
+def _of_kind(cls: type[Config], field: str, base: Config, kind: Any) -> Config:
+    """`base`, or a config of another `kind` that the field takes, with the values of the fields
+    that both have."""
+    if kind == getattr(base, "kind", None):
+        return base
+    kinds: dict[Any, type[Config]] = {
+        part.model_fields["kind"].default: part
+        for part in _leaves(cls.model_fields[field].annotation)
+        if isinstance(part, type) and issubclass(part, Config) and "kind" in part.model_fields
+    }
+    if kind not in kinds:
+        raise ConfigError(
+            f"{cls.__name__}.{field}.kind is {kind!r}.{did_you_mean(str(kind), map(str, kinds))} "
+            f"Kinds: {', '.join(map(str, kinds)) or 'none'}."
+        )
+    other = kinds[kind]
+    same = set(type(base).model_fields) & set(other.model_fields) - {"kind"}
+    return other(**{name: getattr(base, name) for name in same})
 
 
 def _unknown(cls: type[BaseModel], key: str) -> str:

@@ -7,7 +7,12 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from worldflux.config import Config
-from worldflux.planning.config import CEMConfig, PlanningAgentConfig, ScoreConfig
+from worldflux.planning.config import (
+    AnyPlannerConfig,
+    CEMConfig,
+    PlanningAgentConfig,
+    ScoreConfig,
+)
 from worldflux_dreamer.latent_rssm.config import Activation, LatentConfig
 
 
@@ -29,7 +34,7 @@ class ModelConfig(LatentConfig):
 class AgentConfig(PlanningAgentConfig):
     """CEM over predicted rewards, one Adam."""
 
-    planner: CEMConfig = CEMConfig(
+    planner: AnyPlannerConfig = CEMConfig(
         horizon=12,
         candidates=1000,
         iterations=10,

@@ -17,7 +17,12 @@ from pydantic import (
 )
 
 from worldflux.config import Config
-from worldflux.planning.config import CEMConfig, PlanningAgentConfig, ScoreConfig
+from worldflux.planning.config import (
+    AnyPlannerConfig,
+    CEMConfig,
+    PlanningAgentConfig,
+    ScoreConfig,
+)
 from worldflux_jepa.vit_config import VIT, ViTConfig
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -104,7 +109,7 @@ class ModelConfig(Config):
 class JEPAWMAgentConfig(PlanningAgentConfig):
     """Training and planning."""
 
-    planner: CEMConfig = CEMConfig(
+    planner: AnyPlannerConfig = CEMConfig(
         horizon=2, candidates=400, elites=10, iterations=10, momentum=0.15, init_std=0.05,
         max_std=0.05, execute=1, warm_start=False, score=ScoreConfig(goal_key="rep"),
     )  # fmt: skip

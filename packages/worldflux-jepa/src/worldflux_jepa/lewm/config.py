@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from worldflux.config import Config
-from worldflux.planning.config import CEMConfig, PlanningAgentConfig, ScoreConfig
+from worldflux.planning.config import (
+    AnyPlannerConfig,
+    CEMConfig,
+    PlanningAgentConfig,
+    ScoreConfig,
+)
 from worldflux_jepa.vit_config import VIT, ViTConfig
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -72,7 +77,7 @@ class ModelConfig(Config):
 class LeWMAgentConfig(PlanningAgentConfig):
     """Training and planning; what is not said is as for every planning agent."""
 
-    planner: CEMConfig = CEMConfig(
+    planner: AnyPlannerConfig = CEMConfig(
         horizon=5, candidates=300, elites=30, iterations=30, execute=5, warm_start=False,
         score=ScoreConfig(goal_key="rep"),
     )  # fmt: skip
