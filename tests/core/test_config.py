@@ -95,3 +95,15 @@ def test_a_field_of_several_rooms_is_not_guessed():
 def test_configs_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Outer().rate = 2
+
+
+def test_yaml_both_ways() -> None:
+    from worldflux.testing.dummies import TinyConfig
+
+    config = TinyConfig(width=16, lr=0.5)
+    assert TinyConfig.from_yaml(config.to_yaml()) == config
+    assert TinyConfig.from_yaml("lr: 1e-4").lr == 1e-4  # which YAML itself reads as text
+    with pytest.raises(ConfigError, match="The YAML of a TinyConfig must hold keys and values, it"):
+        TinyConfig.from_yaml("[1]")
+    with pytest.raises(ConfigError, match="no key 'widht'. Did you mean 'width'"):
+        TinyConfig.from_yaml("widht: 3")

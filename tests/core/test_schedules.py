@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -179,3 +180,27 @@ def test_what_is_no_schedule(text: str) -> None:
 def test_a_way_down_belongs_to_what_goes_down() -> None:
     with pytest.raises(ContractError, match="no way down that decay=3 could shorten"):
         Schedule("constant", peak=1.0, decay=3)
+
+
+def test_exponential_and_several_steps_go_by_the_same_ratio() -> None:
+    falling = Schedule("exponential", peak=1.0, end=0.01, warmup=2)
+    values = [falling.value(step, 12) for step in range(2, 13)]
+    ratios = [b / a for a, b in pairwise(values)]
+    assert ratios == pytest.approx([0.01**0.1] * 10) and values[-1] == 0.01
+    stairs = Schedule("step", peak=1.0, end=0.01, at=(3, 0.5))
+    assert [round(stairs.value(step, 12), 6) for step in (0, 2, 3, 5, 6, 12)] == [
+        1.0, 1.0, 0.1, 0.1, 0.01, 0.01,
+    ]  # fmt: skip
+    assert stairs.needs_total and not Schedule("step", peak=1.0, at=(3, 5), end=0.1).needs_total
+    with pytest.raises(ContractError, match=r"by ratios never comes from 1\.0 to 0\.0: both have"):
+        Schedule("exponential", peak=1.0)
+    with pytest.raises(ContractError, match="at is a count of steps"):
+        Schedule("step", peak=1.0, end=0.1, at=(3, -1))
+
+
+def test_factors_multiply_rates_with_and_without_a_schedule() -> None:
+    learner = Scheduled({})
+    learner.factors["net.lr"] = 0.5
+    assert learner.moves(2) == [[0.25], [0.25]]
+    learner.schedules["net.lr"] = Schedule("step", start=1.0, end=0.1, at=3)
+    assert [round(move[0], 6) for move in learner.moves(2)] == [0.25, 0.025]

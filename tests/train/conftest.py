@@ -216,7 +216,9 @@ def untimed() -> Any:
 def _untimed(run: Run) -> list[dict[str, Any]]:
     """The metrics without timings and without evaluations that only an end calls for."""
     rows = [row for row in run.metrics() if not row.get("final")]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in rows
+    ]
 
 
 def _assert_same_run(one: Path, other: Path, step: int) -> None:

@@ -69,7 +69,7 @@ def final(run: Run) -> dict[str, torch.Tensor]:
 def comparable(run: Run) -> list[dict[str, Any]]:
     """Metrics without the clock on the wall."""
     return [
-        {key: value for key, value in row.items() if not key.startswith("time/")}
+        {key: value for key, value in row.items() if not key.startswith(("time/", "memory/"))}
         for row in run.metrics()
     ]
 

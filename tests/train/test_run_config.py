@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from worldflux.errors import ConfigError
+from worldflux.yaml_text import read_yaml
 from worldflux_train.config import recipes, resolve
 from worldflux_train.nested import parse_overrides
-from worldflux_train.yaml_text import read_yaml
 
 pytestmark = pytest.mark.usefixtures("site")
 CARTPOLE = "gym/CartPole-v1"

@@ -1,4 +1,4 @@
-"""The base of every configuration: frozen, strict about keys, JSON both ways."""
+"""The base of every configuration: frozen, strict about keys, JSON and YAML both ways."""
 
 from __future__ import annotations
 
@@ -104,6 +104,19 @@ class Config(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ConfigError(_explain(cls, error)) from None
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML, in the order of its fields."""
+        import yaml
+
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Read what `to_yaml` wrote, or a person: `1e-4` is a number, a missing key its default."""
+        from worldflux.yaml_text import mapping_of
+
+        return cls.from_dict(mapping_of(text, f"The YAML of a {cls.__name__}"))
 
 
 def dotted(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from worldflux_train.evaluation_pictures import save_stages
 from worldflux_train.imagine import Imagination, imagine
 from worldflux_train.inputs import open_inputs
 from worldflux_train.interrupt import Interrupt
+from worldflux_train.recorded_evaluation import recorded_evaluation
 from worldflux_train.recording import record_episodes
 from worldflux_train.run_log import logged
 from worldflux_train.seeding import derived
@@ -184,17 +185,26 @@ def evaluate_run(
     step: int | None = None,
     seed: int = 1,
     *,
+    keep: Collection[str] = (),
     device: str | None = None,
     trust: Trust = (),
     changed: bool = False,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint (or `step`) on episodes that follow from `seed`.
 
+    `keep` also gives the `episodes` step by step: their observations, actions and rewards, with
+    "frames" what the environment draws (`extra.picture`), with "latents" the agent's States
+    (`extra.latent.<name>`). They start like the others, and are played one after another.
     `device`, `trust` and `changed` as for `load_agent`. A run from data alone has no environment:
     see `evaluate_on_data`.
     """
     config, agent = load_run(path, step, device=device, trust=trust, changed=changed)
     with Interrupt() as interrupt:
+        if keep:
+            return recorded_evaluation(
+                config, agent, episodes or config.train.eval_episodes, derived(seed, "evaluation"),
+                keep, stop=lambda: interrupt.requested,
+            )  # fmt: skip
         found = evaluate(
             agent,
             lambda count: make_evaluation_envs(config, count),
@@ -302,10 +312,10 @@ def _real_episodes(
 
 
 def _run(trainer: Trainer, sinks: list[Sink]) -> Result:
-    trainer.sinks = sinks
+    trainer.rows.sinks = sinks
     consoles = [sink for sink in sinks if isinstance(sink, ConsoleSink)]
     if consoles:
-        trainer.tell = consoles[0].evaluating
+        trainer.judge.tell = consoles[0].evaluating
     outcome = trainer.train()
     logger.info("%s at step %d", outcome, trainer.clock.step)
     return Result(trainer.run, outcome, trainer.clock.step)

@@ -34,16 +34,22 @@ class Parts:
     collector: Collector | None
     updater: Updater
     source: Source
+    patience: Part
 
     def each(self) -> list[Part]:
         """Those that write themselves into the checkpoint's folder, last what the agent is in."""
-        own: list[Part | None] = [self.clock, self.schedule, self.updater, self.collector]
+        own: list[Part | None] = [
+            self.clock, self.schedule, self.updater, self.collector, self.patience,
+        ]  # fmt: skip
         return [part for part in own if part is not None]
 
 
-def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None) -> Path:
+def save_checkpoint(
+    run: Run, parts: Parts, keep_last: int, keep_every: int, score: float | None
+) -> Path:
     """Write the checkpoint of this moment, then drop those no longer kept.
 
+    The newest `keep_last` are kept, the best one, and the first one of every `keep_every` ticks.
     `StorageError` says what could not be written; older checkpoints are then as they were.
     """
     tick = parts.clock.tick
@@ -59,7 +65,7 @@ def save_checkpoint(run: Run, parts: Parts, keep_last: int, score: float | None)
             f"The checkpoint of step {tick} could not be written: {error} {kept}; free space, then "
             f"continue with: worldflux train --resume {run.path}"
         ) from error
-    _drop_old(run, keep_last)
+    _drop_old(run, keep_last, keep_every)
     return run.checkpoint_path(tick)
 
 
@@ -106,8 +112,17 @@ def _refuse_older(folder: Path) -> None:
         )
 
 
-def _drop_old(run: Run, keep_last: int) -> None:
-    keep = {*run.ticks()[-keep_last:], run.best_tick()}
+def milestones(ticks: list[int], every: int) -> set[int]:
+    """Of `ticks` in their order, the first at or after each multiple of `every`; none for 0."""
+    firsts: dict[int, int] = {}
+    for tick in ticks if every else ():
+        firsts.setdefault(tick // every, tick)
+    return {tick for number, tick in firsts.items() if number > 0}
+
+
+def _drop_old(run: Run, keep_last: int, keep_every: int) -> None:
+    kept = milestones(run.ticks(), keep_every)
+    keep = {*run.ticks()[-keep_last:], *kept, run.best_tick()}
     for tick in run.ticks():
         if tick not in keep:
             folder = run.checkpoint_path(tick)

@@ -29,6 +29,7 @@ from worldflux_train.plan_cli import plan
 
 if TYPE_CHECKING:
     from worldflux_train.api import Result
+    from worldflux_train.config import RunConfig
 
 _log = logging.getLogger(__name__)
 Model = Annotated[
@@ -95,6 +96,10 @@ def train(
         bool,
         typer.Option("--help-config", help="Explain every configuration key and exit."),
     ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the whole configuration as YAML and exit."),
+    ] = False,
 ) -> None:
     """Train a model in an environment or on data, or continue a run. Ctrl-C saves and exits."""
     if help_config:
@@ -105,24 +110,42 @@ def train(
         return
     with asking_for_trust(typed):
         if resume is None:
-            own = {
-                "id": ("the model", model),
-                "env.id": ("--env", env),
-                "train.steps": ("--steps", steps),
-                "train.device": ("--device", device),
-                "data.path": ("--data", data and str(data.resolve())),
-            }
-            result = _started(config, [*(set_ or [])], own, out, trust or ())
+            typed_keys = _typed(model, env, steps, device, data)
+            resolved = _resolved(config, [*(set_ or [])], typed_keys, trust or ())
+            if print_config:
+                typer.echo(resolved.to_yaml(), nl=False)
+                return
+            result = _started(resolved, out)
         elif model or env or data or config or set_ or out:
             raise ConfigError(
                 "--resume takes the run's own configuration: only --steps, --device, --trust "
                 "and --changed-config may be added."
             )
+        elif print_config:
+            raise ConfigError(f"--print-config is of a new run: this one's is {resume}/config.yaml")
         else:
             result = _resumed(
                 resume, steps=steps, device=device, trust=trust or (), changed=changed_config
             )
-    trusted = _trusted(result.run, trust or ())
+    _ended(result, trust or ())
+
+
+def _typed(
+    model: str | None, env: str | None, steps: int | None, device: str | None, data: Path | None
+) -> dict[str, tuple[str, Any]]:
+    """The options that set a key of the configuration, by that key."""
+    return {
+        "id": ("the model", model),
+        "env.id": ("--env", env),
+        "train.steps": ("--steps", steps),
+        "train.device": ("--device", device),
+        "data.path": ("--data", data and str(data.resolve())),
+    }
+
+
+def _ended(result: Result, trust: Collection[str]) -> None:
+    """Say how to go on with a run that was stopped; show one that is done."""
+    trusted = _trusted(result.run, trust)
     if result.outcome == "interrupted":
         typer.echo(
             f"Interrupted at step {result.step:,} and saved. Continue with: "
@@ -132,16 +155,13 @@ def train(
     typer.echo(f"Report: {_finishing(result.run.path, trusted)}")
 
 
-def _started(
+def _resolved(
     config: str | None,
     pairs: list[str],
     own: dict[str, tuple[str, Any]],
-    out: Path | None,
     trust: Collection[str],
-) -> Result:
-    """A new run; every id and key is looked at before torch is imported."""
-    from rich.console import Console
-
+) -> RunConfig:
+    """The configuration of a new run; every id and key is looked at, without torch."""
     from worldflux_train.config import resolve
     from worldflux_train.nested import parse_overrides, with_options
     from worldflux_train.trust import names_in
@@ -150,6 +170,12 @@ def _started(
     model, env, steps = (overrides.pop(key, None) for key in ("id", "env.id", "train.steps"))
     resolved = resolve(model, env, config=config, overrides=overrides, steps=steps, trust=trust)
     find_here(names_in(resolved.to_dict()))
+    return resolved
+
+
+def _started(resolved: RunConfig, out: Path | None) -> Result:
+    from rich.console import Console
+
     from worldflux_train import api
 
     console = Console()
@@ -222,8 +248,8 @@ def _finishing(run: Path, trust: Collection[str]) -> Path:
 
 def _trusted(run: Run, trust: Collection[str]) -> tuple[str, ...]:
     """What the caller has trusted for this run: by option, and in what is its own file now."""
+    from worldflux.yaml_text import read_yaml
     from worldflux_train.trust import names_in
-    from worldflux_train.yaml_text import read_yaml
 
     return tuple(dict.fromkeys([*trust, *names_in(read_yaml(run.config_path))]))
 
@@ -245,6 +271,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
             "train dreamerv3:size1m --env gym/CartPole-v1 --config dreamerv3-cartpole",
             "train tdmpc2:1m --env gym/Pendulum-v1 --steps 5000 --set train.seed=1 --out runs/one",
             "train rssm:small --data recorded --set data.validation=0.1",
+            "train --config dreamerv3-cartpole --print-config",
             "train --resume runs/one --steps 10000",
         ),
     ),

@@ -18,9 +18,10 @@ from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset
 from worldflux.ids import ModelId
 from worldflux.slots import plain_slots
 from worldflux.trust import Trust, names
+from worldflux.yaml_text import read_yaml
 from worldflux_train.nested import Nested, merge, nest
+from worldflux_train.rate_config import Schedules
 from worldflux_train.trust import refuse_inner_trust, require_trust
-from worldflux_train.yaml_text import read_yaml
 
 ROOMS = ("model", "agent", "train", "env", "data", "slots")
 KEYS = ("id", *ROOMS)
@@ -55,6 +56,17 @@ class TrainConfig(Config):
     """Ticks between checkpoints."""
     keep_last: PositiveInt = 2
     """Checkpoints kept, besides the one with the best evaluation."""
+    keep_every: NonNegativeInt = 0
+    """Ticks between milestones: checkpoints that are made there and never dropped; 0: none."""
+    schedules: Schedules = Field(default_factory=dict)
+    """How learning rates and weight decay change, by optimiser (or `all`) and rate, such as
+    `{all: {lr: cosine}}`, in place of the family's own schedules."""
+    stop_patience: PositiveInt | None = None
+    """Evaluations without a better score after which the run ends early; None: never."""
+    stop_score: float | None = None
+    """Score of an evaluation (its mean return) at which the run ends early; None: none."""
+    eval_videos: NonNegativeInt = 0
+    """Evaluated episodes that are also shown as videos, in the run and wherever metrics go."""
     accumulate: PositiveInt = 1
     """Parts a batch is computed in, one after another, for less memory; the gradients are those of
     the whole batch."""

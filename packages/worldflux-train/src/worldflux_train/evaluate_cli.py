@@ -50,6 +50,9 @@ def evaluate(
         ),
     ] = None,
     out: Out = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Also write the episodes as videos into the run.")
+    ] = False,
     device: Device = None,
     trust: Trust = None,
     changed_config: Changed = False,
@@ -61,7 +64,11 @@ def evaluate(
         if every_checkpoint and step:
             raise ConfigError("--every-checkpoint means all that are kept: leave --step out.")
         table = len(runs) > 1 or len(steps) > 1 or seeds > 1 or every_checkpoint
-        if table or env or suite or out:
+        if video and (table or env or suite or out):
+            raise ConfigError("--video shows the episodes of one run, one checkpoint and one seed.")
+        if video:
+            _videos(runs[0], episodes, steps[0], seed, own)
+        elif table or env or suite or out:
             _table(runs, out or [], seeds, seed, env or [], suite, "every" if every_checkpoint
                    else step, episodes, own)  # fmt: skip
         else:
@@ -83,6 +90,20 @@ def _sentence(
         f"(min {row['eval/return_min']:.1f}, max {row['eval/return_max']:.1f}) "
         f"over {row['eval/episodes']} episodes of {row['eval/length']:.0f} steps"
     )
+
+
+def _videos(
+    run: Path, episodes: int | None, step: int | None, seed: int, own: dict[str, Any]
+) -> None:
+    from worldflux_train import api
+    from worldflux_train.evaluation_videos import save_videos
+
+    opened = Run.open(run)
+    found = api.evaluate_run(run, episodes, step, seed, keep=("frames",), **own)
+    tick = int(api.checkpoint_of(opened, step).name)
+    for name, value in zip(save_videos(opened, tick, found.episodes), found.returns, strict=True):
+        typer.echo(f"{name}: return {value:.1f}")
+    typer.echo(f"Videos: {opened.videos_path}/evaluation-{tick:010d}-*.mp4")
 
 
 def _on_data(

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
+from worldflux.episodes import Episode
 from worldflux_train.seeding import derived
 from worldflux_train.stepping import Stepper
 
@@ -32,6 +33,8 @@ class Evaluation:
     lengths: list[int]
     truncated: int = 0
     """Episodes cut off because they did not end within the most steps an episode may have."""
+    episodes: list[Episode] = field(default_factory=list)
+    """The steps of them all, where they were kept: `evaluate_run(..., keep=...)`."""
 
     @property
     def mean(self) -> float:

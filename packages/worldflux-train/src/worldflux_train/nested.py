@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worldflux.errors import ConfigError
-from worldflux_train.yaml_text import value_of
+from worldflux.yaml_text import value_of
 
 Nested = dict[str, Any]
 

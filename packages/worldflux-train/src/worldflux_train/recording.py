@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ Array = NDArray[Any]
 
 PICTURE = f"{EXTRA}picture"
 """Column of recorded episodes: what the environment drew, uint8 (T, Y, X, 3), where it can."""
+LATENT = f"{EXTRA}latent."
+"""What the columns of an agent's States begin with."""
 
 
 @torch.no_grad()
@@ -42,20 +44,24 @@ def record_episodes(
     seed: int,
     stop: Callable[[], bool] = lambda: False,
     most_seconds: float = math.inf,
+    seeds: Sequence[int] | None = None,
+    latents: bool = False,
 ) -> list[Episode]:
     """`count` episodes with mode "eval", each cut after `most_steps`; how far it is, is logged.
 
-    No further one begins after `most_seconds`, but there is always one. `KeyboardInterrupt` as
-    soon as `stop` is true.
+    They start from `seeds`, by default from such as follow from `seed`. With `latents` the agent's
+    State after each observation is kept too, in columns `LATENT` + its name (T, ...). No further
+    episode begins after `most_seconds`, but there is always one. `KeyboardInterrupt` as soon as
+    `stop` is true.
     """
     env = _drawing_env(config)
     rand = Rand.seeded(derived(seed, "recorder"), device_of(agent))
     try:
-        seeds = [derived(seed, "recorded episode", i) for i in range(count)]
+        seeds = seeds or [derived(seed, "recorded episode", i) for i in range(count)]
         found: list[Episode] = []
         began = time.monotonic()
         for each in seeds:
-            found.append(_record(env, agent, most_steps, each, rand, stop))
+            found.append(_record(env, agent, most_steps, each, rand, stop, latents))
             if stop():
                 raise KeyboardInterrupt
             if not _goes_on(len(found), count, time.monotonic() - began, most_seconds):
@@ -86,16 +92,19 @@ def _record(
     seed: int,
     rand: Rand,
     stop: Callable[[], bool],
+    latents: bool,
 ) -> Episode:
     obs, _ = env.reset(seed=seed)
     seen, rewards, frames = [obs], [0.0], [_picture(env)]
     actions: list[Any] = []
     state: State | None = None
+    states: list[State] = []
     over = terminated = False
     while not over and len(actions) < most_steps:
         tensors = tensors_of(obs, device_of(agent))
         first = torch.full((1,), not actions, device=device_of(agent))
         payload, state = agent.act(tensors, state, first, "eval", rand=rand)
+        states += [state] if latents else []
         chosen = payload.require()[0].cpu().numpy()
         obs, reward, terminated, truncated, _ = env.step(chosen)
         over = bool(terminated or truncated) or stop()
@@ -103,7 +112,21 @@ def _record(
             (seen, actions, rewards, frames), (obs, chosen, reward, _picture(env)), strict=True
         ):
             items.append(item)  # type: ignore[attr-defined]
-    return _episode(seen, actions, rewards, frames, bool(terminated))
+    if latents:  # of the last observation too, after which nothing is done
+        no = torch.zeros(1, dtype=torch.bool, device=device_of(agent))
+        last = tensors_of(obs, device_of(agent))
+        states.append(agent.act(last, state, no, "eval", rand=rand)[1])
+    found = _episode(seen, actions, rewards, frames, bool(terminated))
+    return found | _latents(states)
+
+
+def _latents(states: list[State]) -> Episode:
+    """Columns (T, ...) of States (1, ...); what a cache holds is no latent."""
+    names = [name for name in states[0].tensors if not name.startswith("cache.")] if states else []
+    return {
+        f"{LATENT}{name}": np.stack([of.tensors[name][0].cpu().float().numpy() for of in states])
+        for name in names
+    }
 
 
 def _episode(

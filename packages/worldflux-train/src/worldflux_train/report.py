@@ -14,12 +14,12 @@ from typing import Any
 
 from worldflux.atomic import write_file
 from worldflux.runs import Run, having
+from worldflux.yaml_text import read_yaml
 from worldflux_train import drawing
 from worldflux_train.clock import tick_of
 from worldflux_train.config import resolve
 from worldflux_train.evaluation_pictures import newest_pictures
 from worldflux_train.imagine import Imagination, load_imagination
-from worldflux_train.yaml_text import read_yaml
 
 MOST_LOSSES = 12
 MOST_VIDEOS = 3

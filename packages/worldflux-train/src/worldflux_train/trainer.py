@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +18,13 @@ from worldflux.core.agent import Agent
 from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
-from worldflux_train.assembly import acting, choose_device, make_agent, make_evaluation_envs
+from worldflux_train.assembly import acting, choose_device, make_agent
 from worldflux_train.changed_config import plain
 from worldflux_train.checkpoint import Parts, load_newest, save_checkpoint
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Chunk, Collector
 from worldflux_train.config import RunConfig
 from worldflux_train.data import Mixture, ReadAhead
-from worldflux_train.evaluation import Evaluation, evaluate
-from worldflux_train.held_out_evaluation import evaluate_and_save
 from worldflux_train.inputs import (
     check_fits,
     make_source,
@@ -34,14 +32,16 @@ from worldflux_train.inputs import (
     open_inputs,
 )
 from worldflux_train.interrupt import Interrupt
+from worldflux_train.judging import Judge
 from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
+from worldflux_train.patience import Patience
 from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
 from worldflux_train.ranks import rank_rand
+from worldflux_train.rates import apply_schedules
 from worldflux_train.room import require_room
+from worldflux_train.rows import Rows
 from worldflux_train.schedule import Schedule, crossed
-from worldflux_train.seeding import derived
-from worldflux_train.sinks.base import Sink
 from worldflux_train.stepping import Stepper
 from worldflux_train.updater import Updater
 
@@ -84,11 +84,20 @@ class Trainer:
         self.collector = self._make_collector(stepper) if config.has_env else None
         rand = rank_rand(seed, "learner", device)
         self.updater = Updater(self.agent, self.source, rand, device)
-        self.parts = Parts(self.clock, self.schedule, self.collector, self.updater, self.source)
-        self.sinks: list[Sink] = []
+        apply_schedules(self.agent, self.settings.schedules)
+        self.patience = Patience(self.settings, self.agent)
+        self.parts = Parts(
+            self.clock, self.schedule, self.collector, self.updater, self.source, self.patience
+        )
         self.pace = Pace(self.settings.eval_every)
-        self.tell: Callable[[int, int], None] = lambda played, episodes: None
-        """Hears of the episodes that an evaluation has played, and of how many."""
+        self.rows = Rows(
+            self.config, self.clock, self.schedule, self.updater.meters, self.pace, self.replay,
+            self.collector, device,
+        )  # fmt: skip
+        self.judge = Judge(
+            self.agent, self.inputs, self.run, self.collector, self.clock, self.schedule, device
+        )
+        self.judge.show = self.rows.show
         self._missed = MissedPhases(self.schedule)
         self._evaluated: int | None = None  # tick of the last evaluation
         self._score: float | None = None  # what it gave
@@ -122,8 +131,10 @@ class Trainer:
         rows = [row for row in self.run.metrics() if _judgement(row) and not row.get("final")]
         done = [row.get("tick", row["step"]) for row in rows]
         self._evaluated = max((at for at in done if at <= tick), default=None)
-        if self._evaluated == tick:  # made up for, before a kill
+        if self._evaluated == tick and self.clock.evaluation_due:  # made up for, before a kill
             self.clock.evaluation_due = False
+            at = [row for row in rows if row.get("tick", row["step"]) == tick]
+            self.patience.judged(_score_in(at[-1]))
         return folder
 
     def train(self) -> Outcome:
@@ -150,8 +161,7 @@ class Trainer:
         finally:
             fire("worldflux_run_end", run=self.run.path, outcome=outcome)
             self.close()
-            for sink in self.sinks:
-                sink.close()
+            self.rows.close()
         return outcome
 
     def _evaluates_first(self) -> bool:
@@ -160,15 +170,20 @@ class Trainer:
         return not (isinstance(self.agent, Agent) and self.agent.plans) if asked is None else asked
 
     def _over(self) -> bool:
-        """Whether the clock is at its end and no burst is owed."""
+        """Whether the clock is at its end and no burst is owed, or evaluations ended the run."""
+        if self.patience.stopped is not None:
+            return True
         return self.clock.step >= self.settings.steps and self._burst() is None
 
     def _finish(self) -> Outcome:
         finished = self._over()
         if finished:
             self._settle()
-            self._missed.warn(self.clock.step, over=True)
-            self._log(self.clock.tick, final=True)
+            if self.patience.stopped is None:
+                self._missed.warn(self.clock.step, over=True)
+            else:
+                logger.info("the run ends at step %d: %s", self.clock.step, self.patience.stopped)
+            self.rows.log(self.clock.tick, self.settings.steps, final=True)
             if self._evaluated != self.clock.tick:
                 finished = self._evaluate(final=True)
         if self.clock.tick not in self.run.ticks():
@@ -280,7 +295,7 @@ class Trainer:
         self.clock.agent_steps += chunk.steps
         for episode in chunk.episodes:
             self.clock.episodes += 1
-            self._write(episode)
+            self.rows.write(episode)
             fire("worldflux_after_episode", run=self.run.path, episode=episode)
 
     # Between rounds
@@ -290,93 +305,35 @@ class Trainer:
         after = self.clock.tick
         self.clock.seconds = time.monotonic() - self._began
         if crossed(self.settings.log_every, before, after):
-            self._log(before)
+            self.rows.log(before, self.settings.steps)
         score = None
         if crossed(self.settings.eval_every, before, after) and self._evaluate():
             score = self._score
-        due = crossed(self.settings.checkpoint_every, before, after) or self._is_best(score)
+        every = (self.settings.checkpoint_every, self.settings.keep_every)
+        due = any(crossed(each, before, after) for each in every) or self._is_best(score)
         if due and not self._over():  # at the end there is more to do before the last one
             self._save(score)
-
-    def _log(self, before: int, final: bool = False) -> None:
-        """A row of metrics; the final one, of the run's end, leaves a longer run as it would be."""
-        means = self.updater.meters.read()
-        if not final:
-            self.updater.meters.clear()
-        clock, updates = self.clock, self.schedule.updates
-        steps = self.settings.steps
-        last_tick = max(clock.step, steps) + clock.bursts + self.schedule.bursts_left(steps)
-        self._write(
-            {
-                "step": clock.step,
-                "agent_steps": clock.agent_steps,
-                **self._collected(),
-                "updates": updates,
-                **{f"train/{name}": value for name, value in means.items()},
-                **self.pace.row(clock, updates, last_tick, before),
-                **({"final": True} if final else {}),
-            }
-        )
-        self.pace.mark(clock, updates)
-
-    def _collected(self) -> dict[str, Any]:
-        if self.replay is None or self.collector is None:
-            return {}
-        repeat = int(self.config.env_options.get("action_repeat", 1))
-        repeat *= self.collector.stepper.frames_per_step
-        return {
-            "frames": self.clock.agent_steps * repeat,
-            "episodes": self.clock.episodes,
-            "replay": len(self.replay),
-        }
 
     def _evaluate(self, final: bool = False) -> bool:
         """Judge the agent once the updates due are done; False if a signal stopped it."""
         self._settle()
         began, tick = time.monotonic(), self.clock.tick
-        result = self._judged()
+        result = self.judge.judge(lambda: self._interrupt.requested)
         self.clock.evaluation_due = result is None and not final
         if result is None:
             logger.info("the evaluation at step %d was stopped", self.clock.step)
             return False
         row, score = result
         self._evaluated, self._score = tick, score
+        if not final:  # a longer run would not have that one
+            self.patience.judged(score)
         if not row:  # neither an environment nor held-out data: the newest is the best
             return True
         seconds = time.monotonic() - began
         self.pace.evaluated(seconds)
         row = {"step": self.clock.step, **row, "time/evaluation": seconds}
-        self._write({**row, "final": True} if final else row)
+        self.rows.write({**row, "final": True} if final else row)
         return True
-
-    def _judged(self) -> tuple[dict[str, Any], float | None] | None:
-        """Metrics and score: in the environment, else on held-out data; None if interrupted."""
-        if self.collector is None:
-            tick, tell = self.clock.tick, self.tell
-            return evaluate_and_save(self.agent, self.inputs, self.run, tick, self.device, tell)
-        with self.collector.borrowed(self._newer_weights(self.collector)) as agent:
-            played = self._play(agent)
-        return None if played is None else (played.row(), played.mean)
-
-    def _play(self, agent: Any) -> Evaluation | None:
-        return evaluate(
-            agent,
-            lambda count: make_evaluation_envs(self.config, count),
-            self.settings.eval_episodes,
-            derived(self.settings.seed, "evaluation"),  # alike for every agent, at every moment
-            self.device,
-            max_steps=self.settings.eval_max_steps,
-            stop=lambda: self._interrupt.requested,
-            tell=self.tell,
-        )
-
-    def _newer_weights(self, collector: Collector) -> Mapping[str, Tensor]:
-        """What an evaluation plays with, as far as the collector does not hold it."""
-        published = self.agent.published()
-        needed = acting(self.agent, self.config).acting_weights()
-        if collector.version == self.schedule.updates:
-            return {name: tensor for name, tensor in published.items() if name in needed}
-        return {name: published.get(name, tensor) for name, tensor in needed.items()}
 
     def _is_best(self, score: float | None) -> bool:
         best = self.run.best_tick()
@@ -386,13 +343,15 @@ class Trainer:
 
     def _save(self, score: float | None) -> None:
         self._require_finite()
-        path = save_checkpoint(self.run, self.parts, self.settings.keep_last, score)
+        keep = (self.settings.keep_last, self.settings.keep_every)
+        path = save_checkpoint(self.run, self.parts, *keep, score)
         fire("worldflux_checkpoint", run=self.run.path, path=path, step=self.clock.step)
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        for sink in self.sinks:
-            sink.write({"tick": row["step"] + self.clock.bursts, **row})
 
 
 def _judgement(row: Mapping[str, Any]) -> bool:
     return any(key.startswith("eval/") for key in row)
+
+
+def _score_in(row: Mapping[str, Any]) -> float | None:
+    found = row.get("eval/return", row.get("eval/score"))
+    return None if found is None else float(found)

@@ -25,7 +25,7 @@ def write_video(path: Path, frames: Array, fps: int) -> Path:
     if kind not in FORMATS:
         raise ConfigError(f"{path.name}: videos are written as {' or '.join(FORMATS)}.")
     make_folder(path.parent)
-    write_file(path, _mp4(frames, fps) if kind == "mp4" else _gif(frames, fps))
+    write_file(path, _mp4(frames, fps) if kind == "mp4" else gif(frames, fps))
     return path
 
 
@@ -42,7 +42,8 @@ def _mp4(frames: Array, fps: int) -> bytes:
     return buffer.getvalue()
 
 
-def _gif(frames: Array, fps: int) -> bytes:
+def gif(frames: Array, fps: int) -> bytes:
+    """Frames (T, Y, X, 3) uint8 as the bytes of a GIF that repeats."""
     buffer = io.BytesIO()
     first, *rest = [Image.fromarray(frame) for frame in frames]
     first.save(buffer, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)

@@ -47,8 +47,9 @@ class Learner(Seam, nn.Module, ABC):
 
     `schedules` are values over `steps` and `total`. "<optimizer>.lr" and "<optimizer>.weight_decay"
     scale what the optimiser's groups were built with (rate = base * value / largest value); names
-    of one's own are read with `scheduled`. `carry` is what a learner keeps between updates beside
-    its buffers, of any size (None at first); it is saved with the training state.
+    of one's own are read with `scheduled`. `factors` multiply the same rates by what whoever trains
+    has found meanwhile (a plateau), and are kept by them. `carry` is what a learner keeps between
+    updates beside its buffers, of any size (None at first); it is saved with the training state.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Learner(Seam, nn.Module, ABC):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.clip_norm: dict[str, float] = {}
         self.schedules: dict[str, Schedule] = {}
+        self.factors: dict[str, float] = {}
         self.steps: dict[str, int] = {}
         self.total: dict[str, int] = {}
         self.carry: State | None = None

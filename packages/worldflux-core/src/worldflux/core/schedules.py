@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
@@ -14,8 +14,10 @@ from worldflux.errors import ContractError, did_you_mean
 if TYPE_CHECKING:
     from worldflux.core.agent import Learner
 
-Kind = Literal["constant", "linear", "cosine", "step"]
-KINDS = ("constant", "linear", "cosine", "step")
+Kind = Literal["constant", "linear", "cosine", "exponential", "step"]
+KINDS = get_args(Kind)
+WAYS = ("linear", "cosine", "exponential")
+"""Kinds that take all steps for their way down."""
 RATES = ("lr", "weight_decay")
 """What a schedule named `<optimizer>.<rate>` scales in the optimiser's groups."""
 
@@ -26,10 +28,12 @@ class Schedule:
 
     It rises (or falls) from `start` to `peak` in a straight line over `warmup` steps, and goes
     from there to `end`, which it has after the last step: not at all ("constant"), in a straight
-    line ("linear"), along half a cosine ("cosine"), or at once, `at` a moment ("step"). Without a
-    `peak` there is no warm-up: the value goes from `start` to `end`. With a `decay` the way down
-    takes that many steps, the last ones, and the value stays before (warm-up, stable, decay).
-    `warmup`, `at` and `decay` are counts of steps (int) or shares of them all (float in [0, 1]).
+    line ("linear"), along half a cosine ("cosine"), by the same ratio in every step
+    ("exponential"), or at once, `at` a moment ("step"; at several moments, by the same ratio at
+    each). Without a `peak` there is no warm-up: the value goes from `start` to `end`. With a
+    `decay` the way down takes that many steps, the last ones, and the value stays before (warm-up,
+    stable, decay). `warmup`, `at` and `decay` are counts of steps (int) or shares of them all
+    (float in [0, 1]).
     """
 
     kind: Kind = "constant"
@@ -37,7 +41,7 @@ class Schedule:
     peak: float | None = None
     end: float = 0.0
     warmup: int | float = 0
-    at: int | float | None = None
+    at: int | float | tuple[int | float, ...] | None = None
     decay: int | float | None = None
 
     def __post_init__(self) -> None:
@@ -58,13 +62,20 @@ class Schedule:
             raise ContractError(
                 f"`at` is the moment of kind 'step', got at={self.at} with kind {self.kind!r}."
             )
-        if self.decay is not None and self.kind not in ("linear", "cosine"):
+        if self.decay is not None and self.kind not in WAYS:
             raise ContractError(
                 f"A Schedule of kind {self.kind!r} has no way down that decay={self.decay} could "
-                "shorten: leave it out, or choose linear or cosine."
+                f"shorten: leave it out, or choose {', '.join(WAYS)}."
             )
-        for name in ("warmup", "at", "decay"):
+        if self._by_ratio and min(self.end, self.top) <= 0:
+            raise ContractError(
+                f"A Schedule that goes down by ratios never comes from {self.top} to {self.end}: "
+                "both have to be above 0."
+            )
+        for name in ("warmup", "decay"):
             self._check_moment(name, getattr(self, name))
+        for moment in self.moments:
+            self._check_moment("at", moment)
         if self.largest == 0:
             raise ContractError("A Schedule that is 0 throughout scales nothing: give it a peak.")
 
@@ -84,8 +95,19 @@ class Schedule:
     @property
     def needs_total(self) -> bool:
         """Whether the value depends on how many steps there will be."""
-        shares = isinstance(self.warmup, float) or isinstance(self.at, float)
-        return shares or self.kind in ("linear", "cosine")
+        shares = any(isinstance(moment, float) for moment in (self.warmup, *self.moments))
+        return shares or self.kind in WAYS
+
+    @property
+    def moments(self) -> tuple[int | float, ...]:
+        """When a "step" happens; empty for other kinds."""
+        if self.at is None:
+            return ()
+        return self.at if isinstance(self.at, tuple) else (self.at,)
+
+    @property
+    def _by_ratio(self) -> bool:
+        return self.kind == "exponential" or len(self.moments) > 1
 
     def value(self, step: int, total: int | None = None) -> float:
         """The value after `step` of `total` steps, which a schedule by counts does without."""
@@ -94,13 +116,20 @@ class Schedule:
             return self.start + (self.top - self.start) * step / warmup
         if self.kind == "constant":
             return self.top
-        if self.at is not None:
-            return self.top if step < _count(self.at, total) else self.end
+        if self.kind == "step":
+            passed = sum(step >= _count(moment, total) for moment in self.moments)
+            return self._between(passed / len(self.moments))
         assert total is not None, self.kind
         begun = warmup if self.decay is None else max(warmup, total - _count(self.decay, total))
         done = min(1.0, max(0.0, step - begun) / max(total - begun, 1))
-        if self.kind == "cosine":
-            done = (1 - math.cos(math.pi * done)) / 2
+        return self._between((1 - math.cos(math.pi * done)) / 2 if self.kind == "cosine" else done)
+
+    def _between(self, done: float) -> float:
+        """The value when the share `done` of the way down is behind it."""
+        if done >= 1:
+            return self.end
+        if self._by_ratio:
+            return self.top * (self.end / self.top) ** done
         return self.top + (self.end - self.top) * done
 
     def _check_moment(self, name: str, value: int | float | None) -> None:
@@ -166,12 +195,13 @@ def value_now(learner: Learner, name: str) -> float:
 
 def set_rates(learner: Learner, name: str, rates: dict[str, Rates]) -> None:
     """Scale the rates of optimiser `name`; `rates` remember what each was built with."""
-    names = {rate: f"{name}.{rate}" for rate in RATES}
-    shares = {
-        rate: value_now(learner, full) / learner.schedules[full].largest
-        for rate, full in names.items()
-        if full in learner.schedules
-    }
+    shares = {}
+    for rate in RATES:
+        full, share = f"{name}.{rate}", 1.0
+        if full in learner.schedules:
+            share = value_now(learner, full) / learner.schedules[full].largest
+        if full in learner.schedules or full in learner.factors:
+            shares[rate] = share * learner.factors.get(full, 1.0)
     if shares:
         optimizer = learner.optimizers[name]
         rates.setdefault(name, Rates(optimizer)).scale(optimizer, shares)

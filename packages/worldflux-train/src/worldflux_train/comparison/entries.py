@@ -79,6 +79,8 @@ def plan(
             overrides={**place.settings, **shared, **own[label], "train.seed": seed},
         )  # fmt: skip
         entries.append(Entry(label, seed, config, place, len(where) == 1))
+    for entry in entries:
+        _refuse_early_ends(entry)
     if budgets:
         _require_equal_budgets(entries)
     return entries
@@ -134,6 +136,15 @@ def _split(
         else:
             shared[key] = value
     return shared, own
+
+
+def _refuse_early_ends(entry: Entry) -> None:
+    for key in ("stop_patience", "stop_score"):
+        if getattr(entry.config.train, key) is not None:
+            raise ConfigError(
+                f"A comparison gives every model the same budget, but train.{key} may end the runs "
+                f"of {entry.label!r} early. Leave it out."
+            )
 
 
 def _refuse_fixed(key: str, text: str) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from worldflux.atomic import check_seal
 from worldflux.errors import ConfigError, StorageError, WorldFluxError
 from worldflux.runs import Run
+from worldflux.yaml_text import read_yaml
 from worldflux_train import api
 from worldflux_train.checkpoint import load_checkpoint
 from worldflux_train.comparison.entries import Entry
@@ -18,7 +19,6 @@ from worldflux_train.inputs import completed
 from worldflux_train.nested import flat
 from worldflux_train.trainer import Outcome, Trainer
 from worldflux_train.trust import names_in
-from worldflux_train.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 

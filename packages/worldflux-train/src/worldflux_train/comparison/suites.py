@@ -13,10 +13,10 @@ from worldflux.config import Config
 from worldflux.errors import ConfigError, did_you_mean
 from worldflux.ids import EnvId
 from worldflux.trust import Trust
+from worldflux.yaml_text import read_yaml
 from worldflux_train.nested import merge, nest
 from worldflux_train.statistics import atari_100k, atari_game
 from worldflux_train.trust import require_trust
-from worldflux_train.yaml_text import read_yaml
 
 Source = str | Path | Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from worldflux.errors import StorageError
 from worldflux.runs import Run, having
@@ -21,6 +21,14 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The run is over."""
+
+
+@runtime_checkable
+class ShowsVideos(Protocol):
+    """A sink that shows videos, too."""
+
+    def show(self, videos: Mapping[str, Any], tick: int) -> None:
+        """Take the videos of an evaluation, by name: uint8 (T, Y, X, 3)."""
 
 
 class JsonlSink:

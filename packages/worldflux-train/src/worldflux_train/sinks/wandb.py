@@ -11,6 +11,7 @@ from worldflux.atomic import read_json, write_json
 from worldflux.errors import ConfigError
 from worldflux_train.clock import tick_of
 from worldflux_train.sinks.base import Row, numbers
+from worldflux_train.video import FPS
 
 SENT = "wandb.json"
 
@@ -55,6 +56,18 @@ class WandbSink:
         self._rows = self._rows + 1 if tick == self._tick else 1
         self._tick, self._again = tick, 0
         self._remember()
+
+    def show(self, videos: Mapping[str, Any], tick: int) -> None:
+        """As videos, at the same tick as the evaluation's row."""
+        import wandb
+
+        if tick < self._tick or (tick == self._tick and self._again > 0):  # sent already
+            return
+        shown = {
+            f"evaluation/{name}": wandb.Video(frames.transpose(0, 3, 1, 2), fps=FPS, format="gif")
+            for name, frames in videos.items()
+        }
+        self._run.log({**shown, "tick": tick})
 
     def close(self) -> None:
         self._run.finish()

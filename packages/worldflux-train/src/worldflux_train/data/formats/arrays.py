@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from worldflux.columns import FLAGS, from_json
 from worldflux.errors import ConfigError, StorageError
 from worldflux.specs import TensorSpec
+from worldflux.yaml_text import read_yaml
 from worldflux_train.data.formats.base import FormatOptions, leave_out
 from worldflux_train.data.formats.fields import Arrays, Fields, known_layout, named
 from worldflux_train.data.formats.steps import (
@@ -24,7 +25,6 @@ from worldflux_train.data.formats.steps import (
     pictures,
     spec_of,
 )
-from worldflux_train.yaml_text import read_yaml
 
 Array = NDArray[np.generic]
 

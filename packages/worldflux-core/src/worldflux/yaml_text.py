@@ -94,11 +94,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}. "
             "Save it as UTF-8."
         ) from None
-    found = _load(text, str(path))
+    return mapping_of(text, str(path))
+
+
+def mapping_of(text: str, where: str) -> dict[str, Any]:
+    """Text that holds a mapping (an empty one is an empty mapping); errors name `where`."""
+    found = _load(text, where)
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} must hold keys and values, it holds a {type(found).__name__}.")
+        raise ConfigError(f"{where} must hold keys and values, it holds a {type(found).__name__}.")
     return found
 
 
