@@ -150,8 +150,9 @@ class TDMPC2Agent(Agent):
         found = {**self._termination(first), **metrics(first)}
         imagined = learning.policy_batch(model, states, weight, rand)
         heads = model.drawn_heads("pi_heads", rand)
-        with self.autocast():
-            model.scale.update(learning.first_values(model, imagined, heads))
+        if self.accumulate > 1:  # the scale is the whole batch's, of which the loss sees pieces
+            with self.autocast():
+                model.scale.update(learning.first_values(model, imagined, heads))
         second = self.step("policy", lambda part, _: self._policy_loss(part, heads), imagined, rand)
         ema_update(model.target_q, model.q, self.config.model.tau)
         value = {"value_scale": model.scale.value.clone(), "value": second.pop("value")}
@@ -169,6 +170,8 @@ class TDMPC2Agent(Agent):
 
     def _policy_loss(self, imagined: State, heads: Tensor) -> tuple[Tensor, dict[str, Any]]:
         proposed = learning.imagine_policy(self.world_model, imagined, heads)
+        if self.accumulate == 1:
+            self.world_model.scale.update(proposed.value[:, 0])
         return learning.policy_loss(self.world_model, imagined, proposed), {
             "entropy": proposed.sample.entropy.mean(),
             "scaled_entropy": proposed.sample.scaled_entropy.mean(),
