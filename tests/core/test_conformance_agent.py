@@ -9,6 +9,7 @@ import torch
 
 from worldflux.core.output import LossOutput, UpdateResult, metrics
 from worldflux.core.rand import Rand
+from worldflux.core.schedules import Schedule
 from worldflux.core.state import State
 from worldflux.testing import check_agent
 from worldflux.testing.agent import CHECKS, check_training_state
@@ -209,6 +210,20 @@ class PromisesToTrainMore(TwoPhases):
     names = {"model": ("model", "policy"), "behavior": ("policy",)}
 
 
+class StepsTwiceUnderASchedule(TwoPhases):
+    """Its learning rate would be at its end after half of the run."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.schedules["policy.lr"] = Schedule("cosine", start=1e-3, end=1e-4)
+        self.total = {"policy": 100}
+
+    def first(self, batch, phase, rand):
+        if phase == "behavior":
+            super().first(batch, phase, rand)
+        return super().first(batch, phase, rand)
+
+
 class TrainsNobody(TwoPhases):
     names = {"model": ("modle",), "behavior": ("policy",)}
 
@@ -308,6 +323,7 @@ BROKEN = {
         FollowsNothing,
         PromisesToTrainMore,
         TrainsNobody,
+        StepsTwiceUnderASchedule,
     ],
     "check_loss_parts": [PhasesThatDoNotSum],
     "check_bf16_agrees": [StaleWeights, FailsUnderBf16],

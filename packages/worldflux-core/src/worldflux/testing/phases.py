@@ -61,6 +61,7 @@ def check_update(learner: Learner) -> None:
         after = learner.state_dict()
         moved = {name for name, old in before.items() if not torch.equal(old, after[name])}
         _check_not_idle(learner, phase, moved)
+        _check_steps_foreseen(learner, phase, steps)
         if phase.trains:
             _check_nothing_else(learner, phase, moved)
             other = [n for n, count in learner.steps.items() if count != steps.get(n, 0)]
@@ -111,6 +112,20 @@ def _check_not_idle(learner: Learner, phase: Phase, moved: set[str]) -> None:
         assert moved & parameter_names(learner, optimizer), (
             f"phase {phase.name!r} says that it trains {optimizer!r}, but {UPDATES} updates "
             "changed none of that optimiser's parameters"
+        )
+
+
+def _check_steps_foreseen(learner: Learner, phase: Phase, before: Mapping[str, int]) -> None:
+    """A schedule over a whole run counts one step of its optimiser for each update."""
+    for name, schedule in learner.schedules.items():
+        optimizer = name.partition(".")[0]
+        if not schedule.needs_total or optimizer not in (phase.trains or (optimizer,)):
+            continue
+        taken = learner.steps.get(optimizer, 0) - before.get(optimizer, 0)
+        assert taken == UPDATES, (
+            f"{UPDATES} updates of phase {phase.name!r} took {taken} steps of {optimizer!r}, whose "
+            f"schedule {name!r} goes by the run's updates: it would end too early or never. Take "
+            "one step per update, or name what each phase trains in `trains`"
         )
 
 
