@@ -225,9 +225,9 @@ class AgentConfig(Config):
     """The phase `dynamics`."""
     together: bool = False
     """Whether the last two phases run side by side, as in the paper; else one after the other."""
-    beta1: Fraction = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's decay of the gradient's average."""
-    beta2: Fraction = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's decay of its square's (jasmine)."""
     weight_decay: NonNegativeFloat = 1e-4
     """AdamW's weight decay, on every parameter."""

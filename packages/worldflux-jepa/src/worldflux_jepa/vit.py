@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldflux.errors import ConfigError
+
 Rotate = Callable[[Tensor], Tensor]
 """Turns queries or keys (B, heads, N, head size) by the positions of their tokens."""
 Past = tuple[Tensor, Tensor]
@@ -22,7 +24,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width={width} is not a multiple of heads={heads}")
+            raise ConfigError(
+                f"width={width} is not a multiple of heads={heads}: set the one or the other."
+            )
         self.heads = heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
@@ -129,6 +133,11 @@ def grid_positions(rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 def sincos_2d(rows: int, columns: int, width: int) -> Tensor:
     """The fixed position table (N, D) of an image's patches: column first, then row."""
+    if width % 4:
+        raise ConfigError(
+            f"width={width} cannot hold sines and cosines of row and column alike: set a multiple "
+            "of 4."
+        )
     row, column = grid_positions(rows, columns)
     return torch.cat([sincos(column, width // 2), sincos(row, width // 2)], 1).float()
 

@@ -65,7 +65,7 @@ class DenoiserConfig(LevelsConfig):
     """Noise level of the sampler's last step (`diffusion_sampler.sigma_min`)."""
     sigma_max: PositiveFloat = 5.0
     """Noise level of its first step; sampling starts from N(0, 1) all the same (`sigma_max`)."""
-    rho: PositiveFloat = 7.0
+    rho: Annotated[float, Field(ge=0.1)] = 7.0
     """How dense its levels are near the smallest (`diffusion_sampler.rho`)."""
     order: Literal[1, 2] = 1
     """1 for Euler steps, 2 for Heun's (`diffusion_sampler.order`)."""

@@ -154,7 +154,7 @@ class Actor(nn.Module):
         self.spec = spec
         self.kind: Kind = "choices" if spec.discrete else continuous
         self.min_std, self.mean_scale = min_std, mean_scale
-        self.raw_init = math.log(math.expm1(init_std)) if init_std else 0.0
+        self.raw_init = _before_softplus(init_std) if init_std else 0.0
         self.mlp = mlp(size_in, units, layers, activation)
         self.out = dense(units, spec.size if spec.discrete else 2 * spec.size)
 
@@ -195,3 +195,8 @@ def explored(action: Tensor, spec: TensorSpec, amount: float, rand: Rand) -> Ten
 def _density(x: Tensor) -> Tensor:
     """Standard normal density."""
     return torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
+
+
+def _before_softplus(value: float) -> float:
+    """What softplus makes `value` of; exp(value) itself would overflow from 710 on."""
+    return value + math.log(-math.expm1(-value))

@@ -44,7 +44,7 @@ class ModelConfig(Config):
     """The default encoder's kind: a vision transformer, or few convolutions for small images."""
     vit: ViTConfig = VIT["tiny"].with_(patch=14, class_token=True)
     """The vision transformer (`encoder`: ViT-tiny, patches of 14 pixels)."""
-    conv: tuple[PositiveInt, ...] = (16, 32, 64)
+    conv: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64)
     """Channels of the convolutions, each of which halves the image."""
     embed: PositiveInt = 192
     """D, features of an embedding (`embed_dim`)."""
