@@ -63,6 +63,16 @@ def test_a_run_from_data_plans_in_an_environment(model: str, rooms: Path, tmp_pa
         plan_run(tmp_path / "run", "wf/pendulum")
 
 
+def test_a_collapse_is_in_the_log_of_its_run(rooms: Path, tmp_path: Path) -> None:
+    """Embeddings of one number vary along one direction, whatever they learn."""
+    sizes = {"model.conv": [4], "model.embed": 1, "model.projector": 8, "train.steps": 50}
+    config = resolve("lewm:mini", overrides={**QUICK, **sizes, "data.path": str(rooms)})
+    run = train(config, tmp_path / "run").run
+    said = "WARNING worldflux_jepa.collapse: update 50: the representation collapsed: "
+    assert said + "representations vary along one direction" in run.log_path.read_text()
+    assert any(row.get("train/rep/rank", 9) < 1.5 for row in run.metrics())
+
+
 def test_two_room_takes_goals_and_tells_the_place() -> None:
     env = make_env("wf/two-room", obs="pixels", size=32)
     _, info = env.reset(seed=3)

@@ -18,6 +18,7 @@ from worldflux.core.evaluation import Evaluation as OnData
 from worldflux.core.rand import Rand
 from worldflux.episodes import Episode
 from worldflux.errors import ConfigError, StorageError
+from worldflux.factory import get_model_spec
 from worldflux.hub import load_into
 from worldflux.runs import AGENT, Run
 from worldflux.slots import plain_slots
@@ -74,7 +75,7 @@ def train(
         config = replace(config, slots={**config.slots, **plain_slots(slots)})
     run = Run.create(out)
     write_file(run.config_path, config.to_yaml().encode())
-    with logged(run, console):
+    with logged(run, console, _packages(config)):
         try:
             trainer = Trainer(config, run)
             config = trainer.config  # completed by what the run's data or environment says
@@ -102,10 +103,17 @@ def resume(
     """
     run = Run.open(path)
     config = run_config(run, device=device, steps=steps, trust=trust, changed=changed)
-    with logged(run, console):
+    with logged(run, console, _packages(config)):
         trainer = _restored(config, run)
         write_file(run.config_path, config.to_yaml().encode())
         return _run(trainer, make_sinks(config, run, console, trainer.clock))
+
+
+def _packages(config: RunConfig) -> set[str]:
+    """The packages of the family and of the caller's parts: a run's log has their messages."""
+    spec = get_model_spec(config.id)
+    paths = [spec.model, spec.agent, *(part.get("class") for part in config.slots.values())]
+    return {path.partition(":")[0].partition(".")[0] for path in paths if isinstance(path, str)}
 
 
 def run_config(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,8 +17,8 @@ OURS = "worldflux_train"
 
 
 @contextmanager
-def logged(run: Run, console: Console | None) -> Iterator[None]:
-    """Inside `with`, messages of our packages go to the run's log, and to `console`."""
+def logged(run: Run, console: Console | None, packages: Iterable[str] = ()) -> Iterator[None]:
+    """Inside `with`, messages of our packages and `packages` go to the run's log and `console`."""
     try:
         handlers: list[logging.Handler] = [logging.FileHandler(run.log_path, encoding="utf-8")]
     except OSError as error:  # a read-only file system, say
@@ -27,7 +27,7 @@ def logged(run: Run, console: Console | None) -> Iterator[None]:
     handlers[0].setFormatter(form)
     if console is not None:
         handlers.append(_shown(console))
-    loggers = [logging.getLogger(name) for name in LOGGED]
+    loggers = [logging.getLogger(name) for name in dict.fromkeys([*LOGGED, *packages])]
     before = [found.level for found in loggers]
     for found in loggers:
         found.setLevel(logging.INFO)
