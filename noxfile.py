@@ -20,7 +20,8 @@ nox.options.sessions = ["tests"]
 ROOT = pathlib.Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 TEST_TOOLS = [
-    "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "hatchling", "editables", "build"
+    "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "hatchling", "editables", "build",
+    "httpx",
 ]  # fmt: skip
 TWO_AT_ONCE = ["-n", "2", "--dist", "loadfile"]  # what two cores take; a file's tests stay together
 TYPE_TOOLS = ["mypy", "pyright", "types-PyYAML"]

@@ -14,7 +14,7 @@ from worldflux.specs import TensorSpec
 Array = NDArray[Any]
 
 _ARROWS = {"up": "ArrowUp", "down": "ArrowDown", "left": "ArrowLeft", "right": "ArrowRight"}
-_OTHERS = {"fire": " ", "jump": " ", "shoot": " "}
+_OTHERS = {"forward": "ArrowUp", "fire": " ", "jump": " ", "shoot": " "}
 _NOTHING = {"noop", "stay", "none", "nothing", "wait", "idle"}
 _ROW = "1234567890qwertyuiop"
 """Keys of choices whose names say nothing of arrows, in their order."""
@@ -65,14 +65,14 @@ def action_array(spec: TensorSpec, value: object) -> Array:
         ):
             raise ContractError(f"The action {_short(value)} is no choice of {list(counts)}.")
         return np.array(given, np.int64).reshape(spec.shape)
-    given = value if isinstance(value, list) else [value]
+    given: list[Any] = value if isinstance(value, list) else [value]
     size = math.prod(spec.shape)
     right = len(given) == size and all(
-        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in given
+        isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf for x in given
     )
     if not right:
         raise ContractError(f"The action {_short(value)} is not {size} finite numbers.")
-    return np.clip(np.array(given, np.float32), -1, 1).reshape(spec.shape)
+    return np.array([max(-1, min(1, x)) for x in given], np.float32).reshape(spec.shape)
 
 
 def nothing(spec: TensorSpec) -> Array:
@@ -93,7 +93,7 @@ def any_action(spec: TensorSpec, chance: np.random.Generator) -> Array:
 
 def _spoken(name: str) -> list[str]:
     """The keys a name speaks of: `UPRIGHTFIRE` of three; none if it says anything else too."""
-    rest, found = _plain(name), []
+    rest, found = _plain(name).removeprefix("move").removeprefix("go"), []
     for word, key in (_ARROWS | _OTHERS).items():
         if word in rest:
             rest = rest.replace(word, "")

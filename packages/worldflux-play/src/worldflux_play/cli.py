@@ -76,10 +76,13 @@ def play(
 ) -> None:
     """Play in a world model in the browser: the dream beside the real environment."""
     from worldflux_play.opened import open_played
-    from worldflux_play.serving import serve
+    from worldflux_play.serving import prepared, serve
 
     try:
         played = open_played(source, env, data, out, device, tuple(trust or ()))
     except TrustError as error:
         raise error.with_command(shlex.join(["worldflux", "play", source])) from None
-    serve(played, host, port, token, sessions, linger, tell=typer.echo)
+    server, listening, lines = prepared(played, host, port, token, sessions, linger)
+    for line in lines:
+        typer.echo(line)
+    serve(server, listening)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldflux.columns import ACTION, OBS, REWARD
 from worldflux.core.agent import Agent
 from worldflux.core.observations import image_or_first
 from worldflux.errors import CapabilityError, ConfigError, did_you_mean
@@ -36,15 +37,17 @@ class Shown:
     pixels: dict[str, Array] = field(default_factory=dict)
 
 
-@dataclass
-class Row:
-    """One real step as it is recorded."""
+class Recorder(Protocol):
+    """Whoever takes down the steps of a game."""
 
-    obs: dict[str, Array]
-    reward: float
-    first: bool
-    ended: bool
-    action: Array | None = None
+    def show(self, shown: Shown) -> None:
+        """Take down what is shown."""
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Take down one step, in the columns of episodes."""
+
+    def cut(self, last: Mapping[str, Any] | None) -> None:
+        """The episode is broken off here; `last` is where it had come to."""
 
 
 class Game:
@@ -62,6 +65,7 @@ class Game:
         """Whether the step after an end begins the next episode."""
         self._uncertainty = self.model.supports(Capability.UNCERTAINTY)
         self._planners = planners(self.model)
+        self.recorder: Recorder | None = None
         self._actor: Actor | None = None
         self.kind = self.kinds()[0]
         self.shown = self.begin_from(self.kind)
@@ -112,18 +116,18 @@ class Game:
 
     def reset(self, seed: int | None = None) -> Shown:
         """A new episode, from the seed if one is given; the dream begins at its first moment."""
+        self._cut()
         if seed is not None:
             self.seed, self.episode = seed, 0
         self.moment = self.reality.begin(self.seed + self.episode)
         self.at, self.over = 0, False
-        self.returns, self.surprise = {"real": 0.0, "dream": 0.0}, 0.0
+        self.returns, self._dreamt_reward = {"real": 0.0, "dream": 0.0}, 0.0
         self.history: deque[Seen] = deque(maxlen=REMEMBERED)
         self._dream_from([] if self.moment is None else [Seen(self.moment.obs)])
         self.seen = self._observation()
         if self._actor is not None:
             self._actor = Actor(self._actor.agent, self.seed + self.episode)
-        self.row = self._row(first=True)
-        return self._shown({})
+        return self._taken_down(self._shown({}))
 
     def resync(self) -> Shown:
         """Put the dream back onto what really happened."""
@@ -156,14 +160,15 @@ class Game:
         """One step of both sides."""
         began = time.perf_counter()
         chosen = self._chosen(action)
-        choosing, self.row.action = time.perf_counter(), chosen
+        choosing, recorded = time.perf_counter(), self._row(chosen)
         frame = self.dream.step(chosen)
         dreaming = time.perf_counter()
         self._lived(chosen)
         self.history.append(Seen(self.seen, chosen))
         self.at += 1
         reward = None if frame.reward is None else float(frame.reward[0])
-        self.returns["dream"] += reward or 0.0
+        self._dreamt_reward = reward or 0.0
+        self.returns["dream"] += self._dreamt_reward
         facts: dict[str, Any] = {"action": chosen.tolist(), "reward": {"dream": reward}}
         if frame.continues is not None:
             facts["continue"] = float(frame.continues[0])
@@ -172,11 +177,20 @@ class Game:
             facts["uncertainty"] = float(frame.uncertainty()[0])
         shown = self._shown(facts, chosen)
         self.seen = self._observation()
+        if self.recorder is not None and recorded is not None:
+            self.recorder.row(recorded)
+            if self.over and (last := self._row(None)) is not None:
+                self.recorder.row(last)
         shown.facts["ms"] = {
             "choose": 1e3 * (choosing - began), "dream": 1e3 * (dreaming - choosing),
             "all": 1e3 * (time.perf_counter() - began),
         }  # fmt: skip
-        return shown
+        return self._taken_down(shown)
+
+    def leave_recorder(self) -> None:
+        """Nobody takes the steps down any more."""
+        self._cut()
+        self.recorder = None
 
     def close(self) -> None:
         """Give back the environment."""
@@ -235,13 +249,31 @@ class Game:
             return
         self.returns["real"] += self.moment.reward
         self.over = self.moment.over
-        self.row = self._row(first=False)
 
-    def _row(self, first: bool) -> Row:
+    def _row(self, action: Array | None) -> dict[str, Any] | None:
+        """The present step in the columns of episodes, with the action that is taken there.
+
+        Of the dream where there is no reality; None where nothing more happens.
+        """
         moment = self.moment
-        if moment is None:
-            return Row({}, 0.0, first, False)
-        return Row(moment.obs, moment.reward, first, moment.ended)
+        if self.recorder is None or (self.over and action is not None) or not self.seen:
+            return None
+        reward = self._dreamt_reward if moment is None else moment.reward
+        found = {f"{OBS}{key}": self.seen[key] for key in self.model.obs_spec}
+        ended = moment is not None and moment.ended
+        return found | {
+            ACTION: action, REWARD: reward, "is_first": self.at == 0, "is_last": self.over,
+            "is_terminal": ended,
+        }  # fmt: skip
+
+    def _cut(self) -> None:
+        if self.recorder is not None:
+            self.recorder.cut(self._row(None))
+
+    def _taken_down(self, shown: Shown) -> Shown:
+        if self.recorder is not None:
+            self.recorder.show(shown)
+        return shown
 
     def _shown(self, facts: dict[str, Any], action: Array | None = None) -> Shown:
         moment, dreamt = self.moment, self.dream.obs()

@@ -67,6 +67,13 @@ class Settings(Message):
     goes_on: bool | None = None
 
 
+class Record(Message):
+    """Begin to record, or stop."""
+
+    type: Literal["record"]
+    kind: Literal["mp4", "gif", "episode"] | None
+
+
 class Start(Message):
     """Where to begin. An image follows as bytes, without a message."""
 
@@ -75,7 +82,9 @@ class Start(Message):
     episode: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
-Any = Annotated[Hello | Act | Go | Reset | Control | Settings | Start, Field(discriminator="type")]
+Any = Annotated[
+    Hello | Act | Go | Reset | Control | Settings | Record | Start, Field(discriminator="type")
+]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Any)
 
 

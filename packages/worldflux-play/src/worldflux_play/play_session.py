@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from worldflux_play import messages
 from worldflux_play.actions import action_array, described
 from worldflux_play.game import Game, Shown
 from worldflux_play.opened import Played
+from worldflux_play.recordings import Kind, Recording, recording
 from worldflux_play.viewer import Viewer, packed
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,13 @@ MOST_JOBS = 32
 class PlaySession:
     """One game at its pace. The game has a thread of its own, where it is made, too."""
 
-    def __init__(self, played: Played, fps: float = 15.0) -> None:
+    def __init__(
+        self,
+        played: Played,
+        fps: float = 15.0,
+        finished: Callable[[Path], None] = lambda path: None,
+    ) -> None:
+        """`finished` hears of every recording that is complete, in the game's thread."""
         self.played, self.fps = played, fps
         self.id, self.watch_id = secrets.token_urlsafe(12), secrets.token_urlsafe(12)
         self.viewers: list[Viewer] = []
@@ -46,6 +54,10 @@ class PlaySession:
         self._used = True
         self._newest: bytes | None = None
         self._told: dict[str, Any] = {}
+        self.finished = finished
+        self.recording_kind: Kind | None = None
+        self._recording: Recording | None = None
+        self._told_later: list[dict[str, Any]] = []
         self.game: Game
 
     async def open(self) -> None:
@@ -64,7 +76,7 @@ class PlaySession:
             return
         self.closed.set()
         self._task.cancel()
-        self._thread.submit(self.game.close)
+        self._thread.submit(self._end)
         self._thread.shutdown(wait=False)
         for viewer in self.viewers:
             viewer.gone.set()
@@ -107,6 +119,7 @@ class PlaySession:
         return {
             "playing": self.playing, "fps": self.fps, "who": game.who, "kind": game.kind,
             "seed": game.seed, "uncertain": game.uncertain, "goes_on": game.goes_on,
+            "recording": self.recording_kind,
         }  # fmt: skip
 
     def obey(self, text: str) -> None:
@@ -130,6 +143,8 @@ class PlaySession:
                 self._ask(self._changing(lambda: game.control(message.who)))
             case messages.Settings():
                 self._set(message)
+            case messages.Record():
+                self._ask(self._changing(lambda: self._record(message.kind)))
             case messages.Start():
                 self._ask(lambda: game.begin_from(message.kind, message.episode))
             case _:
@@ -159,15 +174,26 @@ class PlaySession:
         if (state := self.state()) == self._told:
             return
         self._told = state
-        for viewer in self.viewers:
-            viewer.tell({"type": "state", **state})
+        self._tell({"type": "state", **state})
 
     def tell_error(self, text: str) -> None:
         """Tell every page what could not be done."""
-        for viewer in self.viewers:
-            viewer.tell({"type": "error", "text": text})
+        self._tell({"type": "error", "text": text})
 
     # Inside
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        for viewer in self.viewers:
+            viewer.tell(message)
+
+    def _end(self) -> None:
+        """In the game's thread: complete what is recorded and give back the environment."""
+        try:
+            self._record(None)
+        except WorldFluxError as error:
+            logger.error("a recording was lost: %s", error)
+        finally:
+            self.game.close()
 
     def _act(self, message: messages.Act) -> None:
         spec = self.played.model.action
@@ -194,6 +220,20 @@ class PlaySession:
             self._wake.set()
         except asyncio.QueueFull:
             raise ConfigError("Too much is asked for at once: wait for the picture.") from None
+
+    def _record(self, kind: Kind | None) -> None:
+        """Finish what is recorded and tell where it lies; begin anew with `kind`."""
+        self.game.leave_recorder()
+        done = self._recording
+        self._recording, self.recording_kind = None, None
+        if done is not None and (path := done.finish()) is not None:
+            self.finished(path)
+            self._told_later.append({"type": "recorded", "name": path.name, "film": path.is_file()})
+        if kind is not None:
+            made = recording(kind, self.played.out, self.played.model, self.fps)
+            self.game.recorder = self._recording = made
+            self.recording_kind = kind
+            made.show(self.game.shown)
 
     def _changing(self, change: Callable[[], None]) -> Job:
         """A change that shows nothing new by itself."""
@@ -230,6 +270,10 @@ class PlaySession:
             except Exception as error:
                 logger.error("a session of %s failed", self.played.name, exc_info=error)
                 self._stop(f"{type(error).__name__}: {error}. The server's log says more.")
+            if self._recording is not None and self._recording.full:
+                self._ask(self._changing(lambda: self._record(None)))
+            while self._told_later:
+                self._tell(self._told_later.pop(0))
             self.tell_state()
 
     def _stop(self, text: str) -> None:

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -66,6 +66,12 @@ def application(played: Played, token: str, sessions: Sessions | None = None) ->
             return Response("There is nothing here.", 404, HEADERS)
         return Response(found[0], headers=HEADERS, media_type=found[1])
 
+    async def film(request: Request) -> Response:
+        found = rooms.films.get(request.path_params["name"])
+        if found is None or not known(request.path_params["token"]) or not found.is_file():
+            return Response("There is nothing here.", 404, HEADERS)
+        return FileResponse(found, headers=HEADERS)
+
     async def play(socket: WebSocket) -> None:
         if not known(socket.path_params["token"]) or not _same_origin(socket):
             await socket.close(POLICY)
@@ -83,6 +89,7 @@ def application(played: Played, token: str, sessions: Sessions | None = None) ->
     routes = [
         WebSocketRoute("/{token}/play", play),
         Route("/{token}/", part),
+        Route("/{token}/recordings/{name}", film),
         Route("/{token}/{name}", part),
     ]
     return Starlette(routes=routes, lifespan=lifespan)

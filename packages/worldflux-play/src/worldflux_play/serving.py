@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from worldflux.errors import ConfigError
 from worldflux_play.opened import Played
@@ -21,34 +21,43 @@ MOST_BYTES = 4 * 2**20
 SHORTEST_TOKEN = 16
 
 
-def serve(
+def serve(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until interrupted."""
+    with listening:
+        server.run(sockets=[listening])
+
+
+def prepared(
     played: Played,
     host: str = "127.0.0.1",
     port: int = 8765,
     token: str | None = None,
     sessions: int = 8,
     linger: float = 10.0,
-    tell: Callable[[str], None] = lambda text: None,
-) -> None:
-    """Serve until interrupted. `tell` hears the address, and the warning where it is no loopback.
+) -> tuple[uvicorn.Server, socket.socket, list[str]]:
+    """A server and where it listens, and lines to show: its address, and a warning before it
+    where that is no loopback.
 
-    A port that is taken is followed by the next free one; 0 takes any.
+    A port that is taken is followed by the next free one; 0 takes any. Without a token a random
+    one is made.
     """
     token = secrets.token_urlsafe(24) if token is None else checked_token(token)
     listening = bound(host, port)
     address, found = listening.getsockname()[:2]
-    if not loopback(address):
-        tell(warning(address))
+    lines = [] if loopback(address) else [warning(address)]
     shown = f"[{address}]" if ":" in address else address
-    tell(f"Play at http://{shown}:{found}/{token}/")
     app = application(played, token, Sessions(played, sessions, linger=linger))
-    config = uvicorn.Config(
-        app, log_level="warning", ws="websockets-sansio", ws_ping_interval=PING,
-        ws_ping_timeout=PONG, ws_max_size=MOST_BYTES, server_header=False,
+    lines.append(f"Play at http://{shown}:{found}/{token}/")
+    return uvicorn.Server(configured(app)), listening, lines
+
+
+def configured(app: ASGIApp, ping: float = PING, pong: float = PONG) -> uvicorn.Config:
+    """How the application is served: vanished pages are noticed, messages are bounded."""
+    return uvicorn.Config(
+        app, log_level="warning", ws="websockets-sansio", ws_ping_interval=ping,
+        ws_ping_timeout=pong, ws_max_size=MOST_BYTES, server_header=False, access_log=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
-    with listening:
-        uvicorn.Server(config).run(sockets=[listening])
 
 
 def checked_token(token: str) -> str:

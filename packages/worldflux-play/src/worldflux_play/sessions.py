@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
+from pathlib import Path
 
 from worldflux.errors import ConfigError, WorldFluxError
 from worldflux_play.messages import Hello
 from worldflux_play.opened import Played
 from worldflux_play.play_session import PlaySession
 from worldflux_play.viewer import Viewer
+
+logger = logging.getLogger(__name__)
+MOST_FILMS = 100
+"""That can be downloaded; older ones are still in their folder."""
 
 
 class Full(WorldFluxError):
@@ -25,6 +31,8 @@ class Sessions:
     ) -> None:
         self.played, self.most, self.most_viewers, self.linger = played, most, most_viewers, linger
         self.running: list[PlaySession] = []
+        self.films: dict[str, Path] = {}
+        """The newest films by their names: what may be downloaded."""
         self._opening = asyncio.Lock()
 
     async def join(self, hello: Hello) -> tuple[PlaySession, Viewer]:
@@ -60,6 +68,13 @@ class Sessions:
             await session.close()
         self.running.clear()
 
+    def _keep(self, path: Path) -> None:
+        logger.info("recorded %s", path)
+        if path.is_file():
+            self.films[path.name] = path
+        while len(self.films) > MOST_FILMS:
+            self.films.pop(next(iter(self.films)))
+
     def _found(self, hello: Hello) -> tuple[PlaySession | None, bool]:
         for session in self.running:
             if hello.watch and hmac.compare_digest(session.watch_id, hello.watch):
@@ -76,7 +91,7 @@ class Sessions:
                 f"{self.most} sessions run already, which is the most (--sessions). Close a page; "
                 f"its session ends {self.linger:g} s later."
             )
-        session = PlaySession(self.played)
+        session = PlaySession(self.played, finished=self._keep)
         await session.open()
         self.running.append(session)
         return session

@@ -12,7 +12,7 @@ export class Controls {
     const by = (id) => document.getElementById(id);
     this.parts = Object.fromEntries(
       ["play", "step", "reset", "resync", "fps", "fps-shown", "seed", "actors", "kinds", "goes-on",
-        "uncertain", "episode", "episode-field", "image", "share"].map((id) => [id, by(id)]),
+        "uncertain", "episode", "episode-field", "image", "share", "record", "recorded", "film"].map((id) => [id, by(id)]),
     );
     const { play, step, reset, resync, fps, seed, episode, image, share } = this.parts;
     play.onclick = () => link.send({ type: this.state.playing ? "pause" : "play" });
@@ -44,6 +44,31 @@ export class Controls {
     }
   }
 
+  // Every recording has a name; films can be looked at here.
+  recorded({ name, film }) {
+    const entry = document.createElement(film ? "button" : "span");
+    entry.textContent = name;
+    entry.className = "quiet";
+    if (film) entry.onclick = () => this.showFilm(name);
+    this.parts.recorded.prepend(entry);
+    while (this.parts.recorded.children.length > 4) this.parts.recorded.lastChild.remove();
+  }
+
+  showFilm(name) {
+    const dialog = this.parts.film;
+    const address = new URL(`recordings/${encodeURIComponent(name)}`, location.href.split("#")[0]).href;
+    const moves = !name.endsWith(".gif");
+    const [video, image, link] = ["video", "img", "a"].map((tag) => dialog.querySelector(tag));
+    video.hidden = !moves;
+    image.hidden = moves;
+    (moves ? video : image).src = address;
+    link.href = address;
+    dialog.onclose = () => { video.removeAttribute("src"); video.load(); };
+    dialog.onclick = (event) => event.target === dialog && dialog.close();
+    dialog.showModal();
+    if (moves) video.play();
+  }
+
   describe(welcome) {
     this.welcome = welcome;
     document.body.classList.toggle("watching", !welcome.plays);
@@ -51,6 +76,8 @@ export class Controls {
       (who) => this.link.send({ type: "control", who }));
     this.offer(this.parts.kinds, welcome.kinds.map((kind) => [kind, TITLES[kind]]),
       (kind) => this.start(kind));
+    this.offer(this.parts.record, [["mp4", "MP4"], ["gif", "GIF"], ["episode", "Episode"]],
+      (kind) => this.link.send({ type: "record", kind: this.state.recording === kind ? null : kind }));
     this.parts["episode-field"].hidden = !welcome.episodes;
     this.parts.episode.max = Math.max(0, welcome.episodes - 1);
     this.show(welcome.state);
@@ -68,14 +95,14 @@ export class Controls {
 
   show(state) {
     this.state = state;
-    const { play, fps, seed, actors, kinds, uncertain } = this.parts;
+    const { play, fps, seed, actors, kinds, record, uncertain } = this.parts;
     play.textContent = state.playing ? "Pause" : "Play";
     fps.value = state.fps;
     this.parts["fps-shown"].textContent = Math.round(state.fps);
     if (document.activeElement !== seed) seed.value = state.seed;
     uncertain.checked = state.uncertain;
     this.parts["goes-on"].checked = state.goes_on;
-    for (const [root, chosen] of [[actors, state.who], [kinds, state.kind]]) {
+    for (const [root, chosen] of [[actors, state.who], [kinds, state.kind], [record, state.recording]]) {
       for (const button of root.children) {
         button.setAttribute("aria-pressed", String(button.dataset.value === chosen));
       }

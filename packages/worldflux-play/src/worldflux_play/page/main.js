@@ -33,6 +33,7 @@ function welcome(about, anew) {
 
 function message(told) {
   if (told.type === "state") controls.show(told);
+  if (told.type === "recorded") controls.recorded(told);
   if (told.type === "error") notice(told.text);
 }
 
