@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
     "model.denoiser.depths": (1, 1),
     "model.denoiser.attention": (False, False),
     "model.denoiser.cond": 16,
+    "model.denoiser.history": 4,
     "model.reward_end.channels": (8, 16),
     "model.reward_end.depths": (1, 1),
     "model.reward_end.attention": (False, False),
@@ -276,8 +277,8 @@ def test_what_is_refused() -> None:
         create_world_model("diamond:tiny", obs_spec=OBS, action_spec=moving)
     with pytest.raises(ConfigError, match="need one entry for each level"):
         PRESETS["tiny"].with_(**{"model.denoiser.depths": (1, 1)})
-    with pytest.raises(ConfigError, match="cond=60 is no multiple of 8"):
-        PRESETS["tiny"].with_(**{"model.denoiser.cond": 60})
+    with pytest.raises(ConfigError, match="cond=62 is no multiple of 4"):
+        PRESETS["tiny"].with_(**{"model.denoiser.cond": 62})
     with pytest.raises(ConfigError, match="channels=.* and down=.* need one entry"):
         PRESETS["tiny"].with_(**{"agent.down": (True,)})
 

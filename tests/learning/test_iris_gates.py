@@ -129,9 +129,8 @@ def come_true(agent: Agent, source: Source, still: bool = False, restored: bool 
     before, after = frames[:, 3], frames[:, 4]
     taken = torch.ones_like(action) if still else action
     if restored:
-        tokenizer = model.dynamics_model.tokenizer
-        pair, hot = (x.float() / 255 for x in (before, after)), model.condition(taken)
-        first, second = pair
+        tokenizer, hot = model.dynamics_model.tokenizer, model.condition(taken)
+        first, second = before.float() / 255, after.float() / 255
         shown = tokenizer.shown(first, hot, tokenizer.tokens(first, hot, second)).float() / 255
     else:
         state = model.transition(model.encode({"image": before}), taken, deterministic=True)

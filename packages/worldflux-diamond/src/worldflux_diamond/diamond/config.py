@@ -211,7 +211,9 @@ PRESETS = {
     "tiny": DiamondConfig(  # for images of 16 x 16, on a CPU: one phase after another
         model=ModelConfig(
             denoiser=DenoiserConfig(
-                cond=64, channels=(16, 32, 32), depths=(1, 1, 1), attention=(False,) * 3
+                cond=64, channels=(16, 32, 32), depths=(1, 1, 1), attention=(False,) * 3,
+                history=2,
+                loc=1.0,  # more noise: else what moves is seen in the noisy frame, and not foreseen
             ),
             reward_end=RewardEndConfig(
                 cond=32, channels=(8, 16, 32), depths=(1, 1, 1), attention=(False,) * 3, lstm=64
@@ -227,7 +229,9 @@ PRESETS = {
             reward_steps=10,
             start=4500,
             collect_until=4500,
-            denoiser=OptimizerConfig(lr=1e-3, warmup=20, burst=700, updates_per_step=0),
+            denoiser=OptimizerConfig(
+                lr=2e-3, warmup=20, burst=700, updates_per_step=0, batch=16
+            ),
             reward_end=OptimizerConfig(
                 lr=2e-3, warmup=20, clip=100.0, burst=500, updates_per_step=0
             ),
