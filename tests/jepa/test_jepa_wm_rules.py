@@ -23,6 +23,7 @@ IMAGE = {"image": TensorSpec((3, 16, 16), "uint8", low=0, high=255)}
 BODY = {**IMAGE, "state": TensorSpec((3,))}
 ACTION = {"action": TensorSpec((2,), low=-1.0, high=1.0)}
 SIZES: dict[str, Any] = {
+    "model.conv": None, "model.encoder.heads": 3, "model.encoder.mlp_ratio": 4.0,
     "model.encoder.width": 12, "model.encoder.depth": 1, "model.encoder.patch": 8,
     "model.predictor.width": 24, "model.predictor.heads": 2, "model.stride": 2,
     "model.cost": "last",
@@ -222,6 +223,25 @@ def test_a_trained_encoder_must_be_kept_from_collapsing() -> None:
         SMALL.with_(**{"model.sigreg": 0.0})
     with pytest.raises(ConfigError, match="set normalise=false"):
         SMALL.with_(**{"model.normalise": True})
+
+
+def test_the_small_preset_plans_with_what_its_norms_have_learnt() -> None:
+    """Its convolutions give four tokens; a plan's candidates do not change how they are seen."""
+    own = JEPAWMAgent(PRESETS["small"], {"image": TensorSpec((3, 32, 32), "uint8", 0, 255)}, ACTION)
+    images = torch.randint(0, 256, (5, 3, 32, 32)).to(torch.uint8)
+    model = own.world_model.train()
+    norms = own.training_plan().phases[0].follows
+    assert len(norms) == 3 and all(name in own.state_dict() for name in norms)
+    state = own.observe({"image": images}, None, torch.ones(5, dtype=torch.bool))
+    alone = own.observe({"image": images[:1]}, None, torch.ones(1, dtype=torch.bool))
+    assert state["rep"].shape == (5, 4, 8) and model.training
+    torch.testing.assert_close(state["rep"][:1], alone["rep"])
+    plans, goal = torch.zeros(1, 2, 3, 5, 2), ConditionPayload(goal=torch.zeros(1, 4, 8))
+    with pytest.raises(ContractError, match="A JEPA world model was asked .* while training"):
+        model.score(alone, plans, goal)
+    assert model.eval().score(alone, plans, goal).shape == (1, 2)
+    with pytest.raises(ConfigError, match="convolutions of ours have learnt nothing yet"):
+        PRESETS["small"].with_(**{"model.frozen": True, "model.sigreg": 0.0})
 
 
 def test_plans_need_a_goal_and_goals_come_from_observations() -> None:

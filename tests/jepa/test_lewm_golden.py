@@ -16,8 +16,8 @@ from worldflux.core.state import State
 from worldflux.factory import create_world_model
 from worldflux.specs import TensorSpec
 from worldflux_jepa.lewm import reference
-from worldflux_jepa.lewm.networks import Projected
 from worldflux_jepa.lewm.world_model import LeWorldModel
+from worldflux_jepa.projected import Projected
 from worldflux_jepa.sigreg import knots, sigreg
 
 Golden = Any

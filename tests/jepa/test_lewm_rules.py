@@ -21,9 +21,9 @@ from worldflux.specs import TensorSpec
 from worldflux_jepa.goals import distance_to_goal
 from worldflux_jepa.lewm.agent import LeWMAgent
 from worldflux_jepa.lewm.config import PRESETS
-from worldflux_jepa.lewm.networks import Convolutions, strongest
 from worldflux_jepa.lewm.predictor import Dropout
 from worldflux_jepa.lewm.world_model import LeWorldModel
+from worldflux_jepa.projected import Convolutions, strongest
 from worldflux_jepa.sigreg import sigreg
 
 IMAGE = {"image": TensorSpec((3, 16, 16), "uint8", low=0, high=255)}

@@ -14,20 +14,21 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Schedule
 from worldflux.core.source import Source
-from worldflux.planning.agent import PlanningAgent
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
+from worldflux_jepa.acting import EvaluatingAgent
 from worldflux_jepa.action_scale import fit_to_actions
 from worldflux_jepa.collapse import CollapseWatch, held_out_means
 from worldflux_jepa.jepa_wm.config import JEPAWMConfig
 from worldflux_jepa.jepa_wm.networks import FlatBlocks
 from worldflux_jepa.jepa_wm.world_model import JEPAWorldModel
 from worldflux_jepa.optimisers import adamw
+from worldflux_jepa.projected import batch_norms, fit_to_images
 
 PHASE = "model"
 
 
-class JEPAWMAgent(PlanningAgent):
+class JEPAWMAgent(EvaluatingAgent):
     """Trains a `JEPAWorldModel`; its actions are planned block by block."""
 
     def __init__(
@@ -51,6 +52,7 @@ class JEPAWMAgent(PlanningAgent):
         phase = Phase(
             PHASE, self.own.batch, self.own.length, updates_per_step=1, stride=self.stride,
             boundary="within", trains=(PHASE,),
+            follows=batch_norms(self.world_model, "world_model."),
         )  # fmt: skip
         return TrainingPlan([phase], collect_until=0)
 
@@ -59,6 +61,7 @@ class JEPAWMAgent(PlanningAgent):
         blocks = self.world_model.action_conditioner
         if isinstance(blocks, FlatBlocks):
             fit_to_actions(blocks, source)
+        fit_to_images(self.world_model, source, self.training_plan().phase(phase))
 
     def conditions(self, obs: Mapping[str, Any]) -> ConditionPayload | None:
         """The encoded `obs["goal"]` (B, ...), seen with the body that is observed."""

@@ -57,11 +57,26 @@ class PredictorConfig(Config):
         return self
 
 
+class ConvConfig(Config):
+    """A small encoder of whole images: convolutions, and tokens projected from them (ours)."""
+
+    channels: tuple[PositiveInt, ...] = (16, 32, 64)
+    """Channels of the convolutions, each of which halves the image."""
+    hidden: PositiveInt = 128
+    """Hidden units of the projector, which has batch norm."""
+    tokens: PositiveInt = 4
+    """N, tokens of an image."""
+    width: PositiveInt = 8
+    """D, features of a token."""
+
+
 class ModelConfig(Config):
     """Encoder, predictor and losses."""
 
     encoder: ViTConfig = VIT["giant"]
     """The default encoder's sizes."""
+    conv: ConvConfig | None = None
+    """Convolutions in place of that transformer; they are trained."""
     frozen: bool = True
     """Whether the encoder stays as it is; else it is trained with the predictor."""
     normalise: bool = True
@@ -101,6 +116,8 @@ class ModelConfig(Config):
                 "a trained encoder (frozen=false) needs sigreg > 0: nothing else keeps its tokens "
                 "from becoming all alike"
             )
+        if self.conv is not None and self.frozen:
+            raise ValueError("convolutions of ours have learnt nothing yet: set frozen=false")
         if self.normalise and self.sigreg:
             raise ValueError("sigreg wants tokens of its own scale: set normalise=false")
         return self
@@ -150,7 +167,7 @@ def _blocks(horizon: int, candidates: int, elites: int, iterations: int, execute
 PRESETS = {
     "small": JEPAWMConfig(  # ours: learns two-room from 32 x 32 images on a CPU
         model=ModelConfig(
-            encoder=ViTConfig(width=48, depth=2, heads=3, grid=2),
+            conv=ConvConfig(),
             frozen=False,
             normalise=False,
             predictor=PredictorConfig(width=64, depth=2, heads=2, mlp_ratio=2.0,
@@ -160,11 +177,12 @@ PRESETS = {
             rollout=2,
             exponent=2.0,
             sigreg=0.09,
+            directions=64,
             distance="squared",
             cost="sum",
         ),
         agent=JEPAWMAgentConfig(
-            planner=_blocks(5, 128, 12, 4, 1), lr=1e-3, start_lr=1e-4, weight_decay=1e-3, batch=64,
+            planner=_blocks(5, 64, 8, 4, 1), lr=2e-3, start_lr=0.0, weight_decay=1e-3, batch=64,
             length=4,
         ),
     ),

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldflux.core.interfaces import ActionConditioner, ObservationEncoder
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
 from worldflux.specs import TensorSpec
 from worldflux_jepa.encoder import ViT
+from worldflux_jepa.jepa_wm.config import ConvConfig
+from worldflux_jepa.projected import Convolutions, Projected
 from worldflux_jepa.vit_config import ViTConfig
 
 
 class ImageTokens(ObservationEncoder):
     """Images to tokens `rep` (B, N, D), and a body's state `proprio` (B, S) where it has a key."""
 
-    def __init__(self, config: ViTConfig, key: str, spec: TensorSpec, proprio: str | None) -> None:
+    def __init__(
+        self, config: ViTConfig | ConvConfig, key: str, spec: TensorSpec, proprio: str | None
+    ) -> None:
         super().__init__()
-        self.vit, self.proprio = ViT(config, key, spec), proprio
+        convolve = isinstance(config, ConvConfig)
+        self.vit = ConvTokens(config, key, spec) if convolve else ViT(config, key, spec)
+        self.proprio = proprio
 
     def forward(self, obs: dict[str, Tensor]) -> State:
         """Observations (B, ...) by key."""
@@ -26,6 +32,20 @@ class ImageTokens(ObservationEncoder):
         if self.proprio is None:
             return found
         return found.with_({"proprio": obs[self.proprio].float().flatten(1)})
+
+
+class ConvTokens(nn.Module):
+    """Images to tokens `rep` (B, N, D), each projected from convolutions of the whole image."""
+
+    def __init__(self, config: ConvConfig, key: str, spec: TensorSpec) -> None:
+        super().__init__()
+        self.tokens, trunk = config.tokens, Convolutions(config.channels, key, spec)
+        self.net = Projected(trunk, trunk.size, config.hidden, config.tokens * config.width)
+
+    def forward(self, obs: dict[str, Tensor]) -> State:
+        """Images (B, C, Y, X) by key."""
+        flat: Tensor = self.net(obs)["rep"]  # (B, N * D)
+        return State({"rep": flat.unflatten(1, (self.tokens, -1))})
 
 
 class FlatBlocks(ActionConditioner):

@@ -17,6 +17,7 @@ from worldflux.core.state import State
 from worldflux.distributed import gather, mean
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.specs import Capability, TensorSpec
+from worldflux_jepa.acting import require_evaluating
 from worldflux_jepa.collapse import spread
 from worldflux_jepa.goals import distance_to_goal
 from worldflux_jepa.jepa_wm.config import JEPAWMConfig
@@ -95,7 +96,7 @@ class JEPAWorldModel(WorldModel):
 
     def _encoder(self) -> ImageTokens:
         own, key = self.own_config, image_key(self.obs_spec, "A JEPA world model")
-        return ImageTokens(own.encoder, key, self.obs_spec[key], self.body_key)
+        return ImageTokens(own.conv or own.encoder, key, self.obs_spec[key], self.body_key)
 
     def state_spec(self) -> StateSpec:
         initial = self.slot("dynamics_model").initial(1, torch.device("cpu"))
@@ -197,6 +198,7 @@ class JEPAWorldModel(WorldModel):
                 "conditions.goal, tokens (B, N, D), or an environment whose observations have a "
                 "'goal'."
             )
+        require_evaluating(self, "A JEPA world model")
         pieces = max(1, self.own_config.rows // max(1, len(actions)))
         found = [self._costs(state, part, conditions) for part in actions.split(pieces, 1)]
         return -torch.cat(found, 1)

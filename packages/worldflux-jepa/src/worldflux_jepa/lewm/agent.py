@@ -5,34 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from worldflux.core.agent import Mode
 from worldflux.core.batch import Batch
 from worldflux.core.evaluation import Evaluation
 from worldflux.core.output import UpdateResult
-from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.schedules import Schedule
 from worldflux.core.source import Source
-from worldflux.core.state import State
-from worldflux.nn.modes import evaluating
-from worldflux.planning.agent import PlanningAgent
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
+from worldflux_jepa.acting import EvaluatingAgent
 from worldflux_jepa.action_scale import fit_to_actions
 from worldflux_jepa.collapse import CollapseWatch, held_out_means
 from worldflux_jepa.lewm.config import LeWMConfig
-from worldflux_jepa.lewm.dynamics import batch_norms
-from worldflux_jepa.lewm.networks import BlockEncoder, Convolutions, Projected
+from worldflux_jepa.lewm.networks import BlockEncoder
 from worldflux_jepa.lewm.world_model import LeWorldModel
 from worldflux_jepa.optimisers import adamw
+from worldflux_jepa.projected import batch_norms, fit_to_images
 
 PHASE = "model"
-_BATCHES = 8
 
 
-class LeWMAgent(PlanningAgent):
+class LeWMAgent(EvaluatingAgent):
     """Trains a `LeWorldModel`; its actions are planned block by block."""
 
     whole_batch = True  # SIGReg and batch norm
@@ -67,32 +61,7 @@ class LeWMAgent(PlanningAgent):
         blocks = self.world_model.action_conditioner
         if isinstance(blocks, BlockEncoder):
             fit_to_actions(blocks, source)
-        encoder = self.world_model.observation_encoder
-        trunk = encoder.trunk if isinstance(encoder, Projected) else None
-        if isinstance(trunk, Convolutions):
-            trunk.fit(self._images(source, phase, trunk.key))
-
-    def _images(self, source: Source, phase: str, key: str) -> Tensor:
-        """Some images (N, C, Y, X) of the data."""
-        own = self.training_plan().phase(phase)
-        batches = [source.read(source.choose(own, i)) for i in range(_BATCHES)]
-        return torch.cat([batch.obs[key].flatten(0, 1) for batch in batches])
-
-    def act(
-        self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor,
-        mode: Mode = "eval", *, rand: Rand | None = None,
-    ) -> tuple[ActionPayload, State]:  # fmt: skip
-        """Act on observations (B, ...), with the statistics that the batch norms have learnt."""
-        with evaluating(self.world_model):
-            return super().act(obs, state, is_first, mode, rand=rand)
-
-    def observe(
-        self, obs: Mapping[str, Tensor], state: State | None, is_first: Tensor,
-        *, rand: Rand | None = None,
-    ) -> State:  # fmt: skip
-        """Observe (B, ...), with the statistics that the batch norms have learnt."""
-        with evaluating(self.world_model):
-            return super().observe(obs, state, is_first, rand=rand)
+        fit_to_images(self.world_model, source, self.training_plan().phase(phase))
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """One step on prediction and SIGReg; a collapse is reported."""

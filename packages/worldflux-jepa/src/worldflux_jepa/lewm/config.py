@@ -10,6 +10,7 @@ from worldflux.config import Config
 from worldflux.planning.config import (
     AnyPlannerConfig,
     CEMConfig,
+    MPPIConfig,
     PlanningAgentConfig,
     ScoreConfig,
 )
@@ -118,9 +119,9 @@ PRESETS = {
             directions=64,
         ),
         agent=LeWMAgentConfig(
-            planner=CEMConfig(
-                horizon=5, candidates=128, elites=12, iterations=4, execute=1, warm_start=True,
-                score=ScoreConfig(goal_key="rep"),
+            planner=MPPIConfig(
+                horizon=5, candidates=128, elites=128, iterations=6, init_std=1.0,
+                temperature=0.25, select="mean", execute=1, score=ScoreConfig(goal_key="rep"),
             ),
             lr=2e-3,
             batch=64,

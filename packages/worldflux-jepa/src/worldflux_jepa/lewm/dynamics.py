@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldflux.core.interfaces import DynamicsModel
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux_jepa import window
 from worldflux_jepa.lewm.config import ModelConfig
-from worldflux_jepa.lewm.networks import Projector
 from worldflux_jepa.lewm.predictor import Predictor
+from worldflux_jepa.projected import Projector
 from worldflux_jepa.vit import Past
 
 
@@ -103,13 +103,3 @@ class WindowDynamics(DynamicsModel):
         if not rep.shape[1]:
             return None
         return self.predictor.step(rep, how, 0, None)[1]
-
-
-def batch_norms(module: nn.Module, prefix: str) -> tuple[str, ...]:
-    """Names of the batch norms' running statistics in `module`, which move without a gradient."""
-    return tuple(
-        f"{prefix}{name}.{buffer}"
-        for name, part in module.named_modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
-        for buffer in dict(part.named_buffers(recurse=False))
-    )

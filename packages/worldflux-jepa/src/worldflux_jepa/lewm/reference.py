@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from worldflux_jepa.checkpoints import load
-from worldflux_jepa.lewm.networks import Projected
 from worldflux_jepa.lewm.world_model import LeWorldModel
+from worldflux_jepa.projected import Projected
 
 _NAMES = (
     (r"predictor\.pos_embedding$", "predictor.positions"),

@@ -17,13 +17,15 @@ from worldflux.core.state import State
 from worldflux.distributed import gather, mean
 from worldflux.errors import CapabilityError, ContractError
 from worldflux.specs import Capability, TensorSpec
+from worldflux_jepa.acting import require_evaluating
 from worldflux_jepa.collapse import spread
 from worldflux_jepa.encoder import ViT
 from worldflux_jepa.goals import distance_to_goal
 from worldflux_jepa.lewm.config import LeWMConfig
 from worldflux_jepa.lewm.dynamics import WindowDynamics
-from worldflux_jepa.lewm.networks import BlockEncoder, Convolutions, Projected
+from worldflux_jepa.lewm.networks import BlockEncoder
 from worldflux_jepa.pixels import image_key
+from worldflux_jepa.projected import Convolutions, Projected
 from worldflux_jepa.sigreg import sigreg
 from worldflux_jepa.window import even
 
@@ -130,11 +132,7 @@ class LeWorldModel(WorldModel):
         return -torch.cat(found, 1)
 
     def _goal(self, conditions: ConditionPayload | None) -> Tensor:
-        if self.training:
-            raise ContractError(
-                "LeWM was asked to score plans while training: batch norm would use the "
-                "candidates' own statistics in place of those it learnt. Call eval() first."
-            )
+        require_evaluating(self, "LeWM")
         if conditions is None or conditions.goal is None:
             raise ContractError(
                 "LeWM plans toward a goal and predicts no reward: give conditions.goal, an "
