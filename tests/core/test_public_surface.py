@@ -19,7 +19,7 @@ PUBLIC = [
     "Trajectory", "UpdateResult", "WorldFluxError", "WorldModel", "WorldModelInput",
     "__version__", "create_agent", "create_config", "create_planner", "create_world_model",
     "from_pretrained", "get_env_spec", "get_model_spec", "hookimpl", "list_env_backends",
-    "list_envs", "list_models", "make_env", "make_vec_env", "push_to_hub",
+    "list_envs", "list_models", "make_env", "make_vec_env", "push_to_hub", "register",
 ]  # fmt: skip
 
 

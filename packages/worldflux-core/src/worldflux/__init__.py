@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from worldflux.hub import from_pretrained as from_pretrained
     from worldflux.hub import push_to_hub as push_to_hub
     from worldflux.planning import create_planner as create_planner
+    from worldflux.registration import register as register
     from worldflux.session import Session as Session
     from worldflux.specs import Capability as Capability
     from worldflux.specs import EnvSpec as EnvSpec
@@ -75,6 +76,7 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "hub": ("from_pretrained", "push_to_hub"),
     "planning": ("create_planner",),
+    "registration": ("register",),
     "session": ("Session",),
     "specs": ("Capability", "EnvSpec", "ModelSpec", "TensorSpec"),
     "training": ("Phase", "TrainingPlan"),

@@ -19,7 +19,7 @@ from worldflux.errors import (
     UnknownIdError,
     did_you_mean,
 )
-from worldflux.ids import EnvId, ModelId, normalize, qualified
+from worldflux.ids import EnvId, ModelId, normalize, qualified, squeezed
 from worldflux.registry import envs, models
 from worldflux.slots import SLOTS, built, read_slots
 from worldflux.specs import EnvSpec, ModelSpec, TensorSpec
@@ -49,10 +49,30 @@ def list_models() -> list[str]:
     return models.names()
 
 
-def list_envs(backend: str | None = None) -> list[str]:
-    """The installed environment backends, or the ids of one backend's tasks."""
+def list_envs(
+    backend: str | None = None, *, tasks: bool = False, model: str | None = None, **options: Any
+) -> list[str]:
+    """The installed environment backends, or the ids of one backend's tasks.
+
+    `tasks` lists those of all backends that are ready; `model` only the tasks whose spaces that
+    family takes: each is made once for that (with `options`, such as `obs="pixels"`), which takes
+    a while, so that naming a backend pays.
+    """
+    if model is not None:
+        from worldflux.fitting import fitting
+
+        return [*fitting(model, list_envs(backend, tasks=True), options)]
+    if options:
+        raise ConfigError(f"list_envs takes {', '.join(options)} only together with a model.")
+    if backend is None and tasks:
+        ready = [found.name for found in list_env_backends() if found.problem is None]
+        return [env_id for name in ready for env_id in list_envs(name)]
     if backend is None:
         return envs.names()
+    if "/" in backend:
+        raise ConfigError(
+            f"list_envs takes a backend, such as {backend.partition('/')[0]!r}, got {backend!r}."
+        )
     spec = get_env_spec(backend)
     if spec.tasks is None:
         return []
@@ -163,36 +183,53 @@ def env_runs_code(env_id: str) -> str | None:
     return f"imports the module {module!r} and makes its {name!r}" if colon else None
 
 
-def make_env(env_id: str, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any]], Any]:
+def make_env(env: Any, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any]], Any]:
     """One environment: `make_env("gym/CartPole-v1")`; options go to its backend.
 
-    It keeps the environment contract (`docs/environments.md`), whatever the backend's `make` gives.
+    `env` is an id, an environment of Gymnasium, dm_env or Brax, or a function that makes one. It
+    keeps the environment contract (`docs/environments.md`), whatever the backend's `make` gives.
     """
-    parsed = parse_env_id(env_id)
+    parsed, task = _asked(env)
     spec = _usable(parsed)
     single = _boundary("single")(spec, str(parsed), load_class(spec.make))
-    return cast("gymnasium.Env[dict[str, NDArray[Any]], Any]", single(parsed.task, **options))
+    return cast("gymnasium.Env[dict[str, NDArray[Any]], Any]", single(task, **options))
 
 
 def make_vec_env(
-    env_id: str, num_envs: int, **options: Any
+    env: Any, num_envs: int, **options: Any
 ) -> gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]:
     """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset.
 
+    `env` as for `make_env`; one object of Gymnasium or dm_env is one environment.
     For Stable-Baselines3, `worldflux_envs.stable_baselines.StableBaselinesVec(vec)`.
     """
-    parsed = parse_env_id(env_id)
+    parsed, task = _asked(env)
     spec = _usable(parsed)
     if num_envs < 1:
         raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
     own = None if spec.make_vec is None else load_class(spec.make_vec)
     vectorised = _boundary("vectorised")(spec, str(parsed), load_class(spec.make), own)
-    made = vectorised(parsed.task, num_envs, **options)
+    made = vectorised(task, num_envs, **options)
     return cast("gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]", made)
 
 
-def load_class(reference: str) -> Any:
-    """The object behind a spec's `"module:Class"`; `PluginLoadError` if its code is broken."""
+def _asked(env: Any) -> tuple[EnvId, Any]:
+    """What environment is meant, and what its backend is given for it."""
+    if isinstance(env, str):
+        parsed = parse_env_id(env)
+        return parsed, parsed.task
+    from worldflux.given import backend_of, name_of
+
+    return EnvId(backend_of(env), name_of(env)), env
+
+
+def load_class(reference: Any) -> Any:
+    """The object behind a spec's `"module:Class"`; `PluginLoadError` if its code is broken.
+
+    A spec of this process alone (`worldflux.register`) may hold the object itself.
+    """
+    if not isinstance(reference, str):
+        return reference
     try:
         return pkgutil.resolve_name(reference)
     except Exception as error:
@@ -205,9 +242,10 @@ def load_class(reference: str) -> Any:
 def preset_of(spec: ModelSpec, preset: str | None) -> tuple[str, Config]:
     """The preset's published name and configuration; the default one for None."""
     wanted = normalize(preset or spec.default_preset)
-    for name, config in spec.presets.items():
-        if normalize(name) == wanted:
-            return name, config
+    spelled = {squeezed(name): name for name in spec.presets}
+    exact = {normalize(name): name for name in spec.presets}
+    if name := exact.get(wanted) or spelled.get(squeezed(wanted)):
+        return name, spec.presets[name]
     raise UnknownIdError(
         f"{spec.family!r} has no preset {preset!r}.{did_you_mean(wanted, spec.presets)} "
         f"Presets: {', '.join(spec.presets)}."
@@ -301,13 +339,15 @@ def _usable(parsed: EnvId) -> EnvSpec:
 
 def _backend(name: str) -> EnvBackend:
     distribution, _, plain = name.rpartition("::")
+    if own := envs.local.get(squeezed(name)):
+        return EnvBackend(own.backend, "this process", own.description, _lacking(own))
     plugin = envs.plugin(plain, distribution or None)
     try:
         spec = envs.spec_of(plugin, plain)
     except PluginLoadError as error:
         return EnvBackend(name, plugin.distribution, "", str(error).splitlines()[0])
-    own = qualified(spec.backend, distribution or None)
-    return EnvBackend(own, plugin.distribution, spec.description, _lacking(spec))
+    called = qualified(spec.backend, distribution or None)
+    return EnvBackend(called, plugin.distribution, spec.description, _lacking(spec))
 
 
 def _lacking(spec: EnvSpec) -> str | None:

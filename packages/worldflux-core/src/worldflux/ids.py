@@ -15,6 +15,11 @@ def normalize(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
+def squeezed(name: str) -> str:
+    """`normalize` without hyphens: `Dreamer-V3`, `dreamer_v3` and `dreamerv3` are one name."""
+    return normalize(name).replace("-", "")
+
+
 class ModelId(NamedTuple):
     """A parsed model id; `preset` and `distribution` are None where the text leaves them open."""
 

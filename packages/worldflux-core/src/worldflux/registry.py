@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from worldflux.errors import PluginLoadError, UnknownIdError
-from worldflux.ids import normalize, qualified
+from worldflux.errors import ConfigError, PluginLoadError, UnknownIdError
+from worldflux.ids import normalize, qualified, squeezed
 from worldflux.plugins import Plugin, allowed, plugins
 from worldflux.specs import EnvSpec, ModelSpec
 
@@ -56,16 +56,37 @@ class Registry(Generic[SpecT]):
         self.group = group
         self.hook = group.replace(".", "_")
         self.hints = hints
+        self.local: dict[str, SpecT] = {}
+        """Specs of this process alone (`worldflux.register`), by their squeezed names."""
 
     def names(self) -> list[str]:
         """The ids to ask for, from metadata alone; qualified where two distributions share one."""
-        found = plugins().group(self.group)
+        found: list[Plugin] = plugins().group(self.group)
         shared = {p.name for p in found if len(self._called(p.name, None)) > 1}
-        return [qualified(p.name, p.distribution if p.name in shared else None) for p in found]
+        own: list[str] = list(dict.fromkeys(map(self.key, self.local.values())))
+        named: list[str] = [
+            qualified(p.name, p.distribution if p.name in shared else None) for p in found
+        ]
+        return [*named, *own]
+
+    def add(self, spec: SpecT) -> None:
+        """Know `spec` in this process; a name that is taken already is refused."""
+        for name in (self.key(spec), *spec.aliases):
+            if squeezed(name) in self.local or self._called(name, None):
+                raise ConfigError(
+                    f"The {self.kind} {name!r} is there already. Register yours under another name."
+                )
+        for name in (self.key(spec), *spec.aliases):
+            self.local[squeezed(name)] = spec
+
+    def remove(self, spec: SpecT) -> None:
+        """Forget a spec that `add` was given."""
+        self.local = {name: own for name, own in self.local.items() if own is not spec}
 
     def get(self, name: str, distribution: str | None = None) -> SpecT:
         """The spec called `name`; loads the plugin of that name and no other."""
-        return self.spec_of(self.plugin(name, distribution), name)
+        own = self.local.get(squeezed(name)) if distribution is None else None
+        return own or self.spec_of(self.plugin(name, distribution), name)
 
     def plugin(self, name: str, distribution: str | None = None) -> Plugin:
         """The one plugin that provides `name`, not loaded if an entry point has that name."""
@@ -94,7 +115,7 @@ class Registry(Generic[SpecT]):
         """The spec this plugin provides under `name`; its only one needs no matching name."""
         specs = self.specs(plugin)
         for spec in specs:
-            if normalize(name) in self._spoken(spec):
+            if squeezed(name) in self._spoken(spec):
                 return spec
         if len(specs) == 1:
             return specs[0]
@@ -102,17 +123,17 @@ class Registry(Generic[SpecT]):
         raise PluginLoadError(f"{plugin} provides no {self.kind} {name!r}. Its own: {own}.")
 
     def _called(self, name: str, distribution: str | None) -> list[Plugin]:
-        return [
-            plugin
-            for plugin in plugins().group(self.group)
-            if plugin.name == name and distribution in (None, plugin.distribution)
-        ]
+        group = plugins().group(self.group)
+        found = [plugin for plugin in group if distribution in (None, plugin.distribution)]
+        exact = [plugin for plugin in found if plugin.name == normalize(name)]
+        alike = {p.key: p for p in found if squeezed(p.name) == squeezed(name)}
+        return exact or list(alike.values())
 
     def _aliased(self, name: str, distribution: str | None) -> list[Plugin]:
         found: dict[str, Plugin] = {}
         for plugin in plugins().working(self.group):
             try:
-                spoken = any(name in self._spoken(spec) for spec in self.specs(plugin))
+                spoken = any(squeezed(name) in self._spoken(spec) for spec in self.specs(plugin))
             except PluginLoadError:
                 continue
             if spoken and distribution in (None, plugin.distribution):
@@ -120,7 +141,7 @@ class Registry(Generic[SpecT]):
         return list(found.values())
 
     def _spoken(self, spec: SpecT) -> set[str]:
-        return {normalize(self.key(spec)), *map(normalize, spec.aliases)}
+        return {squeezed(self.key(spec)), *map(squeezed, spec.aliases)}
 
     def _unknown(self, name: str, distribution: str | None) -> str:
         known: list[str] = [plugin.name for plugin in plugins().group(self.group)]
@@ -129,6 +150,11 @@ class Registry(Generic[SpecT]):
         hint = f" Did you mean {best!r}?" if best not in ("", name) else ""
         if best in self.hints and best not in known:
             hint += f" Try: pip install {self.hints[best]}."
+        if not hint and best not in self.hints:
+            hint = (
+                " If it was registered in the process that used it, register it again first: "
+                "worldflux.register(...)."
+            )
         owner = f" of the distribution {distribution!r}" if distribution else ""
         only = allowed()
         limit = "" if only is None else f" WORLDFLUX_PLUGINS={','.join(sorted(only))} is set."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -182,14 +182,16 @@ class ModelSpec:
 
     `defaults` are the `train.*` and `data.*` values that a preset's paper has, by preset and dotted
     key (`{"*": {"train.replay_online": True}}`; "*" is every preset); a run may override them.
+    `model` and `agent` are `"module:Class"`; a spec that is only registered in a process may hold
+    the classes.
     """
 
     family: str
     config: type[Config]
     presets: Mapping[str, Config]
     default_preset: str
-    model: str
-    agent: str | None = None
+    model: str | type
+    agent: str | type | None = None
     description: str = ""
     aliases: tuple[str, ...] = ()
     paper: str = ""
@@ -239,9 +241,9 @@ class EnvSpec:
     """
 
     backend: str
-    make: str
-    make_vec: str | None = None
-    tasks: str | None = None
+    make: str | Callable[..., Any]
+    make_vec: str | Callable[..., Any] | None = None
+    tasks: str | Callable[[], list[str]] | None = None
     description: str = ""
     aliases: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import mujoco
@@ -23,8 +24,9 @@ class MjcfEnv(gymnasium.Env[Any, Any]):
     """Positions and velocities as observations, the actuators' controls as actions.
 
     `reward_fn(model, data)` (default 0) and `terminal_fn(model, data)` (default never) are asked
-    after every step. `reset_noise` is the half-width of uniform noise on qpos and qvel at a reset,
-    `control_range` the bounds of actuators that declare none.
+    after every step; both may be named, as "module:function". `reset_noise` is the half-width of
+    uniform noise on qpos and qvel at a reset, `control_range` the bounds of actuators that declare
+    none.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - Gymnasium's form
@@ -36,8 +38,8 @@ class MjcfEnv(gymnasium.Env[Any, Any]):
         assets: dict[str, bytes] | None = None,
         camera: int | str = -1,
         frame_skip: int = 1,
-        reward_fn: Reward | None = None,
-        terminal_fn: Terminal | None = None,
+        reward_fn: Reward | str | None = None,
+        terminal_fn: Terminal | str | None = None,
         reset_noise: float = 0.0,
         control_range: tuple[float, float] = (-1.0, 1.0),
         render_mode: str | None = None,
@@ -49,7 +51,8 @@ class MjcfEnv(gymnasium.Env[Any, Any]):
         self.model = load(model, assets)
         self.data = mujoco.MjData(self.model)
         self._frame_skip, self._reset_noise = frame_skip, reset_noise
-        self._reward_fn, self._terminal_fn = reward_fn, terminal_fn
+        self._reward_fn = _function("reward_fn", reward_fn)
+        self._terminal_fn = _function("terminal_fn", terminal_fn)
         self.render_mode, self._render_size = render_mode, render_size
         self._renderer: Any = None
         self._camera = _camera(self.model, camera)
@@ -106,6 +109,22 @@ class MjcfEnv(gymnasium.Env[Any, Any]):
 
     def _observed(self) -> np.ndarray:
         return np.concatenate([self.data.qpos, self.data.qvel], dtype=np.float32)
+
+
+def _function(option: str, named: Any) -> Callable[[Any, Any], Any] | None:
+    """The function itself, imported where it is named."""
+    if named is None or callable(named):
+        return cast("Callable[[Any, Any], Any] | None", named)
+    try:
+        found = pkgutil.resolve_name(str(named))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise EnvError(
+            f"env.{option}={named!r} cannot be imported ({error}): write module:function, of a "
+            "module that can be imported here."
+        ) from error
+    if not callable(found):
+        raise EnvError(f"env.{option}={named!r} is a {type(found).__name__}, not a function.")
+    return cast("Callable[[Any, Any], Any]", found)
 
 
 def load(model: Any, assets: dict[str, bytes] | None = None) -> Any:

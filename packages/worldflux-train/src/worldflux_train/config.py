@@ -15,10 +15,12 @@ from worldflux.config import Config
 from worldflux.describe import Described
 from worldflux.errors import CapabilityError, ConfigError, did_you_mean, nearest
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
+from worldflux.given import give
 from worldflux.ids import ModelId
 from worldflux.slots import plain_slots
 from worldflux.trust import Trust, names
 from worldflux.yaml_text import read_yaml
+from worldflux_train.named_functions import named_functions
 from worldflux_train.nested import Nested, merge, nest
 from worldflux_train.rate_config import Schedules
 from worldflux_train.trust import refuse_inner_trust, require_trust
@@ -185,7 +187,7 @@ class RunConfig(Described):
 
 def resolve(
     model_id: str | None = None,
-    env_id: str | None = None,
+    env_id: Any = None,
     *,
     config: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -194,15 +196,17 @@ def resolve(
 ) -> RunConfig:
     """Defaults < preset < `config` (YAML file, recipe name or mapping) < `overrides` (dotted keys).
 
-    `model_id`, `env_id` and `steps` stand above all of them. A file that names a module or a
-    program to run raises `TrustError` unless `trust` holds it (see `worldflux.trust`); nothing is
-    run here either way.
+    `model_id`, `env_id` and `steps` stand above all of them. `env_id` may also be an environment of
+    Gymnasium, dm_env or Brax, or a function that makes one (see `worldflux.register`). A file that
+    names a module or a program to run raises `TrustError` unless `trust` holds it (see
+    `worldflux.trust`); nothing is run here either way.
     """
     file = _from_file(config)
     own = nest(with_rooms(overrides or {}, str(model_id or file.get("id") or "")))
     given = _with_slots(merge(file, own), file, own)
     _check_keys(given, str(model_id or given.get("id") or ""))
     if env_id is not None:
+        env_id = env_id if isinstance(env_id, str) else give(env_id)
         own = merge(own, {"env": {"id": env_id}})
         given = merge(given, {"env": {"id": env_id}})
     if steps is not None:
@@ -211,7 +215,7 @@ def resolve(
     if model_id is None:
         raise ConfigError("A run needs a model id, as an argument or in the configuration file.")
     given = merge(_defaults(str(model_id)), given)
-    env, data = given.get("env", {}), given.get("data", {})
+    env, data = named_functions(given.get("env", {})), given.get("data", {})
     if env.get("id") is None and data.get("path") is None:
         raise ConfigError(
             "A run needs an environment (--env backend/task) or data (--data FOLDER), as an "

@@ -59,7 +59,7 @@ def evaluate(
 ) -> None:
     """Evaluate runs on fresh episodes; a run from data alone, on its held-out data."""
     own: dict[str, Any] = {"device": device, "trust": trust or (), "changed": changed_config}
-    steps = step or [None]
+    steps: list[int | None] = [*step] if step else [None]
     with asking_for_trust(typed):
         if every_checkpoint and step:
             raise ConfigError("--every-checkpoint means all that are kept: leave --step out.")

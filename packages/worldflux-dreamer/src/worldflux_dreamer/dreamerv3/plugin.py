@@ -28,6 +28,7 @@ DREAMERV3 = ModelSpec(
     default_preset="size12m",
     model="worldflux_dreamer.dreamerv3.world_model:DreamerV3WorldModel",
     agent="worldflux_dreamer.dreamerv3.agent:DreamerV3Agent",
+    aliases=("dreamer",),
     description="Learns a recurrent latent model and acts by imagining in it.",
     paper="Hafner et al., Nature 2025",
     capabilities=frozenset({*ABLE, Capability.PLANNING}),

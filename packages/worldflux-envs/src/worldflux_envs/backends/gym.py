@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -134,10 +135,33 @@ def _constructed(
 ) -> gymnasium.Env[Any, Any]:
     import gymnasium
 
+    options = _accepted(build, options)
     env = build(**options)
+    if "dm_env" in {cls.__module__.partition(".")[0] for cls in type(env).__mro__}:
+        from worldflux_envs.dm_any import as_gymnasium
+
+        return as_gymnasium(env)
     if not isinstance(env, gymnasium.Env):
         raise EnvError(f"{build!r} gave a {type(env).__name__}, not a gymnasium.Env.")
     return env
+
+
+def _accepted(build: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options for `build`; an error that says what to do where it cannot take one of them."""
+    try:
+        inspect.signature(build).bind(**options)
+    except TypeError as error:
+        name = getattr(build, "__qualname__", repr(build))
+        refused = [key for key in options if f"'{key}'" in str(error)]
+        if refused == ["render_mode"]:
+            raise EnvError(
+                f"{name} takes no render_mode, which pictures need: let it take one, or make its "
+                "environment with render_mode='rgb_array' and leave obs out."
+            ) from None
+        raise EnvError(f"{name} cannot be called with {options}: {error}.") from None
+    except ValueError:  # some built-in functions do not say what they take
+        pass
+    return options
 
 
 def _entry_point(task: str) -> Callable[..., Any] | None:
