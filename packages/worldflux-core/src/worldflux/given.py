@@ -96,7 +96,7 @@ def _fresh(task: str, env: Any) -> Any:
         return env
     try:
         return copy.deepcopy(env)
-    except Exception as error:
+    except (TypeError, AttributeError, RuntimeError, ValueError, copy.Error) as error:
         raise EnvError(
             f"{BACKEND}/{task} cannot be copied ({type(error).__name__}: {error}), and a run needs "
             "more than one. Give a function that makes it."
