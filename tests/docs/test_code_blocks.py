@@ -110,6 +110,7 @@ def affordable(code: str, folder: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", having("bash"))
 def test_bash_blocks(page, tmp_path, wheels):
+    write_files(ROOT / page, tmp_path)
     for code in blocks(ROOT / page, "bash"):
         inside = ROOT if "nox" in code else tmp_path
         run(
