@@ -24,7 +24,7 @@ class ConvConfig(Config):
 
     channels: PositiveInt = 64
     """Channels of the first level (`num_channels`)."""
-    multipliers: tuple[PositiveInt, ...] = (1, 1, 2, 2, 4)
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 2, 4)
     """Channels of each level as multiples of it (`mult`)."""
     down: tuple[bool, ...] = (True, False, True, True, False)
     """Whether a halving follows the level (`down`)."""

@@ -26,7 +26,7 @@ class ModelConfig(Config):
     """Side of the patches of pixels that the first convolution sees as channels; 1 as published."""
     channels: PositiveInt = 64
     """Channels at full resolution (tokenizer/default.yaml, `ch`)."""
-    multipliers: tuple[PositiveInt, ...] = (1, 1, 1, 1, 1)
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 1, 1, 1)
     """Channels of each level as multiples of it; each level halves the picture (`ch_mult`)."""
     res_blocks: PositiveInt = 2
     """Residual blocks of a level of the encoder, one more in the decoder (`num_res_blocks`)."""
