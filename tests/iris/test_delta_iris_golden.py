@@ -16,6 +16,7 @@ from worldflux.core.batch import Batch
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.actor_critic import before_end, lambda_returns
+from worldflux.nn.pixels import unit
 from worldflux.nn.symlog import symexp, symlog
 from worldflux.nn.two_hot import two_hot
 from worldflux.specs import TensorSpec
@@ -26,7 +27,6 @@ from worldflux_iris.delta_iris.dynamics import LIMIT
 from worldflux_iris.delta_iris.networks import flat
 from worldflux_iris.delta_iris.reference import load_weights, place
 from worldflux_iris.delta_iris.tokenizer import COMMITMENT, L1, WORST
-from worldflux_iris.pixels import unit
 
 
 @pytest.fixture(scope="module")

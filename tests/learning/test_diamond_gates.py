@@ -79,6 +79,7 @@ def train(agent: DiamondAgent, batch: Batch, seed: int, **updates: int) -> None:
     source, rand = source_of(batch, agent), Rand.seeded(seed)
     for name, count in updates.items():
         phase = replace(agent.training_plan().phase(name), start=0)
+        agent.begin(name, source, rand)
         for update in range(count):
             agent.update(source.read(source.choose(phase, update)), name, rand=rand)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from worldflux.core.rand import Rand, gumbel
+from worldflux.nn.pixels import Pixels
 from worldflux_diamond.diamond.blocks import PlainBlock, conv3x3, init_lstm
 from worldflux_diamond.diamond.config import AgentConfig
 
@@ -16,10 +17,13 @@ Memory = tuple[Tensor, Tensor]
 class ActorCritic(nn.Module):
     """Frames (B, C, Y, X) in [-1, 1], one after another, to a choice and a value."""
 
-    def __init__(self, config: AgentConfig, image: tuple[int, ...], actions: int) -> None:
+    def __init__(
+        self, config: AgentConfig, image: tuple[int, ...], actions: int, whiten: bool = False
+    ) -> None:
         super().__init__()
         c, (channels, *sides) = config, image
         self.size = c.lstm
+        self.pixels = Pixels(image, whiten, mean=0.0, scale=1.0)
         layers: list[nn.Module] = [conv3x3(channels, c.channels[0])]
         before = [c.channels[0], *c.channels[:-1]]
         for low, own, down in zip(before, c.channels, c.down, strict=True):
@@ -43,13 +47,17 @@ class ActorCritic(nn.Module):
 
     def forward(self, frame: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Logits (B, A) and value (B,) after a frame (B, C, Y, X), and the memory (B, D)."""
-        h, c = self.lstm(self.encoder(frame).flatten(1), memory)
+        h, c = self.lstm(self.encoder(self.pixels(frame)).flatten(1), memory)
         return self.choice(h), self.value(h)[:, 0], (h, c)
 
     def burned_in(self, frames: Tensor, held: Tensor) -> Memory:
         """The memory (B, D) of frames (B, N, C, Y, X), of which those that are `held` (B, N)."""
         memory = self.empty(frames.shape[0], frames.device)
-        seen = self.encoder(frames.flatten(0, 1)).flatten(1).unflatten(0, frames.shape[:2])
+        seen = (
+            self.encoder(self.pixels(frames.flatten(0, 1)))
+            .flatten(1)
+            .unflatten(0, frames.shape[:2])
+        )
         for t in range(frames.shape[1]):
             after = self.lstm(seen[:, t], memory)
             keep = held[:, t, None]

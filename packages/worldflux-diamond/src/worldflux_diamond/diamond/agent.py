@@ -14,7 +14,9 @@ from worldflux.core.output import UpdateResult, metrics
 from worldflux.core.payloads import ActionPayload
 from worldflux.core.rand import Rand, bernoulli, randint
 from worldflux.core.schedules import Schedule
+from worldflux.core.source import Source
 from worldflux.core.state import State
+from worldflux.nn.pixels import first_images
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
 from worldflux_diamond.diamond import dreams
@@ -43,7 +45,7 @@ class DiamondAgent(Agent):
         self.world_model: DiamondWorldModel = DiamondWorldModel(config, obs_spec, action_spec)
         model, c = self.world_model, config.agent
         self.choices = only_choice(model.action).size
-        self.actor = ActorCritic(c, model.image_spec.shape, self.choices)
+        self.actor = ActorCritic(c, model.image_spec.shape, self.choices, config.model.whiten)
         own = set(map(id, model.dynamics_model.denoiser.parameters()))
         others = [(n, p) for n, p in model.named_parameters() if id(p) not in own]
         named: dict[str, Iterable[tuple[str, nn.Parameter]]] = {
@@ -75,6 +77,18 @@ class DiamondAgent(Agent):
             ],
             collect_until=c.collect_until,
         )
+
+    @torch.no_grad()
+    def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
+        """Before rewards and policy are learnt their pixels are normalised, where wanted."""
+        readers = {
+            "reward_end": self.world_model.dynamics_model.reward_end,
+            "actor_critic": self.actor,
+        }
+        if self.config.model.whiten and phase in readers:
+            images = first_images(source, self.training_plan().phase(phase), self.world_model.key)
+            seen = readers[phase].pixels
+            seen.fit(pixels(images.to(seen.mean.device)))
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         if phase != "actor_critic":

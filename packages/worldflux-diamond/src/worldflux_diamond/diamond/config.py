@@ -108,6 +108,9 @@ class ModelConfig(Config):
     """The next frame, out of noise."""
     reward_end: RewardEndConfig = RewardEndConfig()
     """Rewards and ends, of frames."""
+    whiten: bool = False
+    """Whether rewards, ends and policy are read from pixels less their mean in the data, over
+    their deviation, so that small things count; else from frames in [-1, 1], as published."""
 
 
 class OptimizerConfig(Config):
@@ -218,6 +221,7 @@ PRESETS = {
             reward_end=RewardEndConfig(
                 cond=32, channels=(8, 16, 32), depths=(1, 1, 1), attention=(False,) * 3, lstm=64
             ),
+            whiten=True,
         ),
         agent=AgentConfig(
             channels=(16, 32),

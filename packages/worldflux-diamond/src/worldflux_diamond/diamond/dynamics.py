@@ -39,7 +39,7 @@ class DiamondDynamics(DynamicsModel):
         self.history, self.memory = c.denoiser.history, c.reward_end.lstm
         self.image, self.action_size = model.image_spec.shape, model.features["action"].size
         self.denoiser = Denoiser(c.denoiser, self.network(model))
-        self.reward_end = RewardEnd(c.reward_end, self.image, self.action_size)
+        self.reward_end = RewardEnd(c.reward_end, self.image, self.action_size, c.whiten)
 
     def network(self, model: DiamondWorldModel) -> nn.Module:
         """The network inside the denoiser; a dynamics with another one overrides this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from worldflux.nn.pixels import Pixels
 from worldflux_diamond.diamond.blocks import BlockChain, Downsample, conv3x3, init_lstm
 from worldflux_diamond.diamond.config import RewardEndConfig
 
@@ -38,13 +39,16 @@ class PairEncoder(nn.Module):
 class RewardEnd(nn.Module):
     """Pairs of frames (C, Y, X) and the action (A,) between them, to classes of reward and end."""
 
-    def __init__(self, config: RewardEndConfig, image: tuple[int, ...], action: int) -> None:
+    def __init__(
+        self, config: RewardEndConfig, image: tuple[int, ...], action: int, whiten: bool = False
+    ) -> None:
         super().__init__()
         c, (channels, *sides) = config, image
         for _ in c.channels[1:]:
             sides = [(side + 1) // 2 for side in sides]
         self.action = nn.Linear(action, c.cond, bias=False)
         nn.init.normal_(self.action.weight)  # an embedding, of choices that come one-hot
+        self.pixels = Pixels(image, whiten, mean=0.0, scale=1.0)
         self.encoder = PairEncoder(c, channels)
         self.lstm = nn.LSTMCell(c.channels[-1] * sides[0] * sides[1], c.lstm)
         self.head = nn.Sequential(
@@ -54,7 +58,7 @@ class RewardEnd(nn.Module):
 
     def features(self, frame: Tensor, after: Tensor, action: Tensor) -> Tensor:
         """What the memory is told (B, D) of frames (B, C, Y, X) and actions (B, A)."""
-        pair = torch.cat([frame, after], 1)
+        pair = torch.cat([self.pixels(frame), self.pixels(after)], 1)
         found: Tensor = self.encoder(pair, self.action(action)).flatten(1)
         return found
 

@@ -128,7 +128,7 @@ class DeltaIRISAgent(Agent):
         """Before the tokenizer's first update pixels are normalised by the data, where wanted."""
         if phase == "tokenizer":
             pixels = self.world_model.dynamics_model.tokenizer.pixels
-            pixels.fit_to(source, self.training_plan().phase(phase))
+            pixels.fit_to(source, self.training_plan().phase(phase), KEY)
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """One step of the phase's optimiser, and what follows it without a gradient."""

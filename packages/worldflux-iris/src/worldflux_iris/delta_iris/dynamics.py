@@ -10,6 +10,7 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand
 from worldflux.core.state import State
 from worldflux.nn.cache import KeyValueCache
+from worldflux.nn.pixels import unit
 from worldflux.nn.symlog import symexp
 from worldflux.nn.transformer import CausalTransformer
 from worldflux.specs import TensorSpec
@@ -18,7 +19,6 @@ from worldflux_iris.delta_iris.networks import FrameEncoder, flat
 from worldflux_iris.delta_iris.tokenizer import DeltaTokenizer
 from worldflux_iris.dynamics import TokenDynamics
 from worldflux_iris.heads import head, initialised, own_episode
-from worldflux_iris.pixels import unit
 from worldflux_iris.sampling import sampled
 
 BINS, LIMIT, SIGNS, ENDS = 255, 20.0, 3, 2

@@ -11,7 +11,7 @@ from worldflux.core.interfaces import Decoder, ObservationEncoder
 from worldflux.core.output import ModelOutput
 from worldflux.core.payloads import ConditionPayload
 from worldflux.core.state import State
-from worldflux_iris.pixels import unit
+from worldflux.nn.pixels import unit
 from worldflux_iris.spaces import KEY
 
 

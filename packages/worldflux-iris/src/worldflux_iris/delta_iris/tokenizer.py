@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from worldflux.core.rand import Rand
 from worldflux.errors import CapabilityError
+from worldflux.nn.pixels import Pixels
 from worldflux.nn.vector_quantizer import MovingQuantizer, Quantized
 from worldflux.specs import TensorSpec
 from worldflux_iris.delta_iris.config import ModelConfig
 from worldflux_iris.delta_iris.networks import FrameDecoder, FrameEncoder
 from worldflux_iris.heads import initialised
-from worldflux_iris.pixels import Pixels
 
 COMMITMENT, L1, WORST = 0.02, 0.1, 0.01
 """Weights of the losses beside the squared error (tokenizer.py, quantizer.py)."""

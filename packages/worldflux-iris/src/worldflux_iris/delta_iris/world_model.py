@@ -15,6 +15,7 @@ from worldflux.core.rand import Rand
 from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.distributed import mean
 from worldflux.errors import ContractError
+from worldflux.nn.pixels import unit
 from worldflux.nn.symlog import symlog
 from worldflux.nn.two_hot import two_hot_cross_entropy
 from worldflux.nn.vector_quantizer import perplexity
@@ -24,7 +25,6 @@ from worldflux_iris.delta_iris.dynamics import ENDS, LIMIT, DeltaTransformer, On
 from worldflux_iris.delta_iris.parts import FrameReader, Frames
 from worldflux_iris.delta_iris.tokenizer import COMMITMENT, L1, WORST, Change
 from worldflux_iris.dropout import dropping
-from worldflux_iris.pixels import unit
 from worldflux_iris.rollout import TokenRollout
 from worldflux_iris.spaces import KEY, discrete_action, only_image
 

@@ -135,7 +135,7 @@ class IRISAgent(Agent):
         """Before the tokenizer's first update pixels are normalised by the data, where wanted."""
         if phase == "tokenizer":
             pixels = self.world_model.observation_encoder.pixels
-            pixels.fit_to(source, self.training_plan().phase(phase))
+            pixels.fit_to(source, self.training_plan().phase(phase), KEY)
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         """One step of the phase's optimiser; the tokenizer's code-book may move as well."""

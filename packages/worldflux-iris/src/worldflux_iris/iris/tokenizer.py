@@ -13,11 +13,11 @@ from worldflux.core.payloads import ConditionPayload
 from worldflux.core.rand import Rand, randint
 from worldflux.core.state import State
 from worldflux.errors import CapabilityError
+from worldflux.nn.pixels import Pixels
 from worldflux.nn.vector_quantizer import Quantized, VectorQuantizer, kmeans
 from worldflux.specs import TensorSpec
 from worldflux_iris.iris.config import ModelConfig
 from worldflux_iris.iris.networks import ImageDecoder, ImageEncoder
-from worldflux_iris.pixels import Pixels
 from worldflux_iris.spaces import KEY
 
 

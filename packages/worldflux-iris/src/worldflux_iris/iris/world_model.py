@@ -17,6 +17,7 @@ from worldflux.core.spec import PredictionSpec, StateSpec
 from worldflux.core.state import State
 from worldflux.distributed import mean
 from worldflux.errors import ContractError
+from worldflux.nn.pixels import unit
 from worldflux.nn.vector_quantizer import perplexity
 from worldflux.specs import Capability, TensorSpec
 from worldflux_iris.dropout import dropping
@@ -25,7 +26,6 @@ from worldflux_iris.iris.config import IRISConfig
 from worldflux_iris.iris.dynamics import ENDS, SIGNS, ActionTokens, TokenTransformer
 from worldflux_iris.iris.tokenizer import TokenDecoder, Tokenizer
 from worldflux_iris.perceptual import Perceptual
-from worldflux_iris.pixels import unit
 from worldflux_iris.rollout import TokenRollout
 from worldflux_iris.spaces import KEY, discrete_action, only_image
 

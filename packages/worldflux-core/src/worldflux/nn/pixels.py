@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from worldflux.core.source import Source
 from worldflux.training import Phase
-from worldflux_iris.spaces import KEY
 
 FITTED_ON = 4
 """Batches that pixels are normalised by."""
@@ -34,8 +33,9 @@ class Pixels(nn.Module):
         super().__init__()
         size = shape if whiten else (1, 1, 1)
         self.whiten = whiten
-        self.register_buffer("mean", torch.full(size, mean))
-        self.register_buffer("scale", torch.full(size, scale))
+        # what is fitted to the data is part of a model; what is given belongs to its code
+        self.register_buffer("mean", torch.full(size, mean), persistent=whiten)
+        self.register_buffer("scale", torch.full(size, scale), persistent=whiten)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (..., C, Y, X), of bytes or in [0, 1], as the networks see them."""
@@ -61,9 +61,13 @@ class Pixels(nn.Module):
         self.mean.copy_(x.mean(0))
         self.scale.copy_((own.maximum(0.01 * every) * every).sqrt())
 
-    @torch.no_grad()
-    def fit_to(self, source: Source, phase: Phase) -> None:
-        """Take mean and scale from the first batches of a phase, where that is wanted."""
+    def fit_to(self, source: Source, phase: Phase, key: str) -> None:
+        """Take mean and scale from images `key` of a phase's first batches, if it whitens."""
         if self.whiten:
-            batches = [source.read(source.choose(phase, i)).obs[KEY] for i in range(FITTED_ON)]
-            self.fit(torch.cat([x.flatten(0, 1) for x in batches]).to(self.mean.device))
+            self.fit(first_images(source, phase, key).to(self.mean.device))
+
+
+def first_images(source: Source, phase: Phase, key: str) -> Tensor:
+    """Images (N, C, Y, X) called `key` of the first batches that a phase would learn from."""
+    batches = [source.read(source.choose(phase, i)).obs[key] for i in range(FITTED_ON)]
+    return torch.cat([x.flatten(0, 1) for x in batches])
