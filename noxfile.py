@@ -112,6 +112,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The page of worldflux-play in Chromium (apt-get install chromium), driven by Playwright."""
+    install(session, *TEST_TOOLS, "playwright", extras="[gym]", data="")
+    session.run("pytest", "-m", "slow or not slow", "tests/play/browser", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed; prints a table and writes build/bench.json."""
     install(session, extras="[all]")

@@ -33,6 +33,15 @@ def test_a_run_is_opened_with_its_environment_and_agent(played, run):
     assert open_played(run).out == run / "play"
 
 
+def test_an_environment_of_the_callers_shows_what_the_model_sees(run):
+    assert open_played(run, env="wf/pendulum").env_options == {"obs": "pixels", "size": 64}
+
+
+def test_an_environment_with_other_actions_is_refused(run):
+    with pytest.raises(ConfigError, match=r"wf/pendulum takes actions of \(1,\), the model of 3"):
+        Game(open_played(run, env="wf/pendulum"))
+
+
 def test_reality_is_the_environment_itself(game, played):
     env = worldflux.make_env("wf/catch", obs="pixels")
     seen, _ = env.reset(seed=3)

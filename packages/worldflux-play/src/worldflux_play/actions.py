@@ -55,8 +55,8 @@ def idle(names: list[str]) -> int | None:
 
 def action_array(spec: TensorSpec, value: object) -> Array:
     """An action from outside as an array of the space; `ContractError` for anything else."""
+    given: list[Any] = value if isinstance(value, list) else [value]
     if spec.discrete:
-        given = value if isinstance(value, list) else [value]
         counts = spec.counts
         fits = len(given) == len(counts) and isinstance(value, list) == bool(spec.shape)
         if not fits or not all(
@@ -65,7 +65,6 @@ def action_array(spec: TensorSpec, value: object) -> Array:
         ):
             raise ContractError(f"The action {_short(value)} is no choice of {list(counts)}.")
         return np.array(given, np.int64).reshape(spec.shape)
-    given: list[Any] = value if isinstance(value, list) else [value]
     size = math.prod(spec.shape)
     right = len(given) == size and all(
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf for x in given

@@ -202,7 +202,7 @@ class Game:
         if kind == "env":
             assert self.played.env is not None, "kinds() says so"
             draws = self.image_key is None
-            return Environment(self.played.env, dict(self.played.env_options), draws)
+            return Environment(self.played.env, dict(self.played.env_options), draws, self.model)
         if kind == "data":
             data = self.played.data
             assert data is not None, "kinds() says so"

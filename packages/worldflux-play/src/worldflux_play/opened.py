@@ -51,12 +51,14 @@ def open_played(
     damaged or not there.
     """
     run = _run(source)
-    found_env, options = _environment(run, env, trust)
+    found_env, options = (env, {}) if env is not None else _environment(run, trust)
     episodes = None if data is None else Episodes(data)
     if episodes is not None and not len(episodes):
         raise StorageError(f"{data} holds no finished episode to start from.")
     saved = from_pretrained(source, trust=trust).to(_device(device))
     model = saved.world_model if isinstance(saved, Learner) else saved
+    if env is not None:
+        options = _seen_by(model, env)
     return Played(
         name=_name(saved, source),
         model=model.eval(),
@@ -73,12 +75,8 @@ def _run(source: str | Path) -> Run | None:
     return run if run.config_path.is_file() else None
 
 
-def _environment(
-    run: Run | None, env: str | None, trust: Trust
-) -> tuple[str | None, dict[str, Any]]:
-    """The id and the options of the environment: the caller's, else the run's."""
-    if env is not None:
-        return env, dict(get_env_spec(env).evaluation)
+def _environment(run: Run | None, trust: Trust) -> tuple[str | None, dict[str, Any]]:
+    """The id and the options of a run's environment."""
     config = (run.saved_config() if run is not None else None) or {}
     room = config.get("env") or {}
     if run is None or not isinstance(room, Mapping) or "id" not in room:
@@ -89,6 +87,17 @@ def _environment(
     if trust and "trust" in spec.options:
         own["trust"] = tuple(trust)
     return str(room["id"]), {**spec.evaluation, **own}
+
+
+def _seen_by(model: WorldModel, env: str) -> dict[str, Any]:
+    """Options with which an environment of the caller's shows what the model sees, and no more."""
+    spec = get_env_spec(env)
+    images = [each for each in model.obs_spec.values() if each.image]
+    kind = "both" if 0 < len(images) < len(model.obs_spec) else "pixels" if images else "state"
+    options: dict[str, Any] = {"obs": kind}
+    if images and images[0].shape[1] == images[0].shape[2]:
+        options["size"] = images[0].shape[1]
+    return {**spec.evaluation, **{k: v for k, v in options.items() if k in spec.options}}
 
 
 def _device(name: str | None) -> torch.device:

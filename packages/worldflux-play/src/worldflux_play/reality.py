@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldflux.columns import ACTION, OBS, REWARD, under
+from worldflux.core.model import WorldModel
 from worldflux.episodes import Episode, rows_of
-from worldflux.errors import EnvError
+from worldflux.errors import ConfigError, EnvError
 from worldflux.factory import make_env
+from worldflux.spaces import action_specs, observation_specs
 
 Array = NDArray[Any]
 
@@ -50,9 +52,16 @@ class Reality(Protocol):
 class Environment:
     """A real environment; asked to draw itself where the model sees no image."""
 
-    def __init__(self, env_id: str, options: dict[str, Any], draws: bool) -> None:
+    def __init__(
+        self, env_id: str, options: dict[str, Any], draws: bool, model: WorldModel
+    ) -> None:
         self.env = _made(env_id, options, draws)
         self.draws = draws
+        try:
+            _require_fits(env_id, self.env, model)
+        except ConfigError:
+            self.env.close()
+            raise
 
     def begin(self, seed: int) -> Moment:
         obs, _ = self.env.reset(seed=seed)
@@ -136,6 +145,25 @@ class Still:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _require_fits(env_id: str, env: Any, model: WorldModel) -> None:
+    """Raise `ConfigError` unless the environment has what the model sees, and takes its actions."""
+    found = observation_specs(env.observation_space)
+    for key, spec in model.obs_spec.items():
+        if key not in found or found[key].shape != spec.shape:
+            has = ", ".join(f"{name} {each.shape}" for name, each in found.items())
+            raise ConfigError(
+                f"{env_id} shows {has}; the model sees {key} {spec.shape}. Give another --env."
+            )
+    [action] = action_specs(env.action_space).values()
+    wanted = model.action_spec.get("action", model.action)
+    if wanted is None or (action.shape, action.n) != (wanted.shape, wanted.n):
+        taken = "none" if wanted is None else f"{wanted.n or wanted.shape}"
+        raise ConfigError(
+            f"{env_id} takes actions of {action.n or action.shape}, the model of {taken}. Give "
+            "another --env, or --data."
+        )
 
 
 def _made(env_id: str, options: dict[str, Any], draws: bool) -> Any:

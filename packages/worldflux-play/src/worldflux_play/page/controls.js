@@ -80,6 +80,7 @@ export class Controls {
       (kind) => this.link.send({ type: "record", kind: this.state.recording === kind ? null : kind }));
     this.parts["episode-field"].hidden = !welcome.episodes;
     this.parts.episode.max = Math.max(0, welcome.episodes - 1);
+    sessionStorage.setItem("watch", welcome.watch);
     this.show(welcome.state);
   }
 

@@ -42,6 +42,7 @@ function frame(facts, pixels) {
   curves.add(facts);
   actions.light(facts.action);
   measure(facts);
+  document.body.dataset.seed = facts.seed;
   document.body.dataset.frame = `${facts.episode}.${facts.t}`;
 }
 
