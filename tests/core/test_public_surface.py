@@ -17,7 +17,8 @@ PUBLIC = [
     "ConditionPayload", "Config", "EnvSpec", "Learner", "LossOutput", "ModelOutput",
     "ModelSpec", "Phase", "Session", "State", "StateError", "TensorSpec", "TrainingPlan",
     "Trajectory", "UpdateResult", "WorldFluxError", "WorldModel", "WorldModelInput",
-    "__version__", "create_agent", "create_config", "create_planner", "create_world_model",
+    "__version__", "create_agent", "create_config", "create_operator", "create_planner",
+    "create_world_model",
     "from_pretrained", "get_env_spec", "get_model_spec", "hookimpl", "list_env_backends",
     "list_envs", "list_models", "make_env", "make_vec_env", "push_to_hub", "register",
 ]  # fmt: skip

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from worldflux.hookspecs import hookimpl as hookimpl
     from worldflux.hub import from_pretrained as from_pretrained
     from worldflux.hub import push_to_hub as push_to_hub
+    from worldflux.operator import create_operator as create_operator
     from worldflux.planning import create_planner as create_planner
     from worldflux.registration import register as register
     from worldflux.session import Session as Session
@@ -75,6 +76,7 @@ _HOMES = {
     ),
     "hookspecs": ("hookimpl",),
     "hub": ("from_pretrained", "push_to_hub"),
+    "operator": ("create_operator",),
     "planning": ("create_planner",),
     "registration": ("register",),
     "session": ("Session",),

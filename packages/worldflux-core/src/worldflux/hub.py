@@ -21,6 +21,7 @@ from worldflux.factory import get_model_spec, load_class
 from worldflux.runs import AGENT, Run
 from worldflux.saved_folder import SavedFolder
 from worldflux.slots import Part, built, read_slots
+from worldflux.specs import TensorSpec
 from worldflux.trust import Trust, names, require, slot_finding
 from worldflux.weights import at_most, read_header, read_weights, require_numbers, require_same
 
@@ -193,6 +194,14 @@ def _load(saved: Saved, folder: SavedFolder) -> None:
 
 def _world_model(saved: Saved) -> WorldModel:
     return saved if isinstance(saved, WorldModel) else saved.world_model
+
+
+def saved_specs(
+    source: str | Path, revision: str | None = None
+) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
+    """The observations and actions of a saved folder, a run or a hub id; no weights are read."""
+    folder = SavedFolder.open(_folder(source, revision))
+    return folder.obs_spec, folder.action_spec
 
 
 def _folder(source: str | Path, revision: str | None) -> Path:

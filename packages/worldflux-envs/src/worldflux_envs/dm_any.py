@@ -32,7 +32,8 @@ class AnyDmEnv(gymnasium.Env[Any, Any]):
         named = isinstance(specs, Mapping)
         self._specs = dict(specs) if named else {"state": specs}
         self._named = named
-        self.observation_space = spaces.Dict({k: _space(s) for k, s in self._specs.items()})
+        self._spaces = {key: _space(spec) for key, spec in self._specs.items()}
+        self.observation_space = spaces.Dict(self._spaces)
         self.action_space = _space(environment.action_spec(), action=True)
 
     def reset(
@@ -59,7 +60,7 @@ class AnyDmEnv(gymnasium.Env[Any, Any]):
         found = observation if self._named else {"state": observation}
         return {
             key: np.asarray(found[key], space.dtype).reshape(space.shape)
-            for key, space in self.observation_space.spaces.items()
+            for key, space in self._spaces.items()
         }
 
 
