@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -299,3 +302,43 @@ def test_minigrids_mission_is_in_info():
     obs, info = env.reset(seed=0)
     assert "key" in info["mission"] and obs["state"].sum() == 49 * 3 + 1
     assert env.step(2)[4]["mission"] == info["mission"]
+
+
+THREADS = """
+import threading
+import numpy as np
+from worldflux import make_env
+
+made = [make_env(env_id, obs="pixels", effects=False) for env_id in {ids}]
+first = [env.reset(seed=0)[0]["image"] for env in made]  # drawn in this thread ...
+steps = []
+def step():
+    steps.extend(env.step(env.action_space.sample()) for env in made)
+thread = threading.Thread(target=step)
+thread.start()
+thread.join()
+assert len(steps) == len(made), "a step in another thread failed"
+if {closed}:
+    for env in made:  # ... and closed here
+        env.close()
+print("finished")
+"""
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_pictures_are_drawn_whatever_thread_asks_and_nothing_is_left_at_the_end(
+    closed: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "ball.xml").write_text(BALL)
+    ids = ["dmc/cartpole-balance", "mujoco/InvertedPendulum-v5", f"mujoco/{tmp_path}/ball.xml"]
+    for package in ("dm_control", "mujoco"):
+        pytest.importorskip(package, reason="the extras dmc and mujoco are not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS.format(ids=ids, closed=closed)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "finished\n"
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr

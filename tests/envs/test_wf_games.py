@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldflux import make_env, make_vec_env
 from worldflux.errors import EnvError
 from worldflux.testing import check_env
 from worldflux_envs.backends import wf
@@ -183,3 +184,16 @@ def test_pictures_have_content():
         image = rows.reset(SEEDS[:2])["image"]
         assert image.dtype == torch.uint8 and image.shape == (2, 3, 48, 48)
         assert len(image[0].flatten(1).unique(dim=1).T) > 8
+
+
+def test_native_rows_are_drawn_like_single_environments() -> None:
+    vec = make_vec_env("wf/catch", 3, mode="native", render_mode="rgb_array")
+    vec.reset(seed=[1, 2, 3])
+    frames = vec.render()
+    assert len(frames) == 3
+    for seed, frame in zip((1, 2, 3), frames, strict=True):
+        one = make_env("wf/catch", render_mode="rgb_array")
+        one.reset(seed=seed)
+        np.testing.assert_array_equal(frame, one.render())
+    with pytest.raises(EnvError, match=r"natively only without action_repeat: leave that out, or"):
+        make_vec_env("wf/catch", 3, mode="native", action_repeat=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux_envs.boundary.actions import canonical_action
+from worldflux_envs.gl_thread import drawing, freed_by_drawing
 from worldflux_envs.simulation import get_simulation, plain_rendering, set_simulation
 
 
@@ -36,6 +38,7 @@ class DmEnv(gymnasium.Env[Any, Any]):
         self.render_mode, self._camera, self._render_size = render_mode, camera, render_size
         self._effects = effects
         self._view: Any = None
+        self._freed: Callable[[], Any] | None = None
         self.metadata = {**self.metadata, "render_fps": round(1 / environment.control_timestep())}
         actions = _box(environment.action_spec(), np.float64)
         self.action_space, self._action = canonical_action(actions)
@@ -59,7 +62,9 @@ class DmEnv(gymnasium.Env[Any, Any]):
         if seed is not None:
             # The suite draws its initial states from here.
             self._environment.task._random = np.random.RandomState(seed)
-        step = self._environment.reset()
+        # A task may free what it drew with, and build another simulation.
+        begin = self._environment.reset
+        step = begin() if self._freed is None else drawing(begin)
         self._view = None  # a task may build another simulation for its next episode
         if not self._effects:
             plain_rendering(self.physics.model.ptr)
@@ -73,15 +78,25 @@ class DmEnv(gymnasium.Env[Any, Any]):
         return obs, reward, terminated, over and not terminated, {}
 
     def render(self) -> Any:
+        return drawing(self._render)
+
+    def _render(self) -> Any:
         if self._view is None:
             from dm_control.mujoco import Camera
 
             # `physics.render` makes one for every picture, which costs more than to draw it.
             self._view = Camera(self.physics, *self._render_size, camera_id=self._camera)
-        return self._view.render().copy()
+        found = self._view.render().copy()
+        if self._freed is None:
+            self._freed = freed_by_drawing(self, _free, self._environment)
+        return found
 
     def close(self) -> None:
-        self._environment.close()
+        self._view = None
+        if self._freed is None:
+            self._environment.close()
+        else:
+            self._freed()
 
     def get_state(self) -> dict[str, Any]:
         """The simulation, the task's generator and the time passed."""
@@ -106,6 +121,12 @@ class DmEnv(gymnasium.Env[Any, Any]):
         for key, view in self._views.items():
             view[...] = observation[key]
         return {"state": self._vector.copy()}
+
+
+def _free(environment: Any) -> None:
+    """Close an environment that was drawn, and free what it was drawn with."""
+    environment.close()
+    environment.physics.free()
 
 
 def _vector_of(specs: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

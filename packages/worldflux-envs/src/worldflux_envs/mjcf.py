@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldflux.errors import EnvError, did_you_mean
+from worldflux_envs.gl_thread import drawing, freed_by_drawing
 from worldflux_envs.simulation import get_simulation, plain_rendering, set_simulation
 
 # (model, data) -> value
@@ -89,14 +90,18 @@ class MjcfEnv(gymnasium.Env[Any, Any]):
         return self._observed(), float(reward), bool(terminal), False, {}
 
     def render(self) -> Any:
+        return drawing(self._render)
+
+    def _render(self) -> Any:
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self.model, *self._render_size)
+            self._freed = freed_by_drawing(self, self._renderer.close)
         self._renderer.update_scene(self.data, camera=self._camera)
         return self._renderer.render()
 
     def close(self) -> None:
         if self._renderer is not None:
-            self._renderer.close()
+            self._freed()
             self._renderer = None
 
     def get_state(self) -> dict[str, Any]:

@@ -72,10 +72,14 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
     from worldflux_envs.vector import make_vec as vectorise
 
     # Only single environments render.
-    native = None if options.get("render_mode") else _native
+    in_the_way = ["render_mode"] if options.get("render_mode") else []
+    native = None if in_the_way else _native
     # One row for each thread: making and resetting games takes longer than the trial itself.
     trial = os.cpu_count() or 1
-    return vectorise(make, task, num_envs, name="atari", native=native, trial=trial, **options)
+    return vectorise(
+        make, task, num_envs, name="atari", native=native, trial=trial, not_native=in_the_way,
+        **options,
+    )  # fmt: skip
 
 
 def tasks() -> list[str]:

@@ -73,9 +73,12 @@ def make_vec(task: Any, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
     """`num_envs` rows of one batch; options that need wrappers step them one by one instead."""
     from worldflux_envs.vector import make_vec as vectorise
 
-    native = _native if set(options) <= _BATCHED | _VECTOR else None
+    in_the_way = set(options) - _BATCHED - _VECTOR
     # A trial would compile for as long as the environment itself.
-    return vectorise(make, task, num_envs, name="brax", native=native, trial=0, **options)
+    return vectorise(
+        make, task, num_envs, name="brax", native=None if in_the_way else _native, trial=0,
+        not_native=in_the_way, **options,
+    )  # fmt: skip
 
 
 def tasks() -> list[str]:

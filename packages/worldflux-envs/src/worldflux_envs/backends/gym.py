@@ -49,6 +49,7 @@ def worldflux_envs() -> Iterable[EnvSpec]:
 
 def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
     """The environment `task` (an id, `module:Id`, `module:Class`, object or callable)."""
+    from worldflux_envs.gl_thread import draw_in_one_thread
     from worldflux_envs.headless import choose_gl
     from worldflux_envs.options import split
     from worldflux_envs.stack import check_obs, contract_env
@@ -64,7 +65,9 @@ def make(task: Any, **options: Any) -> gymnasium.Env[Any, Any]:
         # In place of the id's own limit, which counts the simulator's steps.
         steps = contract.pop("max_episode_steps") * contract.get("action_repeat", 1)
         rest["max_episode_steps"] = steps
-    return contract_env(_raw(task, rest), **contract)
+    env = _raw(task, rest)
+    draw_in_one_thread(env)
+    return contract_env(env, **contract)
 
 
 def make_vec(task: Any, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any, Any]:

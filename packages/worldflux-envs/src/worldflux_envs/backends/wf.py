@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import gymnasium
     from gymnasium.vector import VectorEnv
 
+# These the batch does itself; others need wrappers around single environments.
+_BATCHED = {"obs", "size", "render_mode", "seed", "mode", "copy", "workers", "timeout"}
 hookimpl = pluggy.HookimplMarker("worldflux")
 
 
@@ -59,9 +61,10 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
     """`num_envs` rows of one batch; options that need wrappers step them one by one instead."""
     from worldflux_envs.vector import make_vec as vectorise
 
-    batched = set(options) <= {"obs", "size", "seed", "mode", "copy", "workers", "timeout"}
+    in_the_way = set(options) - _BATCHED
+    native = None if in_the_way else _native
     return vectorise(
-        make, task, num_envs, name="wf", native=_native if batched else None, **options
+        make, task, num_envs, name="wf", native=native, not_native=in_the_way, **options
     )
 
 

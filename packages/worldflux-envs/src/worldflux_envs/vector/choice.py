@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -40,15 +40,17 @@ def make_vec(
     seed: int | None = None,
     native: Callable[..., VectorEnv[Any, Any, Any]] | None = None,
     trial: int = 64,
+    not_native: Collection[str] = (),
     **options: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """`num_envs` environments `make(task, **options)` behind one `VectorEnv`.
 
     `auto` tries `native` with up to `trial` rows, more of which cost in proportion or less; with
-    `trial=0` it takes it untried, where trying costs more than it can save.
+    `trial=0` it takes it untried, where trying costs more than it can save. `not_native` names
+    options that stand in the way of `native`, which is None then.
     """
     label = f"{name}/{task if isinstance(task, str) else getattr(task, '__name__', task)}"
-    _check(label, task, num_envs, mode, native is not None)
+    _check(label, task, num_envs, mode, native is not None, not_native)
     build = partial(make, task, **options)
     with starting(label):
         return _made(
@@ -183,13 +185,20 @@ def vector_step_cost(vec: VectorEnv[Any, Any, Any]) -> float:
     return statistics.median(seconds)
 
 
-def _check(label: str, task: Any, num_envs: int, mode: str, native: bool) -> None:
+def _check(
+    label: str, task: Any, num_envs: int, mode: str, native: bool, in_the_way: Collection[str]
+) -> None:
     if mode not in MODES:
         raise EnvError(
             f"mode={mode!r} is not one of {', '.join(MODES)}.{did_you_mean(mode, MODES)}"
         )
     if num_envs < 1:
         raise EnvError(f"num_envs must be at least 1, got {num_envs}.")
+    if mode == "native" and in_the_way:
+        raise EnvError(
+            f"{label} is vectorised natively only without {', '.join(sorted(in_the_way))}: leave "
+            "that out, or use mode='sync' or 'async'."
+        )
     if mode == "native" and not native:
         raise EnvError(f"{label} has no native vectorisation: use mode='sync' or 'async'.")
     if isinstance(task, gymnasium.Env) and (num_envs > 1 or mode == "async"):

@@ -86,13 +86,14 @@ class WfVec(EpisodicVectorEnv):
 
     def __init__(
         self, task: str, num_envs: int, *, obs: str = "state", size: int = 64,
-        copy: bool = True, seed: int | None = None,
+        copy: bool = True, seed: int | None = None, render_mode: str | None = None,
     ) -> None:  # fmt: skip
         self.game = by_name(task)
         self.rows = Rows(self.game, obs=obs, size=size)
         super().__init__(
             num_envs, self.game.observation_space(obs, size), self.game.action_space(),
-            name=f"wf/{task}", metadata=WfEnv.metadata, render_mode=None, copy=copy, seed=seed,
+            name=f"wf/{task}", metadata=WfEnv.metadata, render_mode=render_mode, copy=copy,
+            seed=seed,
         )  # fmt: skip
         self.buffers = plain(self.single_observation_space, num_envs)  # type: ignore[arg-type]
         self.rows.state = self.rows.begin(torch.zeros(num_envs, dtype=torch.int64))
@@ -109,6 +110,10 @@ class WfVec(EpisodicVectorEnv):
         for key, buffer in self.buffers.items():
             buffer[list(indices)] = observed[key].numpy()
         return [replies[i] for i in indices]
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """The picture (256, 256, 3) uint8 of every row."""
+        return tuple(self.game.picture(self.rows.state, 256).permute(0, 2, 3, 1).numpy())
 
     def oracle(self) -> np.ndarray:
         """Good actions of every row, from the true states."""
