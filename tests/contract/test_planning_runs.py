@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,27 @@ import av
 import numpy as np
 import pytest
 
+from worldflux import create_agent, get_model_spec, list_models
 from worldflux.columns import step_columns
+from worldflux.core.agent import Learner
 from worldflux.episodes import EpisodeWriter
-from worldflux.errors import ConfigError
+from worldflux.errors import CapabilityError, ConfigError
 from worldflux.factory import make_env
-from worldflux.specs import TensorSpec
+from worldflux.planning.config import CEMConfig
+from worldflux.spaces import action_specs, observation_specs
+from worldflux.specs import Capability, CheckSettings, TensorSpec
 from worldflux_train.api import train
 from worldflux_train.config import resolve
-from worldflux_train.planning import plan_run
+from worldflux_train.planning import agents, plan_run
+from worldflux_train.planning.agents import planning_agent, timed
+from worldflux_train.planning.episodes import play
 
 IMAGE, LENGTH = {"image": TensorSpec((3, 32, 32), "uint8", low=0, high=255)}, 30
+ENVS: list[tuple[str, dict[str, Any]]] = [
+    ("wf/pendulum", {"obs": "state"}),
+    ("wf/pendulum", {"obs": "pixels", "size": 64}),
+    ("wf/catch", {"obs": "pixels", "size": 64}),
+]
 QUICK: dict[str, Any] = {
     "train.steps": 2, "train.device": "cpu", "train.threads": 1, "agent.batch": 4,
     "agent.planner.candidates": 8, "agent.planner.elites": 2, "agent.planner.iterations": 1,
@@ -61,6 +73,49 @@ def test_a_run_from_data_plans_in_an_environment(model: str, rooms: Path, tmp_pa
         plan_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="action 'action' is .* the environment has"):
         plan_run(tmp_path / "run", "wf/pendulum")
+
+
+PLANS = sorted(
+    {
+        spec.family
+        for spec in map(get_model_spec, list_models())
+        if Capability.PLANNING in spec.capabilities
+    }
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PLANS)
+def test_every_family_that_declares_planning_is_planned_in(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For return where it predicts rewards; toward a goal where it does not."""
+    search = CEMConfig(horizon=3, candidates=8, elites=2, iterations=2)
+    monkeypatch.setattr(agents, "SEARCH", search)
+    spec, learner, make = get_model_spec(family), None, None
+    check = spec.check or CheckSettings({}, preset="tiny" if "tiny" in spec.presets else None)
+    name = f"{family}:{check.preset or spec.default_preset}"
+    goals = Capability.REWARD_PRED not in spec.capabilities
+    for env, options in ENVS:
+        sizes = {"size": check.image} if "size" in options else {}
+        make = partial(make_env, "wf/two-room" if goals else env, **{**options, **sizes})
+        one = make()
+        try:
+            learner = create_agent(
+                name, obs_spec=observation_specs(one.observation_space),
+                action_spec=action_specs(one.action_space), **dict(check.overrides),
+            )  # fmt: skip
+            break
+        except CapabilityError:
+            continue
+        finally:
+            one.close()
+    assert isinstance(learner, Learner) and make is not None, family
+    agent = planning_agent(learner.eval(), goals)
+    clock = timed(agent)
+    played = play(agent, make, 1, seed=0, budget=2, shown=0)
+    assert clock.plans >= 1 and played[0].steps >= 1
+    assert (played[0].success is not None) == goals
 
 
 def test_a_collapse_is_in_the_log_of_its_run(rooms: Path, tmp_path: Path) -> None:
