@@ -31,7 +31,8 @@ from worldflux_jepa.vit import mask_major
 IMAGE = {"image": TensorSpec((3, 32, 32), "uint8", low=0, high=255)}
 SMALL = PRESETS["mini"].with_(
     **{"model.encoder.depth": 1, "model.encoder.width": 24, "model.predictor.width": 24,
-       "model.predictor.depth": 1, "agent.batch": 8}
+       "model.predictor.depth": 1, "model.encoder.grid": 8, "model.mask.min_keep": 4,
+       "agent.batch": 8}
 )  # fmt: skip
 ENCODERS = {
     "tiny": 5_524_032, "small": 21_664_896, "base": 85_797_120, "large": 303_299_584,
