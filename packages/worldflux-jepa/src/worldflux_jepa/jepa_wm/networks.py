@@ -22,8 +22,11 @@ class ImageTokens(ObservationEncoder):
         self, config: ViTConfig | ConvConfig, key: str, spec: TensorSpec, proprio: str | None
     ) -> None:
         super().__init__()
-        convolve = isinstance(config, ConvConfig)
-        self.vit = ConvTokens(config, key, spec) if convolve else ViT(config, key, spec)
+        self.vit: nn.Module = (
+            ConvTokens(config, key, spec)
+            if isinstance(config, ConvConfig)
+            else ViT(config, key, spec)
+        )
         self.proprio = proprio
 
     def forward(self, obs: dict[str, Tensor]) -> State:
