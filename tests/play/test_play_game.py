@@ -136,8 +136,6 @@ def test_who_is_not_there_cannot_act(game):
         game.control("agnt")
     with pytest.raises(CapabilityError, match="cannot begin from data"):
         game.begin_from("data")
-    with pytest.raises(ConfigError, match="To begin from an image, choose one"):
-        game.begin_from("image")
 
 
 def test_uncertainty_is_measured_when_asked_for(game):

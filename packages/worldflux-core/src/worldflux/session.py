@@ -98,6 +98,8 @@ class Frame:
 
     @cached_property
     def _scalars(self) -> ModelOutput:
+        if self._model.decoder_module is None:  # then nothing is predicted
+            return ModelOutput({})
         return self._decoded(_SCALARS)
 
     @torch.no_grad()

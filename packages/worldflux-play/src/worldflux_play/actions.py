@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldflux.core.model import WorldModel
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
 
@@ -72,6 +73,13 @@ def action_array(spec: TensorSpec, value: object) -> Array:
     if not right:
         raise ContractError(f"The action {_short(value)} is not {size} finite numbers.")
     return np.array([max(-1, min(1, x)) for x in given], np.float32).reshape(spec.shape)
+
+
+def one_action(model: WorldModel) -> TensorSpec | None:
+    """The space of what a player does in a step: under a stride, of one action of a block."""
+    if model.stride > 1:
+        return next(iter(model.action_spec.values()), None)
+    return model.action
 
 
 def nothing(spec: TensorSpec) -> Array:

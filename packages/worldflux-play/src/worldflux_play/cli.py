@@ -75,6 +75,7 @@ def play(
     ] = None,
 ) -> None:
     """Play in a world model in the browser: the dream beside the real environment."""
+    from worldflux_play.game import Game
     from worldflux_play.opened import open_played
     from worldflux_play.serving import prepared, serve
 
@@ -82,6 +83,7 @@ def play(
         played = open_played(source, env, data, out, device, tuple(trust or ()))
     except TrustError as error:
         raise error.with_command(shlex.join(["worldflux", "play", source])) from None
+    Game(played).close()  # what cannot be played is said here, not on the page
     server, listening, lines = prepared(played, host, port, token, sessions, linger)
     for line in lines:
         typer.echo(line)

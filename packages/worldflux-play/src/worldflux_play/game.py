@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from worldflux.core.observations import image_or_first
 from worldflux.errors import CapabilityError, ConfigError, did_you_mean
 from worldflux.specs import Capability
 from worldflux_play.acting import Actor, Seen, planners, planning
-from worldflux_play.actions import any_action, nothing
+from worldflux_play.actions import any_action, nothing, one_action
 from worldflux_play.dream import Dream
 from worldflux_play.opened import Played
 from worldflux_play.pictures import bars, distance, picture, psnr, thinned
@@ -63,6 +63,12 @@ class Game:
         """Whether uncertainty is measured where the model gives none itself (by more samples)."""
         self.goes_on = True
         """Whether the step after an end begins the next episode."""
+        if self.model.dynamics_model is None:
+            raise CapabilityError(
+                f"{type(self.model).__name__} has no dynamics: it imagines nothing that could be "
+                "played."
+            )
+        self.spec = one_action(self.model)
         self._uncertainty = self.model.supports(Capability.UNCERTAINTY)
         self._planners = planners(self.model)
         self.recorder: Recorder | None = None
@@ -93,9 +99,10 @@ class Game:
 
     def actors(self) -> list[str]:
         """Who can act."""
-        if self.model.action is None:
+        if self.spec is None:
             return ["person"]
-        agent = [] if self.played.agent is None else ["agent"]
+        able = self.played.agent is not None and self.model.stride == 1
+        agent = ["agent"] if able else []
         recorded = [] if self.played.data is None else ["recorded"]
         return ["person", *agent, *self._planners, *recorded, "random"]
 
@@ -161,10 +168,13 @@ class Game:
         began = time.perf_counter()
         chosen = self._chosen(action)
         choosing, recorded = time.perf_counter(), self._row(chosen)
-        frame = self.dream.step(chosen)
+        block = chosen
+        if self.model.stride > 1:  # one step of the dream is several of reality, all by one action
+            block = np.repeat(chosen[None], self.model.stride, 0)
+        frame = self.dream.step(block)
         dreaming = time.perf_counter()
         self._lived(chosen)
-        self.history.append(Seen(self.seen, chosen))
+        self.history.append(Seen(self.seen, block))
         self.at += 1
         reward = None if frame.reward is None else float(frame.reward[0])
         self._dreamt_reward = reward or 0.0
@@ -175,7 +185,7 @@ class Game:
             facts["ended"] = bool(frame.ended is not None and frame.ended[0])
         if self.uncertain or self._uncertainty:
             facts["uncertainty"] = float(frame.uncertainty()[0])
-        shown = self._shown(facts, chosen)
+        shown = self._shown(facts, block)
         self.seen = self._observation()
         if self.recorder is not None and recorded is not None:
             self.recorder.row(recorded)
@@ -209,8 +219,9 @@ class Game:
             if not 0 <= episode < len(data):
                 raise ConfigError(f"There is no episode {episode}: the data has {len(data)}.")
             return Recording(data[episode])
-        if kind == "image" and image is None:
-            raise ConfigError("To begin from an image, choose one.")
+        if kind == "image" and image is None:  # until there is one: grey
+            shape = self.model.obs_spec[str(self.image_key)].shape
+            image = {str(self.image_key): np.full(shape, 128, np.uint8)}
         return Still(image if kind == "image" else None)
 
     def _agent(self, who: str) -> Agent | None:
@@ -226,7 +237,7 @@ class Game:
         return self.dream.obs() if self.moment is None else self.moment.obs
 
     def _chosen(self, action: Array | None) -> Array:
-        spec = self.model.action
+        spec = self.spec
         if spec is None:
             return np.zeros(0, np.float32)
         if self.who == "random":
@@ -242,13 +253,17 @@ class Game:
 
     def _lived(self, action: Array) -> None:
         """Reality's side of a step; it stays where it is once the episode is over."""
-        if self.moment is None or self.over:
-            return
-        self.moment = self.reality.step(action)
-        if self.moment is None:
-            return
-        self.returns["real"] += self.moment.reward
-        self.over = self.moment.over
+        total = 0.0
+        for _ in range(self.model.stride):
+            if self.moment is None or self.over:
+                break
+            self.moment = self.reality.step(action)
+            if self.moment is not None:
+                total += self.moment.reward
+                self.over = self.moment.over
+        self.returns["real"] += total
+        if self.moment is not None and self.model.stride > 1:
+            self.moment = replace(self.moment, reward=total)
 
     def _row(self, action: Array | None) -> dict[str, Any] | None:
         """The present step in the columns of episodes, with the action that is taken there.

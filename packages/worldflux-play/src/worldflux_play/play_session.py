@@ -104,7 +104,7 @@ class PlaySession:
             "name": self.played.name,
             "env": self.played.env,
             "episodes": 0 if data is None else len(data),
-            "actions": described(model.action),
+            "actions": described(game.spec),
             "actors": game.actors(),
             "kinds": game.kinds(),
             "image": image,
@@ -196,7 +196,7 @@ class PlaySession:
             self.game.close()
 
     def _act(self, message: messages.Act) -> None:
-        spec = self.played.model.action
+        spec = self.game.spec
         known = spec is not None and message.action is not None
         action = action_array(spec, message.action) if spec is not None and known else None
         # A key that is let go before the next step still counts in it.
@@ -223,6 +223,8 @@ class PlaySession:
 
     def _record(self, kind: Kind | None) -> None:
         """Finish what is recorded and tell where it lies; begin anew with `kind`."""
+        if kind == "episode" and self.played.model.stride > 1:
+            raise ConfigError("This model steps over several actions at once: record a film.")
         self.game.leave_recorder()
         done = self._recording
         self._recording, self.recording_kind = None, None
