@@ -137,3 +137,28 @@ def test_the_choices_have_ales_names():
 
     spec = action_specs(atari.make_vec("Pong", 2, mode="native").single_action_space)["action"]
     assert spec.labels == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+
+
+def test_the_consoles_memory_as_observation():
+    from worldflux.testing import check_env
+
+    check_env(lambda: atari.make("Breakout", obs="ram", max_episode_steps=60), steps=20)
+    env = atari.make("Breakout", obs="ram", render_mode="rgb_array", sticky=0.0)
+    firsts = [env.reset(seed=seed)[0]["state"] for seed in (1, 1, 2)]
+    assert firsts[0].shape == (128,) and firsts[0].dtype == np.float32
+    assert firsts[0].min() >= 0 and firsts[0].max() <= 1
+    assert (firsts[0] == firsts[1]).all() and (firsts[0] != firsts[2]).any()
+    assert env.render().shape == (210, 160, 3) and env.action_space.labels[0] == "NOOP"
+    lived = atari.make("Breakout", obs="ram", life_loss=True, sticky=0.0)
+    lived.reset(seed=0)
+    lives = next(step[4]["lives"] for step in (lived.step(1) for _ in range(500)) if step[2])
+    assert lives == 4
+    vec = atari.make_vec("Breakout", 2, obs="ram", mode="sync")
+    assert vec.reset(seed=0)[0]["state"].shape == (2, 128)
+    vec.close()
+    with pytest.raises(EnvError, match=r"with obs='ram' has no screen: leave gray, size out"):
+        atari.make("Breakout", obs="ram", size=32, gray=True)
+    with pytest.raises(EnvError, match="vectorised natively only without obs=ram: leave that out"):
+        atari.make_vec("Breakout", 2, obs="ram", mode="native")
+    with pytest.raises(EnvError, match="natively only without render_mode"):
+        atari.make_vec("Breakout", 2, render_mode="rgb_array", mode="native")

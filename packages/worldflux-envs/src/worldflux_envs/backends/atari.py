@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
 hookimpl = pluggy.HookimplMarker("worldflux")
+_SCREEN = {"size", "resize", "gray", "frame_stack", "max_pool", "fire_reset"}
 OPTIONS = {
+    "obs": "'pixels' (the screen) or 'ram' (the console's 128 bytes, as a vector in [0, 1])",
     "size": "image size, one number or (rows, columns); default 64",
     "resize": "filter of the image size: 'area' (the engine's own) or 'bilinear' (as Pillow's)",
     "gray": "grey images instead of RGB",
@@ -61,6 +63,8 @@ def make(task: str, *, render_mode: str | None = None, **options: Any) -> gymnas
     from worldflux_envs.wrappers import Contract
 
     seed = options.pop("seed", None)
+    if options.get("obs") == "ram":
+        return _ram(task, render_mode, seed, options)
     env = Contract(AtariEnv(task, render_mode=render_mode, **_engine(options)))
     if seed is not None:
         env.reset(seed=seed)
@@ -73,6 +77,7 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
 
     # Only single environments render.
     in_the_way = ["render_mode"] if options.get("render_mode") else []
+    in_the_way += ["obs=ram"] if options.get("obs") == "ram" else []
     native = None if in_the_way else _native
     # One row for each thread: making and resetting games takes longer than the trial itself.
     trial = os.cpu_count() or 1
@@ -80,6 +85,23 @@ def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any
         make, task, num_envs, name="atari", native=native, trial=trial, not_native=in_the_way,
         **options,
     )  # fmt: skip
+
+
+def _ram(
+    task: str, render_mode: str | None, seed: int | None, options: dict[str, Any]
+) -> gymnasium.Env[Any, Any]:
+    from worldflux.errors import EnvError
+    from worldflux_envs.ale_ram import RamEnv
+    from worldflux_envs.wrappers import Contract
+
+    screen = sorted(set(options) & _SCREEN)
+    if screen:
+        raise EnvError(f"atari/{task} with obs='ram' has no screen: leave {', '.join(screen)} out.")
+    own = _engine({key: value for key, value in options.items() if key != "obs"})
+    env = Contract(RamEnv(task, render_mode=render_mode, **own))
+    if seed is not None:
+        env.reset(seed=seed)
+    return env
 
 
 def tasks() -> list[str]:
@@ -102,10 +124,10 @@ def _engine(options: dict[str, Any]) -> dict[str, Any]:
     from worldflux_envs.wrappers.pixels import as_size
 
     for name in options:
-        if name not in OPTIONS and name != "obs":
+        if name not in OPTIONS:
             raise EnvError(f"atari takes no option {name!r}.{did_you_mean(name, OPTIONS)}")
     if options.pop("obs", "pixels") not in ("pixels", "state"):
-        raise EnvError("atari observations are images: leave obs out or give 'pixels'.")
+        raise EnvError("atari observations are images, or 'ram': give obs='pixels' or 'ram'.")
     if (size := options.pop("size", None)) is not None:
         options["size"] = as_size(size)
     if (steps := options.pop("max_episode_steps", None)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -48,6 +49,7 @@ def make(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
             f"Gymnasium-Robotics has no task {task!r}.{did_you_mean(task, names)} "
             "worldflux.list_envs('robotics') lists them."
         )
+    _name_joints_by_number()
     try:
         return gym.make(task, **options)
     except (AssertionError, AttributeError) as error:
@@ -55,9 +57,35 @@ def make(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
 
         raise EnvError(
             f"robotics/{task} does not work with the installed mujoco {mujoco.__version__} "
-            f"({error or type(error).__name__}). The Fetch, Hand and Kitchen tasks are known to "
-            "work with mujoco 3.10, the mazes and Adroit with later ones too."
+            f"({error or type(error).__name__})."
         ) from error
+
+
+class _Mujoco:
+    """The package mujoco, whose kinds of joints are numbers."""
+
+    def __init__(self) -> None:
+        import mujoco
+
+        kinds = {name: int(kind) for name, kind in mujoco.mjtJoint.__members__.items()}
+        self.mjtJoint = SimpleNamespace(**kinds)
+
+    def __getattr__(self, name: str) -> Any:
+        import mujoco
+
+        return getattr(mujoco, name)
+
+
+def _name_joints_by_number() -> None:
+    """Let the package's own comparisons hold with mujoco 3.11 and later.
+
+    A model holds its kinds of joints as numpy integers, which since then equal no member of
+    `mjtJoint`: Fetch, Hand and Kitchen stop at an assertion. As numbers they compare as before.
+    """
+    from gymnasium_robotics.utils import mujoco_utils
+
+    if not isinstance(mujoco_utils.mujoco, _Mujoco):
+        mujoco_utils.mujoco = _Mujoco()
 
 
 def make_vec(task: str, num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any, Any]:
