@@ -68,6 +68,13 @@ class Pixels(nn.Module):
 
 
 def first_images(source: Source, phase: Phase, key: str) -> Tensor:
-    """Images (N, C, Y, X) called `key` of the first batches that a phase would learn from."""
-    batches = [source.read(source.choose(phase, i)).obs[key] for i in range(FITTED_ON)]
-    return torch.cat([x.flatten(0, 1) for x in batches])
+    """Images (N, C, Y, X) called `key` of the first batches that a phase would learn from.
+
+    Without what fills up sequences that are too short.
+    """
+    found = []
+    for i in range(FITTED_ON):
+        batch = source.read(source.choose(phase, i))
+        images = batch.obs[key].flatten(0, 1)
+        found.append(images if batch.mask is None else images[batch.mask.flatten()])
+    return torch.cat(found)

@@ -16,7 +16,7 @@ from worldflux.core.rand import Rand, bernoulli, randint
 from worldflux.core.schedules import Schedule
 from worldflux.core.source import Source
 from worldflux.core.state import State
-from worldflux.nn.pixels import first_images
+from worldflux.nn.pixels import Pixels, first_images
 from worldflux.specs import TensorSpec
 from worldflux.training import Phase, TrainingPlan
 from worldflux_diamond.diamond import dreams
@@ -81,14 +81,13 @@ class DiamondAgent(Agent):
     @torch.no_grad()
     def begin(self, phase: str, source: Source, rand: Rand | None = None) -> None:
         """Before rewards and policy are learnt their pixels are normalised, where wanted."""
-        readers = {
-            "reward_end": self.world_model.dynamics_model.reward_end,
-            "actor_critic": self.actor,
+        readers: dict[str, Pixels] = {
+            "reward_end": self.world_model.dynamics_model.reward_end.pixels,
+            "actor_critic": self.actor.pixels,
         }
         if self.config.model.whiten and phase in readers:
             images = first_images(source, self.training_plan().phase(phase), self.world_model.key)
-            seen = readers[phase].pixels
-            seen.fit(pixels(images.to(seen.mean.device)))
+            readers[phase].fit(pixels(images.to(readers[phase].mean.device)))
 
     def update(self, batch: Batch, phase: str, *, rand: Rand | None = None) -> UpdateResult:
         if phase != "actor_critic":
