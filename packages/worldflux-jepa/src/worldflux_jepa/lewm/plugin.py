@@ -20,6 +20,9 @@ def worldflux_models() -> list[ModelSpec]:
         "Architecture from Pixels, 2026",
         aliases=("leworldmodel", "le-wm"),
         capabilities=frozenset({Capability.PLANNING, Capability.GOAL_CONDITIONED}),
-        check=CheckSettings({"model.stride": 1}, preset="mini", updates=200, image=32),
+        # Gates begin closed: with a history of one nothing of a State would tell of the action.
+        check=CheckSettings(
+            {"model.stride": 1, "model.history": 3}, preset="mini", updates=200, image=32
+        ),
     )
     return [spec]
