@@ -223,7 +223,7 @@ def test_the_check_itself_finds_each(code: str) -> None:
 
 PLUGIN_BOUNDARY = {
     "worldflux/plugins.py": "foreign code is imported and called here",
-    "worldflux/factory.py": "the code behind a spec's reference is imported here",
+    "worldflux/references.py": "the code behind a spec's reference is imported here",
     "vector/faults.py": "an environment's own code runs here",
     "core/trial.py": "a caller's part runs here for the first time",
     "worldflux_play/play_session.py": "a family's and an environment's own code run here",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-import pkgutil
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -20,6 +18,7 @@ from worldflux.errors import (
     did_you_mean,
 )
 from worldflux.ids import EnvId, ModelId, normalize, qualified, squeezed
+from worldflux.references import load_class as load_class
 from worldflux.registry import envs, models
 from worldflux.slots import SLOTS, built, read_slots
 from worldflux.specs import EnvSpec, ModelSpec, TensorSpec
@@ -61,7 +60,14 @@ def list_envs(
     if model is not None:
         from worldflux.fitting import fitting
 
-        return [*fitting(model, list_envs(backend, tasks=True), options)]
+        get_model_spec(model)  # a misspelt one is an error of its own
+        return [
+            *fitting(
+                list_envs(backend, tasks=True),
+                lambda env_id: make_env(env_id, **options),
+                lambda obs, action: create_agent(model, obs_spec=obs, action_spec=action),
+            )
+        ]
     if options:
         raise ConfigError(f"list_envs takes {', '.join(options)} only together with a model.")
     if backend is None and tasks:
@@ -221,22 +227,6 @@ def _asked(env: Any) -> tuple[EnvId, Any]:
     from worldflux.given import backend_of, name_of
 
     return EnvId(backend_of(env), name_of(env)), env
-
-
-def load_class(reference: Any) -> Any:
-    """The object behind a spec's `"module:Class"`; `PluginLoadError` if its code is broken.
-
-    A spec of this process alone (`worldflux.register`) may hold the object itself.
-    """
-    if not isinstance(reference, str):
-        return reference
-    try:
-        return pkgutil.resolve_name(reference)
-    except Exception as error:
-        raise PluginLoadError(
-            f"{reference} cannot be loaded: {type(error).__name__}: {error}\n"
-            + "".join(traceback.format_exception(error)).rstrip()
-        ) from error
 
 
 def preset_of(spec: ModelSpec, preset: str | None) -> tuple[str, Config]:

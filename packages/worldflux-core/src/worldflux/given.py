@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from worldflux.errors import ConfigError, EnvError
+from worldflux.references import load_class
 from worldflux.registry import envs
 from worldflux.specs import EnvSpec
 
@@ -73,16 +74,12 @@ def _found(task: str) -> Any:
 
 
 def _make(task: str, **options: Any) -> Any:
-    from worldflux.factory import load_class
-
     env = _found(task)
     spec = envs.get(backend_of(env))
     return load_class(spec.make)(_fresh(task, env), **options)
 
 
 def _make_vec(task: str, num_envs: int = 1, **options: Any) -> Any:
-    from worldflux.factory import load_class
-
     env = _found(task)
     spec = envs.get(backend_of(env))
     one = env if callable(env) or backend_of(env) == "brax" else lambda: _fresh(task, env)

@@ -52,7 +52,8 @@ def frames_in(path: str | Path) -> list[NDArray[np.uint8]]:
         text = f"Reading {path} needs a package: {error}. Run: {INSTALL}"
         raise CapabilityError(text) from error
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = container.decode(video=0)
+        return [np.asarray(each.to_ndarray(format="rgb24"), np.uint8) for each in frames]
 
 
 def _axes(raw: Any) -> int | None:

@@ -39,7 +39,9 @@ class RamEnv(gymnasium.Env[Any, Any]):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 60 / frame_skip}
         self.metadata[FRAMES] = frame_skip
         self.render_mode = render_mode
-        self._rom = roms.get_rom_path(rom(game))
+        found = roms.get_rom_path(rom(game))
+        assert found is not None, "`rom` names one that is there"
+        self._rom = found
         self._skip, self._noops, self._most = frame_skip, noops, max_frames
         self._life_loss, self._clip = life_loss, clip_rewards
         ALEInterface.setLoggerMode(LoggerMode.Error)

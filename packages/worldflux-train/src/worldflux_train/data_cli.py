@@ -169,6 +169,34 @@ def shapes(
     typer.echo(f"{to}: {images:,} images to train on, {held_out:,} for validation")
 
 
+@app.command("list", epilog=examples("data list"))
+def list_() -> None:
+    """List data sets that are known, with what reads them and what brings them."""
+    from worldflux.cli.table import show_table
+    from worldflux_train.data.catalogue import CATALOGUE, PACKAGES
+
+    rows = [
+        (
+            known.name, known.format,
+            f"pip install {PACKAGES[known.way]}" if known.way in PACKAGES else known.way,
+            known.about,
+        )
+        for known in CATALOGUE.values()
+    ]  # fmt: skip
+    show_table(("DATA SET", "FORMAT", "BY", "WHAT"), rows)
+
+
+@app.command(epilog=examples("data fetch cifar10 sets", "data fetch tinyworlds/pong games"))
+def fetch(
+    name: Annotated[str, typer.Argument(help="As `worldflux data list` shows it.")],
+    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where its folder is put.")],
+) -> None:
+    """Download a known data set by its own library, ready for `--data`."""
+    from worldflux_train.data.catalogue import fetch as fetched
+
+    typer.echo(f"{fetched(name, to)}")
+
+
 @app.command(epilog=examples("data tinyworlds pong games"))
 def tinyworlds(
     game: Annotated[str, typer.Argument(help="pico_doom, pong, zelda, pole_position or sonic.")],
