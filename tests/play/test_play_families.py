@@ -82,6 +82,6 @@ def test_latent_actions_are_on_the_digits():
 
 
 def test_a_model_without_dynamics_is_refused():
-    model = family("ijepa", "worldflux_jepa", IMAGE, {})
+    model = family("ijepa:mini", "worldflux_jepa", IMAGE, {})
     with pytest.raises(CapabilityError, match="has no dynamics: it imagines nothing"):
         game_of(model)

@@ -31,7 +31,7 @@ from worldflux_play.play_session import MOST_JOBS
 from worldflux_play.server import MOST_FAULTS, application
 from worldflux_play.serving import bound, checked_token, configured, loopback, prepared
 from worldflux_play.sessions import Sessions
-from worldflux_play.viewer import MOST_WAITING, Viewer, packed
+from worldflux_play.viewer import IN_FLIGHT, MOST_WAITING, Viewer, packed
 
 PATHS = [
     "/{t}/../../../../etc/passwd", "/{t}/%2e%2e/%2e%2e/etc/passwd",
@@ -193,6 +193,14 @@ def test_a_page_that_does_not_read_holds_one_frame_and_is_then_gone():
         for step in range(1000):
             viewer.show(packed(Shown({"t": step})))
         assert b'"t": 999' in await viewer.next(), "the newest, and no other"
+        for step in range(3):
+            viewer.show(packed(Shown({"t": step})))
+            if step < IN_FLIGHT - 1:
+                await viewer.next()
+        with pytest.raises(TimeoutError):  # nothing more before it has shown one
+            await asyncio.wait_for(viewer.next(), 0.05)
+        viewer.seen()
+        assert b'"t": 2' in await viewer.next()
         for _ in range(MOST_WAITING):
             viewer.tell({"type": "state"})
         assert not viewer.gone.is_set()

@@ -28,6 +28,7 @@ class Page:
             message: dict[str, Any] = json.loads(found["text"])
             self.said.append(message)
             return message
+        self.socket.send_text('{"type":"seen"}')
         return unpacked(found["bytes"])
 
     def message(self, type: str) -> dict[str, Any]:

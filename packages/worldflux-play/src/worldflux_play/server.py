@@ -47,6 +47,8 @@ HEADERS = {
 }
 POLICY, TRY_LATER, FAILED = 1008, 1013, 1011
 """Codes of closed connections (RFC 6455): refused, no room, broken."""
+SEEN = '{"type":"seen"}'
+"""What a page says when it has shown a frame; whoever only watches says it, too."""
 MOST_FAULTS = 20
 """Messages of a page that cannot be obeyed; after them it is cut off."""
 
@@ -145,6 +147,9 @@ async def _listen(socket: WebSocket, session: PlaySession, viewer: Viewer) -> No
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
+        if message.get("text") == SEEN:
+            viewer.seen()
+            continue
         if not viewer.plays:
             continue  # who only watches has no say
         try:

@@ -11,12 +11,18 @@ import numpy as np
 
 from worldflux_play.game import Shown
 
+IN_FLIGHT = 2
+"""Frames that are sent before the page says that it has shown one."""
 MOST_WAITING = 64
 """Messages a page may leave unread; one that leaves more is gone."""
 
 
 class Viewer:
-    """The outbox of a page. Of frames only the newest waits; a slow page misses the others."""
+    """The outbox of a page. Of frames only the newest waits; a slow page misses the others.
+
+    A browser takes in whatever it is sent, and shows it late: so the page says when it has shown a
+    frame, and is sent no more before.
+    """
 
     def __init__(self, plays: bool) -> None:
         self.plays = plays
@@ -25,6 +31,12 @@ class Viewer:
         self._messages: deque[str] = deque()
         self._frame: bytes | None = None
         self._something = asyncio.Event()
+        self._free = IN_FLIGHT
+
+    def seen(self) -> None:
+        """The page has shown a frame."""
+        self._free = min(self._free + 1, IN_FLIGHT)
+        self._something.set()
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message."""
@@ -44,8 +56,9 @@ class Viewer:
         while True:
             if self._messages:
                 return self._messages.popleft()
-            if self._frame is not None:
+            if self._frame is not None and self._free:
                 frame, self._frame = self._frame, None
+                self._free -= 1
                 return frame
             self._something.clear()
             await self._something.wait()

@@ -72,7 +72,7 @@ export class Controls {
   describe(welcome) {
     this.welcome = welcome;
     document.body.classList.toggle("watching", !welcome.plays);
-    this.offer(this.parts.actors, welcome.actors.map((who) => [who, who]),
+    this.offer(this.parts.actors, welcome.actors.map((who) => [who, who.replaceAll("_", " ")]),
       (who) => this.link.send({ type: "control", who }));
     this.offer(this.parts.kinds, welcome.kinds.map((kind) => [kind, TITLES[kind]]),
       (kind) => this.start(kind));

@@ -36,19 +36,27 @@ export class Curves {
   add(facts) {
     if (facts.t === 0) this.ends.push(0);
     this.ends = this.ends.map((at) => at + 1).filter((at) => at < KEPT);
-    for (const { lines, box } of this.curves) {
+    for (const { lines } of this.curves) {
       for (const line of lines) {
         const value = facts.t === 0 ? null : line.read(facts);
         line.points.push(Number.isFinite(value) ? value : null);
         if (line.points.length > KEPT) line.points.shift();
-        line.value.textContent = Number.isFinite(value) ? short(value) : "";
+        line.latest = value;
       }
-      box.hidden = !lines.some((line) => line.points.some((value) => value !== null));
     }
-    this.due ??= requestAnimationFrame(() => {
+    this.due ??= setTimeout(() => {
       this.due = undefined;
-      this.curves.filter(({ box }) => !box.hidden).forEach((curve) => this.draw(curve));
-    });
+      for (const curve of this.curves) this.drawAll(curve);
+    }, 120);
+  }
+
+  drawAll(curve) {
+    const { lines, box } = curve;
+    for (const { value, latest } of lines) {
+      value.textContent = Number.isFinite(latest) ? short(latest) : "";
+    }
+    box.hidden = !lines.some((line) => line.points.some((value) => value !== null));
+    if (!box.hidden) this.draw(curve);
   }
 
   draw({ canvas, lines, low, high }) {

@@ -65,6 +65,10 @@ export class Link {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
+  seen() {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send('{"type":"seen"}');
+  }
+
   sendBytes(bytes) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(bytes);
   }

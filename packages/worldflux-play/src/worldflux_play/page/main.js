@@ -37,11 +37,23 @@ function message(told) {
   if (told.type === "error") notice(told.text);
 }
 
+// Frames are drawn when the browser draws; the server waits until it is told so.
+let newest;
 function frame(facts, pixels) {
-  stage.show(facts, pixels);
   curves.add(facts);
+  keep(costs, facts.ms?.all);
+  arrivals.push(performance.now());
+  if (newest === undefined) requestAnimationFrame(shown);
+  newest = { facts, pixels, count: (newest?.count ?? 0) + 1 };
+}
+
+function shown() {
+  const { facts, pixels, count } = newest;
+  newest = undefined;
+  stage.show(facts, pixels);
   actions.light(facts.action);
-  measure(facts);
+  for (let i = 0; i < count; i += 1) link.seen();
+  answered(facts.input);
   document.body.dataset.seed = facts.seed;
   document.body.dataset.frame = `${facts.episode}.${facts.t}`;
 }
@@ -55,21 +67,23 @@ function act(action, pressed) {
   link.send({ type: "act", action, input, step });
 }
 
-// Frames in the last second; from a key to the frame after its picture was drawn.
-function measure(facts) {
+// From a key to the moment after its picture was drawn.
+function answered(input) {
+  const found = [...sent].filter(([number]) => number <= input);
+  if (!found.length) return;
+  const channel = new MessageChannel(); // runs after this frame has been painted
+  channel.port1.onmessage = () => keep(latencies, performance.now() - found.at(-1)[1]);
+  channel.port2.postMessage(0);
+  found.forEach(([number]) => sent.delete(number));
+}
+
+setInterval(() => {
   const now = performance.now();
-  arrivals.push(now);
   while (arrivals[0] < now - 1000) arrivals.shift();
-  keep(costs, facts.ms?.all);
-  const answered = [...sent].filter(([number]) => number <= facts.input);
-  if (answered.length) {
-    requestAnimationFrame(() => keep(latencies, performance.now() - answered.at(-1)[1]));
-    answered.forEach(([number]) => sent.delete(number));
-  }
   by("rate").textContent = arrivals.length;
   by("latency").textContent = latencies.length ? median(latencies).toFixed(0) : "–";
   by("cost").textContent = costs.length ? median(costs).toFixed(1) : "–";
-}
+}, 250);
 
 function keep(list, value) {
   if (value === undefined) return;
