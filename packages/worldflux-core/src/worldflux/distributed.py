@@ -8,11 +8,15 @@ averaged over ranks are those of that loss.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as ranks
+
+_T = TypeVar("_T")
 
 
 def world_size() -> int:
@@ -41,6 +45,28 @@ def total(count: int) -> int:
     found = torch.tensor([count], device=_device())
     ranks.all_reduce(found)
     return int(found.item())
+
+
+def told(value: _T) -> _T:
+    """Rank 0's `value`, which JSON can hold, on all ranks; theirs is not looked at."""
+    if world_size() == 1:
+        return value
+    text = json.dumps(value).encode() if rank() == 0 else b""
+    size = torch.tensor([len(text)], device=_device())
+    ranks.broadcast(size, 0)
+    held = torch.zeros(int(size.item()), dtype=torch.uint8)
+    if text:
+        held = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    held = held.to(_device())
+    ranks.broadcast(held, 0)
+    found: _T = json.loads(bytes(held.cpu().numpy()))
+    return found
+
+
+def wait() -> None:
+    """Go on once every rank is here."""
+    if world_size() > 1:
+        ranks.barrier()
 
 
 def _device() -> torch.device:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from worldflux import distributed
 from worldflux.atomic import write_file
 from worldflux.core.agent import Agent, Learner
 from worldflux.core.evaluation import Evaluation as OnData
@@ -38,6 +39,7 @@ from worldflux_train.evaluation_pictures import save_stages
 from worldflux_train.imagine import Imagination, imagine
 from worldflux_train.inputs import open_inputs
 from worldflux_train.interrupt import Interrupt
+from worldflux_train.ranks import joined
 from worldflux_train.recorded_evaluation import recorded_evaluation
 from worldflux_train.recording import record_episodes
 from worldflux_train.run_log import logged
@@ -73,18 +75,20 @@ def train(
     """
     if slots:
         config = replace(config, slots={**config.slots, **plain_slots(slots)})
-    run = Run.create(out)
-    write_file(run.config_path, config.to_yaml().encode())
-    with logged(run, console, _packages(config)):
-        try:
-            trainer = Trainer(config, run)
-            config = trainer.config  # completed by what the run's data or environment says
-            write_file(run.config_path, config.to_yaml().encode())
-            sinks = make_sinks(config, run, console, trainer.clock)
-        except BaseException:
-            shutil.rmtree(run.path)  # nothing has run: a second try may use the same folder
-            raise
-        return _run(trainer, sinks)
+    with joined():
+        run = _new_run(out)
+        _write_config(config, run)
+        with logged(run, console, _packages(config)):
+            try:
+                trainer = Trainer(config, run)
+                config = trainer.config  # completed by what the run's data or environment says
+                _write_config(config, run)
+                sinks = make_sinks(config, run, console, trainer.clock)
+            except BaseException:
+                if distributed.rank() == 0:
+                    shutil.rmtree(run.path)  # nothing has run: a second try may use the folder
+                raise
+            return _run(trainer, sinks)
 
 
 def resume(
@@ -103,10 +107,22 @@ def resume(
     """
     run = Run.open(path)
     config = run_config(run, device=device, steps=steps, trust=trust, changed=changed)
-    with logged(run, console, _packages(config)):
+    with joined(), logged(run, console, _packages(config)):
         trainer = _restored(config, run)
-        write_file(run.config_path, config.to_yaml().encode())
+        _write_config(config, run)
         return _run(trainer, make_sinks(config, run, console, trainer.clock))
+
+
+def _new_run(out: str | Path) -> Run:
+    """The run's folder, made by rank 0 for all ranks."""
+    if distributed.rank() == 0:
+        Run.create(out)
+    return Run(Path(distributed.told(str(out))))
+
+
+def _write_config(config: RunConfig, run: Run) -> None:
+    if distributed.rank() == 0:
+        write_file(run.config_path, config.to_yaml().encode())
 
 
 def _packages(config: RunConfig) -> set[str]:
@@ -342,7 +358,9 @@ def _restored(config: RunConfig, run: Run) -> Trainer:
 
 
 def make_sinks(config: RunConfig, run: Run, console: Console | None, clock: Clock) -> list[Sink]:
-    """JSONL always; the others as configured."""
+    """JSONL always; the others as configured. Rank 0 writes for all ranks."""
+    if distributed.rank():
+        return []
     sinks: list[Sink] = [JsonlSink(run)]
     if config.train.tensorboard:
         from worldflux_train.sinks.tensorboard import TensorBoardSink
@@ -359,7 +377,8 @@ def make_sinks(config: RunConfig, run: Run, console: Console | None, clock: Cloc
 
 def _rewind(run: Run, tick: int | None) -> None:
     """Drop rows a resumed run writes again, and the evaluation that only an end calls for."""
-    run.rewind_metrics(-1 if tick is None else tick, drop="final")
+    if distributed.rank() == 0:
+        run.rewind_metrics(-1 if tick is None else tick, drop="final")
 
 
 def checkpoint_of(run: Run, step: int | None) -> Path:

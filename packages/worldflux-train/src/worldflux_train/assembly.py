@@ -18,7 +18,7 @@ from worldflux.factory import create_agent, get_env_spec, make_vec_env
 from worldflux.specs import TensorSpec
 from worldflux_train.config import RunConfig, TrainConfig
 from worldflux_train.nested import flat
-from worldflux_train.ranks import rank_seed
+from worldflux_train.ranks import own, rank_seed
 from worldflux_train.replay.replay import Replay
 from worldflux_train.seeding import derived
 
@@ -126,7 +126,7 @@ def make_replay(agent: Learner, config: TrainConfig, device: torch.device, folde
             online=config.replay_online,
             device=device,
             storage=config.replay_storage,
-            folder=folder / "rows" if on_disk else None,
+            folder=own(folder / "rows") if on_disk else None,
         )
     except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
         if not _is_allocation(error):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from worldflux import distributed
+from worldflux.atomic import make_folder
 from worldflux.core.source import Source
 from worldflux.errors import StorageError
 from worldflux.runs import Run
@@ -16,6 +18,7 @@ from worldflux_train.clock import FILE as CLOCK
 from worldflux_train.clock import Clock
 from worldflux_train.collector import Collector
 from worldflux_train.parts import Part
+from worldflux_train.ranks import folder_name, own
 from worldflux_train.replay.snapshot import FILE as LIST
 from worldflux_train.replay.snapshot import prune
 from worldflux_train.schedule import Schedule
@@ -36,12 +39,31 @@ class Parts:
     source: Source
     patience: Part
 
-    def each(self) -> list[Part]:
-        """Those that write themselves into the checkpoint's folder, last what the agent is in."""
-        own: list[Part | None] = [
-            self.clock, self.schedule, self.updater, self.collector, self.patience,
-        ]  # fmt: skip
-        return [part for part in own if part is not None]
+    def save(self, folder: Path) -> None:
+        """Write all of it: what the ranks have alike, and what is rank 0's own."""
+        for part in self._alike():
+            part.save(folder)
+        self.save_own(folder)
+
+    def save_own(self, folder: Path) -> None:
+        """Write what each rank has of its own."""
+        self.updater.save_own(folder)
+        if self.collector is not None:
+            self.collector.save(folder)
+        self.source.save(folder / SOURCE)
+
+    def load(self, folder: Path) -> None:
+        """Put every part into the state saved in a checkpoint's `folder`."""
+        mine = own(folder)
+        self.source.load(mine / SOURCE)
+        for part in self._alike():
+            part.load(folder)
+        self.updater.load_own(mine)
+        if self.collector is not None:
+            self.collector.load(mine)
+
+    def _alike(self) -> list[Part]:
+        return [self.clock, self.schedule, self.updater, self.patience]
 
 
 def save_checkpoint(
@@ -54,10 +76,18 @@ def save_checkpoint(
     """
     tick = parts.clock.tick
     try:
-        with run.new_checkpoint(tick, step=parts.clock.step, score=score) as folder:
-            for part in parts.each():
-                part.save(folder)
-            parts.source.save(folder / SOURCE)
+        if distributed.rank():
+            draft = _draft(run, distributed.rank())
+            make_folder(draft)
+            parts.save_own(draft)
+        distributed.wait()
+        if distributed.rank() == 0:
+            with run.new_checkpoint(tick, step=parts.clock.step, score=score) as folder:
+                parts.save(folder)
+                for number in range(1, distributed.world_size()):
+                    _draft(run, number).replace(folder / folder_name(number))
+            _drop_old(run, keep_last, keep_every)
+        distributed.wait()
     except (StorageError, SafetensorError, OSError) as error:
         ticks = run.ticks()
         kept = f"The checkpoint of step {ticks[-1]} is intact" if ticks else "There is none before"
@@ -65,21 +95,36 @@ def save_checkpoint(
             f"The checkpoint of step {tick} could not be written: {error} {kept}; free space, then "
             f"continue with: worldflux train --resume {run.path}"
         ) from error
-    _drop_old(run, keep_last, keep_every)
     return run.checkpoint_path(tick)
+
+
+def _draft(run: Run, number: int) -> Path:
+    """Where a rank writes its own parts before rank 0 takes them into the checkpoint."""
+    return run.checkpoints_path / f".{folder_name(number)}.tmp"
 
 
 def load_newest(run: Run, parts: Parts) -> Path | None:
     """Restore the newest checkpoint that is whole, None if there is none.
 
-    Damaged ones are logged, and set aside so that the run can write that step again.
+    Damaged ones are logged, and set aside so that the run can write that step again. Rank 0
+    chooses for all ranks.
     """
+    found = _load_newest(run, parts) if distributed.rank() == 0 else None
+    name = distributed.told(None if found is None else found.name)
+    if distributed.rank() and name is not None:
+        found = run.checkpoints_path / name
+        parts.load(found)
+    return found
+
+
+def _load_newest(run: Run, parts: Parts) -> Path | None:
     _sweep(run)
     found = None
     for folder in run.intact_checkpoints():
         _refuse_older(folder)
+        _refuse_other_ranks(run, folder)
         try:
-            load_checkpoint(folder, run, parts)
+            parts.load(folder)
         except StorageError as error:
             logger.warning("checkpoint %s is not used: %s", folder.name, error)
             continue
@@ -95,13 +140,6 @@ def load_newest(run: Run, parts: Parts) -> Path | None:
     return found
 
 
-def load_checkpoint(folder: Path, run: Run, parts: Parts) -> None:
-    """Put every part into the state saved in `folder`."""
-    parts.source.load(folder / SOURCE)
-    for part in parts.each():
-        part.load(folder)
-
-
 def _refuse_older(folder: Path) -> None:
     """An intact checkpoint without a clock is none of ours: it must not be set aside as damaged."""
     if not (folder / CLOCK).is_file():
@@ -109,6 +147,18 @@ def _refuse_older(folder: Path) -> None:
             f"{folder} was written by an older version of WorldFlux (it has no {CLOCK}): its run "
             "cannot be continued with this one. Its agent can still be loaded; train anew in "
             "another folder, or install the version that wrote it."
+        )
+
+
+def _refuse_other_ranks(run: Run, folder: Path) -> None:
+    """Sources and environments are each rank's own: as many ranks have to go on with them."""
+    saved, now = 1, distributed.world_size()
+    while (folder / folder_name(saved)).is_dir():
+        saved += 1
+    if saved != now:
+        raise StorageError(
+            f"{folder} was written by {saved} processes, this run has {now}. Continue it with as "
+            f"many: torchrun --nproc-per-node {saved} -m worldflux train --resume {run.path}"
         )
 
 
@@ -129,7 +179,7 @@ def _drop_old(run: Run, keep_last: int, keep_every: int) -> None:
             gone = folder.with_name(f".{folder.name}.gone.tmp")
             folder.replace(gone)  # at once, so that no half-deleted checkpoint is ever found
             shutil.rmtree(gone, ignore_errors=True)
-    lists = [run.checkpoint_path(tick).glob(f"{SOURCE}/**/{LIST}") for tick in run.ticks()]
+    lists = [run.checkpoint_path(tick).glob(f"**/{SOURCE}/**/{LIST}") for tick in run.ticks()]
     prune(run.replay_path, [file.parent for found in lists for file in found])
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldflux import distributed
 from worldflux.columns import OBS, STORED
 from worldflux.core.agent import Agent
 from worldflux.core.rand import Rand, randint, uniform
@@ -90,13 +91,17 @@ class Collector:
 
     @torch.no_grad()
     def collect(self, vector_steps: int, step: int, prefill: int = 0) -> Chunk:
-        """`vector_steps` steps of every environment; random actions before step `prefill`."""
+        """`vector_steps` steps of every environment; random actions before step `prefill`.
+
+        Steps are those of all ranks together, each of which is taken to be as far as this one.
+        """
         assert self.version is not None, "follow() comes first"
         self.prepared = False
         chunk = Chunk(tuple(range(self.stepper.num_envs)), self.version)
         with self.stream.acting():
             for _ in range(vector_steps):
-                self._step(chunk, step, random=step + chunk.steps < prefill)
+                taken = chunk.steps * distributed.world_size()
+                self._step(chunk, step, random=step + taken < prefill)
         return chunk
 
     def save(self, folder: Path) -> None:
@@ -194,7 +199,7 @@ class Collector:
         for i in np.flatnonzero(self.stepper.now.is_last):
             chunk.episodes.append(
                 {
-                    "step": step + chunk.steps,
+                    "step": step + chunk.steps * distributed.world_size(),
                     "episode/return": float(self.stepper.returns[i]),
                     "episode/length": int(self.stepper.lengths[i]),
                     "episode/env": int(i),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.logging import RichHandler
 
+from worldflux import distributed
 from worldflux.atomic import not_written
 from worldflux.runs import Run
 
@@ -19,6 +20,9 @@ OURS = "worldflux_train"
 @contextmanager
 def logged(run: Run, console: Console | None, packages: Iterable[str] = ()) -> Iterator[None]:
     """Inside `with`, messages of our packages and `packages` go to the run's log and `console`."""
+    if distributed.rank():  # rank 0 says what there is to say
+        yield
+        return
     try:
         handlers: list[logging.Handler] = [logging.FileHandler(run.log_path, encoding="utf-8")]
     except OSError as error:  # a read-only file system, say

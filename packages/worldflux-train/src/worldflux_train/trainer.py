@@ -15,7 +15,6 @@ from torch import Tensor
 
 from worldflux import distributed
 from worldflux.core.agent import Agent
-from worldflux.plugins import fire
 from worldflux.runs import Run
 from worldflux.training import Phase
 from worldflux_train.assembly import acting, choose_device, make_agent
@@ -37,7 +36,7 @@ from worldflux_train.meters import refuse_non_finite_weights
 from worldflux_train.pace import Pace
 from worldflux_train.patience import Patience
 from worldflux_train.phase_warnings import MissedPhases, warn_of_late_phases
-from worldflux_train.ranks import rank_rand
+from worldflux_train.ranks import rank_rand, tell
 from worldflux_train.rates import apply_schedules
 from worldflux_train.room import require_room
 from worldflux_train.rows import Rows
@@ -145,7 +144,7 @@ class Trainer:
         self._began = time.monotonic() - self.clock.seconds
         self.pace.mark(self.clock, self.schedule.updates)
         warn_of_late_phases(self.schedule, self.settings.steps)
-        fire("worldflux_run_start", run=self.run.path, config=self.config)
+        tell("worldflux_run_start", run=self.run.path, config=self.config)
         outcome = "failed"
         try:
             with self._interrupt as interrupt, ThreadPoolExecutor(1, "collector") as pool:
@@ -159,7 +158,7 @@ class Trainer:
             outcome = type(error).__name__
             raise
         finally:
-            fire("worldflux_run_end", run=self.run.path, outcome=outcome)
+            tell("worldflux_run_end", run=self.run.path, outcome=outcome)
             self.close()
             self.rows.close()
         return outcome
@@ -209,10 +208,14 @@ class Trainer:
 
     def _burst(self) -> tuple[Phase, int] | None:
         """The piece of a burst that comes next, after beginning the phases whose time has come."""
-        self.schedule.begin(self.clock.step, self.source.ready)
+        self.schedule.begin(self.clock.step, self._ready)
         for name in self.agent.optimizers:
             self.agent.total[name] = self.schedule.steps_of(name, self.settings.steps)
         return self.schedule.burst()
+
+    def _ready(self, phase: Phase) -> bool:
+        """Whether every rank's source can serve the phase."""
+        return not distributed.agreed(not self.source.ready(phase))
 
     def _collect(self, pool: ThreadPoolExecutor, collector: Collector) -> None:
         """Collect a round with the weights of now; meanwhile do the updates due."""
@@ -272,7 +275,7 @@ class Trainer:
         left = self.schedule.until_change(step)
         if left is None:
             return self.settings.round
-        return min(self.settings.round, -(-left // self.settings.envs))
+        return min(self.settings.round, -(-left // (self.settings.envs * distributed.world_size())))
 
     def _learn_due(self, step: int) -> None:
         for phase, updates in self.schedule.due(step):
@@ -282,7 +285,7 @@ class Trainer:
         def after(metrics: Mapping[str, Tensor | float]) -> None:
             self.schedule.done[phase.name] += 1
             step = self.clock.step
-            fire("worldflux_after_update", run=self.run.path, step=step, metrics=metrics)
+            tell("worldflux_after_update", run=self.run.path, step=step, metrics=metrics)
 
         with self._blaming_divergence():
             self.updater.learn(phase, self.schedule.done[phase.name], updates, after)
@@ -291,12 +294,13 @@ class Trainer:
         assert self.replay is not None, "steps are collected into a replay"
         for rows in chunk.rows:
             self.replay.append(rows)
-        self.clock.step += chunk.steps
-        self.clock.agent_steps += chunk.steps
+        steps = distributed.total(chunk.steps)
+        self.clock.step += steps
+        self.clock.agent_steps += steps
+        self.clock.episodes += distributed.total(len(chunk.episodes))
         for episode in chunk.episodes:
-            self.clock.episodes += 1
             self.rows.write(episode)
-            fire("worldflux_after_episode", run=self.run.path, episode=episode)
+            tell("worldflux_after_episode", run=self.run.path, episode=episode)
 
     # Between rounds
 
@@ -318,7 +322,10 @@ class Trainer:
         """Judge the agent once the updates due are done; False if a signal stopped it."""
         self._settle()
         began, tick = time.monotonic(), self.clock.tick
-        result = self.judge.judge(lambda: self._interrupt.requested)
+        result = None
+        if distributed.rank() == 0:
+            result = self.judge.judge(lambda: self._interrupt.requested)
+        result = distributed.told(result)
         self.clock.evaluation_due = result is None and not final
         if result is None:
             logger.info("the evaluation at step %d was stopped", self.clock.step)
@@ -345,7 +352,7 @@ class Trainer:
         self._require_finite()
         keep = (self.settings.keep_last, self.settings.keep_every)
         path = save_checkpoint(self.run, self.parts, *keep, score)
-        fire("worldflux_checkpoint", run=self.run.path, path=path, step=self.clock.step)
+        tell("worldflux_checkpoint", run=self.run.path, path=path, step=self.clock.step)
 
 
 def _judgement(row: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from worldflux import distributed
 from worldflux.core.agent import Learner
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
+from worldflux.core.training_state import carried, load_carried
 from worldflux.hub import load_into
 from worldflux.runs import AGENT
 from worldflux.training import Phase
@@ -20,7 +21,9 @@ from worldflux_train.part_warnings import UntrainedParts
 from worldflux_train.parts import generator_of, read_tensors, write_tensors
 
 Metrics = Mapping[str, Tensor | float]
-OPTIMIZERS, GENERATOR = "optimizers.safetensors", "updater.safetensors"
+OPTIMIZERS, GENERATOR, CARRIED = (
+    f"{name}.safetensors" for name in ("optimizers", "updater", "carry")
+)
 
 
 class Updater:
@@ -57,16 +60,26 @@ class Updater:
             after(result.metrics)
 
     def save(self, folder: Path) -> None:
-        """Write the agent, its optimisers, the generator and the running means."""
+        """Write the agent and its optimisers, which all ranks have alike."""
         self.agent.save_pretrained(folder / AGENT)
         write_tensors(folder / OPTIMIZERS, self.agent.training_state())
+
+    def save_own(self, folder: Path) -> None:
+        """Write what each rank has of its own: the generator, the carry and the running means."""
         write_tensors(folder / GENERATOR, {k: g.get_state() for k, g in self._generators().items()})
         self.meters.save(folder)
+        if distributed.rank():  # rank 0's is part of the training state
+            write_tensors(folder / CARRIED, carried(self.agent))
 
     def load(self, folder: Path) -> None:
-        """Take over what was saved."""
+        """Take over what `save` wrote."""
         load_into(self.agent, folder / AGENT)
         self.agent.load_training_state(read_tensors(folder / OPTIMIZERS))
+
+    def load_own(self, folder: Path) -> None:
+        """Take over what `save_own` wrote, after `load`."""
+        if distributed.rank():
+            load_carried(self.agent, read_tensors(folder / CARRIED))
         saved = read_tensors(folder / GENERATOR)
         for name, generator in self._generators().items():
             generator.set_state(saved[name])

@@ -34,7 +34,18 @@ def training_state(learner: Learner) -> dict[str, Tensor]:
                 flat[f"{name}/{index}/{key}"] = torch.as_tensor(value)
     own = learner.state_dict()
     flat |= {f"{WEIGHTS}/{name}": own[name].detach() for name in learner.published()}
-    return flat | dict(_carried(learner.carry))
+    return flat | carried(learner)
+
+
+def carried(learner: Learner) -> dict[str, Tensor]:
+    """What `carry` holds: in a distributed run every rank has its own."""
+    return dict(_carried(learner.carry))
+
+
+def load_carried(learner: Learner, flat: Mapping[str, Tensor]) -> None:
+    """Restore what `carried` gave."""
+    device = next((tensor.device for tensor in learner.state_dict().values()), torch.device("cpu"))
+    learner.carry = _restored(flat, device)
 
 
 def load_training_state(learner: Learner, flat: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,6 @@ from worldflux.errors import ConfigError, StorageError, WorldFluxError
 from worldflux.runs import Run
 from worldflux.yaml_text import read_yaml
 from worldflux_train import api
-from worldflux_train.checkpoint import load_checkpoint
 from worldflux_train.comparison.entries import Entry
 from worldflux_train.config import RunConfig, resolve
 from worldflux_train.inputs import completed
@@ -75,7 +74,7 @@ def _require_loadable(run: Run, config: RunConfig) -> None:
         check_seal(folder)
         trainer = Trainer(config, run)
         try:
-            load_checkpoint(folder, run, trainer.parts)
+            trainer.parts.load(folder)
         finally:
             trainer.close()
     except WorldFluxError as error:
