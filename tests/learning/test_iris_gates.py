@@ -17,6 +17,7 @@ from torch import Tensor
 from worldflux import create_agent
 from worldflux.columns import ACTION, FLAGS, REWARD
 from worldflux.core.agent import Agent
+from worldflux.core.batch import Batch
 from worldflux.core.episode_source import EpisodeSource
 from worldflux.core.rand import Rand
 from worldflux.core.source import Source
@@ -116,6 +117,13 @@ def places(frames: Tensor) -> Tensor:
     return torch.cdist(frames.flatten(1), known).argmin(1)
 
 
+def pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """First frame, action and next frame (B', ...) of the sequences of a Batch that have two."""
+    held = batch.mask[:, 1] if batch.mask is not None else torch.ones(batch.batch_size).bool()
+    frames = batch.obs["image"][held]
+    return frames[:, 0], batch.require("action")[held, 0], frames[:, 1]
+
+
 @torch.no_grad()
 def come_true(agent: Agent, source: Source, still: bool = False, restored: bool = False) -> float:
     """Share of next frames, imagined from one frame and an action, that show the real state.
@@ -125,8 +133,7 @@ def come_true(agent: Agent, source: Source, still: bool = False, restored: bool 
     """
     plan = agent.training_plan().phase("world_model")
     batch, model = source.read(source.choose(plan, 0)), agent.world_model.eval()
-    frames, action = batch.obs["image"], batch.require("action")[:, 3]
-    before, after = frames[:, 3], frames[:, 4]
+    before, action, after = pairs(batch)
     taken = torch.ones_like(action) if still else action
     if restored:
         tokenizer, hot = model.dynamics_model.tokenizer, model.condition(taken)
@@ -167,11 +174,11 @@ def foreseen(agent: Agent, source: Source) -> float:
     """Share of tokens of the next frame that a single step from a frame foresees."""
     plan = agent.training_plan().phase("world_model")
     batch, model = source.read(source.choose(plan, 0)), agent.world_model.eval()
-    frames, action = batch.obs["image"], batch.require("action")
-    before, after = ({"image": frames[:, t]} for t in (3, 4))
-    found = model.transition(model.encode(before), action[:, 3], deterministic=True)["tokens"]
+    before, action, after = pairs(batch)
+    state = model.encode({"image": before})
+    found = model.transition(state, action, deterministic=True)["tokens"]
     model.train()
-    return float((found == model.encode(after)["tokens"]).float().mean())
+    return float((found == model.encode({"image": after})["tokens"]).float().mean())
 
 
 class Peeking(torch.nn.Module):

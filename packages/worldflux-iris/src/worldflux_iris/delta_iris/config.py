@@ -243,7 +243,7 @@ TINY = DeltaIRISConfig(
         tokenizer_ratio=0.0,
         model_ratio=0.0,
         actor_ratio=0.0,
-        tokenizer_updates=500,
+        tokenizer_updates=400,
         model_updates=1_000,
         actor_updates=400,
         collect_until=18_000,
@@ -255,6 +255,6 @@ TINY = DeltaIRISConfig(
         lstm_dim=64,
     ),
 )
-"""Small networks on patches of 4 x 4 pixels, one phase after another. It does not learn catch yet:
-its tokenizer comes to the mean picture."""
+"""Small networks on patches of 4 x 4 pixels that are normalised by the data, one phase after
+another."""
 PRESETS = {"atari": DeltaIRISConfig(), "crafter": CRAFTER, "tiny": TINY}
