@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
-pytest.importorskip("starlette", reason="worldflux-play is not installed")
-
 from play_page import TOKEN, Page
 from starlette.testclient import TestClient
 

@@ -12,13 +12,12 @@ from browser import Page, Served, chromium
 
 import worldflux
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: nox -s browser installs it"
-)
-
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: nox -s browser installs it"
+    )
     path = chromium()
     if path is None:
         pytest.skip("there is no Chromium here: apt-get install chromium, or WORLDFLUX_CHROMIUM")
@@ -67,6 +66,18 @@ def timed(tmp_path: Path) -> Iterator[Served]:
     )
     folder = model.save_pretrained(tmp_path / "model")
     found = Served(folder, "--env", "wf/catch", "--out", tmp_path)
+    found.start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def pendulum(tmp_path: Path) -> Iterator[Served]:
+    """An untrained model that sees the pendulum's three numbers."""
+    pytest.importorskip("worldflux_dreamer", reason="rssm is in worldflux-dreamer")
+    model = worldflux.create_world_model("rssm:small", obs_shape=(3,), action_dim=1)
+    folder = model.save_pretrained(tmp_path / "model")
+    found = Served(folder, "--env", "wf/pendulum", "--out", tmp_path)
     found.start()
     yield found
     found.kill()

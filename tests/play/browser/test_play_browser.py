@@ -153,6 +153,27 @@ def test_an_image_of_ones_own(served, visit, tmp_path):
     assert "all of this is dreamt" in page.page.text_content(".real .note")
 
 
+def test_sliders_and_the_mouse_for_continuous_actions(visit, pendulum, shots):
+    page = visit()
+    page.open(pendulum.address)
+    page.page.keyboard.press("ArrowRight")
+    page.until("0.1")
+    slider = page.page.locator("#keys input")
+    assert slider.count() == 1
+    page.page.locator("#keys input").fill("-0.5")
+    page.until("0.2")
+    box = page.page.locator(".pad").bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
+    page.page.mouse.down()
+    page.until("0.3")
+    assert abs(float(slider.input_value()) - 0.5) < 0.05
+    page.page.mouse.up()
+    assert float(slider.input_value()) == 0, "the mouse lets go"
+    assert page.page.locator(".dream .bars").is_visible(), "a vector is drawn as bars"
+    assert page.page.locator(".real .picture").is_visible(), "the environment draws itself"
+    page.shot(shots, "play-pendulum")
+
+
 def test_sessions_leak_no_memory_of_the_page(served, visit):
     page = visit()
     page.open(served.address)

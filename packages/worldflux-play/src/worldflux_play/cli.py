@@ -12,6 +12,22 @@ from worldflux.cli.completion import env_ids
 from worldflux.cli.examples import examples
 from worldflux.trust import TrustError
 
+Token = Annotated[
+    str | None,
+    typer.Option(
+        envvar="WORLDFLUX_PLAY_TOKEN",
+        help="Secret part of the page's address; default: a random one.",
+    ),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="MODULE",
+        help="A module, package or program that files may name to run. May be repeated.",
+    ),
+]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add `play` to the `worldflux` command."""
@@ -51,13 +67,7 @@ def play(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The next free one is taken; 0: any.")
     ] = 8765,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="WORLDFLUX_PLAY_TOKEN",
-            help="Secret part of the page's address; default: a random one.",
-        ),
-    ] = None,
+    token: Token = None,
     sessions: Annotated[int, typer.Option(min=1, help="Most sessions at once.")] = 8,
     linger: Annotated[
         float, typer.Option(min=0.0, help="Seconds that a session waits for its page to come back.")
@@ -65,14 +75,7 @@ def play(
     device: Annotated[
         str | None, typer.Option(metavar="cpu|cuda|...", help="Of the model.")
     ] = None,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trust",
-            metavar="MODULE",
-            help="A module, package or program that files may name to run. May be repeated.",
-        ),
-    ] = None,
+    trust: Trust = None,
 ) -> None:
     """Play in a world model in the browser: the dream beside the real environment."""
     from worldflux_play.game import Game
