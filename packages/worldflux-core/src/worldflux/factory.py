@@ -17,6 +17,7 @@ from worldflux.errors import (
     UnknownIdError,
     did_you_mean,
 )
+from worldflux.given import EnvLike, backend_of, name_of
 from worldflux.ids import EnvId, ModelId, normalize, qualified, squeezed
 from worldflux.references import load_class as load_class
 from worldflux.registry import envs, models
@@ -189,7 +190,7 @@ def env_runs_code(env_id: str) -> str | None:
     return f"imports the module {module!r} and makes its {name!r}" if colon else None
 
 
-def make_env(env: Any, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any]], Any]:
+def make_env(env: EnvLike, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any]], Any]:
     """One environment: `make_env("gym/CartPole-v1")`; options go to its backend.
 
     `env` is an id, an environment of Gymnasium, dm_env or Brax, or a function that makes one. It
@@ -202,7 +203,7 @@ def make_env(env: Any, **options: Any) -> gymnasium.Env[dict[str, NDArray[Any]],
 
 
 def make_vec_env(
-    env: Any, num_envs: int, **options: Any
+    env: EnvLike, num_envs: int, **options: Any
 ) -> gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]:
     """`num_envs` environments stepped together, with Gymnasium's NEXT_STEP autoreset.
 
@@ -219,13 +220,11 @@ def make_vec_env(
     return cast("gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], Any, NDArray[Any]]", made)
 
 
-def _asked(env: Any) -> tuple[EnvId, Any]:
+def _asked(env: EnvLike) -> tuple[EnvId, Any]:
     """What environment is meant, and what its backend is given for it."""
     if isinstance(env, str):
         parsed = parse_env_id(env)
         return parsed, parsed.task
-    from worldflux.given import backend_of, name_of
-
     return EnvId(backend_of(env), name_of(env)), env
 
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from worldflux.errors import ConfigError, EnvError
 from worldflux.references import load_class
 from worldflux.registry import envs
 from worldflux.specs import EnvSpec
 
+
+class Steps(Protocol):
+    """An environment as an object: of Gymnasium, dm_env or Brax."""
+
+    def reset(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin an episode."""
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Act."""
+
+
+EnvLike = str | Callable[..., Any] | Steps
+"""An environment's id, a function that makes one, or one."""
 BACKEND = "given"
 _GIVEN: dict[str, Any] = {}
 

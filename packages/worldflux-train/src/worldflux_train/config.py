@@ -15,7 +15,7 @@ from worldflux.config import Config
 from worldflux.describe import Described
 from worldflux.errors import CapabilityError, ConfigError, did_you_mean, nearest
 from worldflux.factory import get_env_spec, get_model_spec, parse_env_id, preset_of
-from worldflux.given import give
+from worldflux.given import EnvLike, give
 from worldflux.ids import ModelId
 from worldflux.slots import plain_slots
 from worldflux.trust import Trust, names
@@ -187,7 +187,7 @@ class RunConfig(Described):
 
 def resolve(
     model_id: str | None = None,
-    env_id: Any = None,
+    env_id: EnvLike | None = None,
     *,
     config: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
