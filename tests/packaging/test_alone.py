@@ -15,12 +15,13 @@ TESTED = {
     "worldflux-core": "tests/core",
     "worldflux-train": "tests/train",
     "worldflux-envs": "tests/envs",
+    "worldflux-play": "tests/play",
     "worldflux-dreamer": "tests/dreamer",
     "worldflux-tdmpc2": "tests/tdmpc2",
     "worldflux-jepa": "tests/jepa",
     "worldflux-diamond": "tests/diamond",
 }
-TOOLS = ("pytest>=8", "hypothesis")
+TOOLS = ("pytest>=8", "hypothesis", "httpx")
 
 
 def run(*command: str, cwd: Path = ROOT) -> None:
