@@ -32,7 +32,7 @@ THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 def install(session: nox.Session, *extra: str, extras: str = "", data: str = "[data]") -> None:
     """Install this checkout's packages, editable, under the constraints.
 
-    `extras` are those of the environments, `data` those of reading other formats of data.
+    `extras` are those of the environments, `data` those of training.
     """
     wanted: list[str] = []
     suffixes = {"worldflux-envs": extras, "worldflux-train": data}
@@ -61,7 +61,7 @@ def train(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Set up and pass the default tests (without learning and other slow ones)."""
-    install(session, *TEST_TOOLS, extras="[all,sb3]")
+    install(session, *TEST_TOOLS, extras="[all,sb3]", data="[data,tensorboard]")
     chosen = session.posargs or ["tests", "examples"]
     session.run("pytest", "-q", *TWO_AT_ONCE, *chosen, env=THREADS)
 
@@ -69,7 +69,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def learning(session: nox.Session) -> None:
     """The slow tests: learning runs on three seeds, long fault tests."""
-    install(session, *TEST_TOOLS, extras="[all,sb3]")
+    install(session, *TEST_TOOLS, extras="[all,sb3]", data="[data,tensorboard]")
     elsewhere = ["--ignore=tests/packaging", "--ignore=tests/docs"]
     session.run("pytest", "-m", "slow", *(session.posargs or ["tests", *elsewhere]), env=THREADS)
 

@@ -138,9 +138,8 @@ def test_no_command_runs_code_from_a_file(evil: Path, tmp_path: Path) -> None:
     other = _file(tmp_path, {"env": {"x": "evil_module:Env"}})
     where = ["--env", CARTPOLE, "--steps", 20, "--out", tmp_path / "cmp"]
     said = _says("compare", "tiny", *where, "--config", f"tiny={other}")
-    assert "worldflux compare tiny --env gym/CartPole-v1" in said and said.endswith(
-        " --trust evil_module"
-    )
+    assert "worldflux compare tiny " in said and f" --env {CARTPOLE} " in said
+    assert said.endswith(" --trust evil_module")
 
     run = tmp_path / "run"
     quick = {"train.steps": 20, "train.eval_episodes": 1, "train.replay_capacity": 100}

@@ -162,26 +162,30 @@ def _merged(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
                 f"{type(config).__name__}.{head} is {base!r}, a plain value: it has no key "
                 f"{next(iter(inner))!r}."
             )
-        if "kind" in inner and "kind" in type(base).model_fields:
-            base = _of_kind(type(config), head, base, inner.pop("kind"))
+        # Where a field takes one class only, its `kind` is a value like any other.
+        if "kind" in inner and len(kinds := _kinds(type(config), head)) > 1:
+            base = _of_kind(f"{type(config).__name__}.{head}", kinds, base, inner.pop("kind"))
         values[head] = base.with_(**inner)
     return values
 
 
-def _of_kind(cls: type[Config], field: str, base: Config, kind: Any) -> Config:
-    """`base`, or a config of another `kind` that the field takes, with the values of the fields
-    that both have."""
-    if kind == getattr(base, "kind", None):
-        return base
-    kinds: dict[Any, type[Config]] = {
+def _kinds(cls: type[Config], field: str) -> dict[Any, type[Config]]:
+    """The configurations that a field takes, by their `kind`."""
+    return {
         part.model_fields["kind"].default: part
         for part in _leaves(cls.model_fields[field].annotation)
         if isinstance(part, type) and issubclass(part, Config) and "kind" in part.model_fields
     }
+
+
+def _of_kind(where: str, kinds: Mapping[Any, type[Config]], base: Config, kind: Any) -> Config:
+    """`base`, or a config of another `kind`, with the values of the fields that both have."""
+    if kind == getattr(base, "kind", None):
+        return base
     if kind not in kinds:
         raise ConfigError(
-            f"{cls.__name__}.{field}.kind is {kind!r}.{did_you_mean(str(kind), map(str, kinds))} "
-            f"Kinds: {', '.join(map(str, kinds)) or 'none'}."
+            f"{where}.kind is {kind!r}.{did_you_mean(str(kind), map(str, kinds))} "
+            f"Kinds: {', '.join(map(str, kinds))}."
         )
     other = kinds[kind]
     same = set(type(base).model_fields) & set(other.model_fields) - {"kind"}
