@@ -57,7 +57,7 @@ class ModelConfig(Config):
     revive_after: PositiveInt | None = None
     """Updates without being chosen until a word is put where a latent is; None, as published:
     never."""
-    max_blocks: PositiveInt = 20
+    max_blocks: Annotated[int, Field(ge=2)] = 20
     """T, steps that the transformer sees at most (world_model/default.yaml, `max_blocks`)."""
     layers: PositiveInt = 10
     """Blocks of the transformer (`num_layers`)."""
@@ -142,7 +142,7 @@ class AgentConfig(Config):
     """Temperature of the policy while it is judged (`collection.test.config`)."""
     epsilon: Fraction = 0.01
     """Share of random actions while it collects (`collection.train.config`)."""
-    conv_channels: tuple[PositiveInt, ...] = (32, 32, 64, 64)
+    conv_channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 64, 64)
     """Channels of the actor's convolutions, each followed by a halving (actor_critic.py)."""
     lstm_dim: PositiveInt = 512
     """Size of the actor's memory (actor_critic.py)."""
