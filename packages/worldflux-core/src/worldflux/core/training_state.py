@@ -52,12 +52,12 @@ def load_training_state(learner: Learner, flat: Mapping[str, Tensor]) -> None:
     """Restore what `training_state` gave; a name that does not belong is a `StorageError`."""
     states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in learner.optimizers}
     weights = learner.state_dict()
-    carried: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
     for path, value in flat.items():
         name, _, rest = path.partition("/")
         index, _, key = rest.partition("/")
         if name in (CARRY, META):
-            carried[path] = value
+            kept[path] = value
         elif name == WEIGHTS and rest in weights:
             weights[rest].copy_(value)
         elif name in states and rest in COUNTS:
@@ -73,8 +73,7 @@ def load_training_state(learner: Learner, flat: Mapping[str, Tensor]) -> None:
     for name, optimizer in learner.optimizers.items():
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": states[name], "param_groups": groups})
-    device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
-    learner.carry = _restored(carried, device)
+    load_carried(learner, kept)
 
 
 def _carried(state: State | None) -> Iterator[tuple[str, Tensor]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldflux.errors import ContractError
 from worldflux.specs import TensorSpec
 
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _WHITE = 1.5
 """Above this a floating image is not in 0..1, whatever a decoder or resizing has overshot."""
 
@@ -59,6 +60,3 @@ def _require_image(name: str, value: Tensor, lead: int) -> None:
                 f"{name} has floats up to {brightest:.4g}, expected 0..1 (or uint8 in 0..255): "
                 f"pass {name.split('[')[0]}.to(torch.uint8), or divide by 255."
             )
-
-
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
